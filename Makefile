@@ -1,0 +1,32 @@
+# make demo and make test set up all they need: Python 3.11 and pip are enough.
+PYTHON ?= python3.11
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: setup demo check test bench docs
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/resnetkit demo --overwrite
+
+check: $(READY)
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_house.py
+
+test: check
+	$(BIN)/pytest
+
+bench: $(READY)
+	$(BIN)/python bench/train_step.py --size 64 --batch 32
+	$(BIN)/python bench/train_step.py --size 224 --batch 16
+
+docs: $(READY)
+	$(BIN)/python -m resnetkit.recipe > docs/settings.md

@@ -1,0 +1,85 @@
+"""The public functions, each loaded from where it lives when it is first used (PEP 562).
+
+`import resnetkit` must cost nothing: no torch, no pydantic, no verb is imported before a name is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resnetkit.models import (
+        resnet18,
+        resnet34,
+        resnet50,
+        resnet101,
+        resnet152,
+        resnext50_32x4d,
+        resnext101_32x8d,
+        resnext101_64x4d,
+        wide_resnet50_2,
+        wide_resnet101_2,
+    )
+    from resnetkit.nn.blocks import BasicBlock, Bottleneck, conv1x1, conv3x3
+    from resnetkit.nn.resnet import ResNet
+    from resnetkit.runtime.model import load
+    from resnetkit.runtime.save import save
+    from resnetkit.verbs.demo import demo
+    from resnetkit.verbs.eval import evaluate
+    from resnetkit.verbs.predict import predict
+    from resnetkit.verbs.train import train
+
+HOMES = {
+    "resnetkit.nn.blocks": ("BasicBlock", "Bottleneck", "conv1x1", "conv3x3"),
+    "resnetkit.nn.resnet": ("ResNet",),
+    "resnetkit.models": (
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "resnet152",
+        "resnext50_32x4d",
+        "resnext101_32x8d",
+        "resnext101_64x4d",
+        "wide_resnet50_2",
+        "wide_resnet101_2",
+    ),
+    "resnetkit.runtime.model": ("load",),
+    "resnetkit.runtime.save": ("save",),
+    "resnetkit.verbs.train": ("train",),
+    "resnetkit.verbs.eval": ("evaluate",),
+    "resnetkit.verbs.predict": ("predict",),
+    "resnetkit.verbs.demo": ("demo",),
+}
+
+__all__ = [
+    "BasicBlock",
+    "Bottleneck",
+    "ResNet",
+    "conv1x1",
+    "conv3x3",
+    "demo",
+    "evaluate",
+    "load",
+    "predict",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "save",
+    "train",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'resnetkit' has no attribute {name!r}")

@@ -1,0 +1,221 @@
+"""The model folder: model.safetensors, model.json, config.json (timm's form), README.md, manifest.json; no torch.
+
+`read` checks every byte against the manifest and every value that a prediction depends on, so that what it returns can
+be used without another look.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from resnetkit._version import __version__
+from resnetkit.errors import ModelError, UsageError
+from resnetkit.files import new_folder, verify_manifest
+
+FORMAT = 1
+WEIGHTS, META, TIMM_CONFIG, CARD = "model.safetensors", "model.json", "config.json", "README.md"
+Tensors = Mapping[str, NDArray[Any]]
+RETRAIN = "train or save the model again"
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What model.json says.
+
+    Attributes:
+        task: key of TASKS.
+        variant: name of the network, "resnet34".
+        options: what differs from the variant's defaults: in_channels, stem, shortcut, ...
+        classes: names in the order of the logits.
+        preprocess: values of the Preprocess that the network was trained with.
+        weights: where the weights started from: "none", a published name, or a path.
+        scores: metrics on held-out data as in metrics.json, or nothing.
+        written_by: name and version of the writer.
+    """
+
+    task: str
+    variant: str
+    options: Mapping[str, Any]
+    classes: tuple[str, ...]
+    preprocess: Mapping[str, Any]
+    weights: str = "none"
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    written_by: str = f"resnetkit {__version__}"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model folder in memory: where it lies, what it says, and its tensors by name."""
+
+    folder: Path
+    meta: Meta
+    tensors: Tensors
+
+
+def write(folder: Path, meta: Meta, tensors: Tensors) -> Path:
+    """Publish a model folder under its name in one rename.
+
+    Raises:
+        UsageError: the classes do not fit the head, or two have one name.
+        ResourceError: the folder exists, or the disk refuses.
+    """
+    problem = _class_problem(meta, tensors)
+    if problem:
+        raise UsageError(problem, path=folder, fix="give one name for each logit")
+    with new_folder(folder) as temporary:
+        contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+        # serialised in memory, since save_file would make a file that only its owner can read
+        (temporary / WEIGHTS).write_bytes(safetensors.numpy.save(contiguous, {"format": "pt"}))
+        _write_json(temporary / META, {"format": FORMAT, **asdict(meta)})
+        timm = timm_config(meta)
+        if timm:
+            _write_json(temporary / TIMM_CONFIG, timm)
+        (temporary / CARD).write_text(card(meta), encoding="utf-8")
+    return folder
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Checkpoint:
+    """Read a model folder, or the model/ of a run folder.
+
+    Raises:
+        ModelError: it is not a model folder, a byte is changed, it is of a newer format, or a value is missing.
+    """
+    folder = folder / "model" if (folder / "model" / META).is_file() else folder
+    if not folder.is_dir():
+        fix = "give a run folder or a model folder"
+        if folder.is_file():
+            raise ModelError("is a file, not a model folder", path=folder, fix=fix + "; weights go to train --weights")
+        raise ModelError("there is no such model", path=folder, fix=fix)
+    if not (folder / META).is_file():
+        unfinished = (folder / "recipe.toml").is_file()
+        fix = "finish it with train --resume" if unfinished else "give a run folder or a model folder"
+        raise ModelError("is a run without a model yet" if unfinished else "holds no model.json", path=folder, fix=fix)
+    verify_manifest(folder)
+    meta = _read_meta(folder / META)
+    tensors = _read_tensors(folder / WEIGHTS)
+    problem = _class_problem(meta, tensors)
+    if problem:
+        raise ModelError(problem, path=folder / META, fix=RETRAIN)
+    return Checkpoint(folder, meta, tensors)
+
+
+def _read_meta(path: Path) -> Meta:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        found = values.pop("format")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError("cannot be read as a model.json", path=path, fix=RETRAIN) from error
+    if not isinstance(found, int) or found > FORMAT:
+        raise ModelError(f"is of format {found}, this version reads up to {FORMAT}", path=path, fix="update resnetkit")
+    for key, kind in (("task", str), ("variant", str), ("options", dict), ("classes", list), ("preprocess", dict)):
+        if not isinstance(values.get(key), kind) or (key != "options" and not values[key]):
+            raise ModelError(f"does not say its {key}", path=path, fix=RETRAIN)
+    known = {name: values[name] for name in Meta.__dataclass_fields__ if name in values}
+    return Meta(**{**known, "classes": tuple(str(name) for name in values["classes"])})
+
+
+def _read_tensors(path: Path) -> Tensors:
+    try:
+        tensors = safetensors.numpy.load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"corrupt: {error}", path=path, fix="copy the folder again from its source") from error
+    refuse_unsound(tensors, path)
+    return tensors
+
+
+def refuse_unsound(tensors: Tensors, path: Path) -> None:
+    """Refuse weights that cannot give an answer.
+
+    Raises:
+        ModelError: a value is NaN or infinite, a running variance is not above zero, or all weights are zero.
+    """
+    for name, array in tensors.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ModelError(f"{name} holds NaN or infinite values", path=path, fix=RETRAIN)
+        if name.endswith("running_var") and not (array >= 0).all():
+            raise ModelError(f"{name} holds negative variances", path=path, fix=RETRAIN)
+    if not any(array.any() for name, array in tensors.items() if name.endswith("weight")):
+        raise ModelError("all weights are zero", path=path, fix=RETRAIN)
+
+
+def _class_problem(meta: Meta, tensors: Tensors) -> str:
+    head = tensors.get("fc.bias")
+    if head is None:
+        return "has no head: the tensor fc.bias is missing"
+    if len(meta.classes) != len(head):
+        return f"names {len(meta.classes)} classes for a head of {len(head)}"
+    twice = [name for name in meta.classes if meta.classes.count(name) > 1]
+    return f"names the class {twice[0]!r} twice" if twice else ""
+
+
+def timm_config(meta: Meta) -> dict[str, Any] | None:
+    """config.json as timm and the Hub read it; None where timm has no such network (small stem, shortcuts A and C)."""
+    if meta.options.get("stem", "imagenet") != "imagenet" or meta.options.get("shortcut", "B") != "B":
+        return None
+    values = meta.preprocess
+    channels = len(values["mean"])
+    return {
+        "architecture": meta.variant,
+        "num_classes": len(meta.classes),
+        "num_features": 512 if meta.variant in ("resnet18", "resnet34") else 2048,
+        "label_names": list(meta.classes),
+        "model_args": {"in_chans": channels},
+        "pretrained_cfg": {
+            "tag": "resnetkit",
+            "num_classes": len(meta.classes),
+            "input_size": [channels, values["size"], values["size"]],
+            "fixed_input_size": False,
+            "interpolation": values["interpolation"],
+            "crop_pct": values["crop_ratio"] if values["resize"] == "crop" else 1.0,
+            "crop_mode": {"crop": "center", "squash": "squash", "letterbox": "border"}[values["resize"]],
+            "mean": list(values["mean"]),
+            "std": list(values["std"]),
+            "first_conv": "conv1",
+            "classifier": "fc",
+            "label_names": list(meta.classes),
+        },
+    }
+
+
+def card(meta: Meta) -> str:
+    """The model card in Markdown, with the front matter that the Hub reads."""
+    library = "timm" if timm_config(meta) else "resnetkit"
+    rows = [
+        f"| {name} | {m['value']:.4f} | {m['low']:.4f} to {m['high']:.4f} | {m['n']:,} | {m['method']} |"
+        for name, m in meta.scores.items()
+        if m.get("value") is not None
+    ]
+    table = ["| metric | value | 95 % interval | n | method |", "|---|---|---|---|---|", *rows] if rows else []
+    classes = ", ".join(f"`{name}`" for name in meta.classes[:50]) + (" ..." if len(meta.classes) > 50 else "")
+    lines = [
+        "---",
+        f"library_name: {library}",
+        "pipeline_tag: image-classification",
+        "tags: [resnetkit, resnet]",
+        "---",
+        f"# {meta.variant}, {len(meta.classes)} classes",
+        "",
+        f"Classes: {classes}",
+        "",
+        f"Weights started from: {meta.weights}. Written by {meta.written_by}.",
+        "",
+        *(["Scores on held-out data:", "", *table, ""] if table else ["No scores were measured.", ""]),
+        "Input: " + ", ".join(f"{name} {value}" for name, value in meta.preprocess.items()) + ".",
+        "",
+        "Limits: the scores hold for data like those it was measured on. Training images can leak from weights: share",
+        "the model as you would share its training data.",
+    ]
+    return "\n".join(lines) + "\n"

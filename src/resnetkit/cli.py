@@ -1,0 +1,331 @@
+"""argv to one call of the API, its rows to stdout, everything else to stderr.
+
+Nothing heavy is imported before a verb is called: no torch, no pydantic, no verb; --help and --version answer at once,
+even where torch is broken.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from resnetkit._version import __version__
+from resnetkit.errors import ResnetkitError, UsageError
+
+_STARTED = time.monotonic()
+
+app = typer.Typer(
+    name="resnetkit",
+    help="Residual networks from a folder of examples: trained, measured with error bars, and run anywhere.\n\n"
+    "Start here:  resnetkit demo   or   resnetkit train photos/   (one folder a class)",
+    epilog="Exit codes: 0 done, 2 usage, 3 data, 4 some items failed or a gate missed, 5 model refused, 6 resource, "
+    "7 diverged, 8 network, 130 interrupted.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No notes and no progress on stderr.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", metavar="NAME")]
+Seed = Annotated[int | None, typer.Option(help="Of splits, first weights, order and augmentation.", metavar="N")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any setting: --set optim.lr=0.01 (see docs/settings.md).", metavar="KEY=VALUE"),
+]
+ModelArgument = Annotated[Path, typer.Argument(help="A run folder or a model folder.", metavar="MODEL")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command("train", epilog="Example: resnetkit train photos/ --weights none --epochs 20 --out runs/photos")
+def _train(
+    data: Annotated[
+        str, typer.Argument(help="A folder of class folders, or a CSV of path,label[,split].", metavar="DATA")
+    ] = "",
+    model: Annotated[
+        str | None, typer.Option(help="The network: resnet18, resnet34, resnet50, ...", metavar="NAME")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="IMAGENET1K_V1, a .safetensors or .pth file, or none.", metavar="NAME|PATH|none")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="A named recipe or a .toml file.", metavar="NAME|FILE")] = "",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.", metavar="N")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.", metavar="N")] = None,
+    time_limit: Annotated[str | None, typer.Option(help="Be done in 90s, 10m or 1.5h.", metavar="TIME")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="The run folder; runs/<name of the data> if left out.", metavar="DIR")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Move an older run aside.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and write nothing.")] = False,
+    task: Annotated[str | None, typer.Option(help="Read from the data if left out.", metavar="T")] = None,
+    seed: Seed = None,
+    device: Device = None,
+    settings: Set = None,
+    as_json: JsonFlag = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train a residual network on a folder of examples, score it, and write a run folder with the model."""
+    from resnetkit import api
+    from resnetkit.recipe import parse_setting
+
+    _keep_freed_memory()
+    run = api.train(
+        data,
+        model=model,
+        weights=weights,
+        recipe=recipe,
+        epochs=epochs,
+        batch_size=batch_size,
+        time_limit=time_limit,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        task=task,
+        seed=seed,
+        device=device,
+        settings=dict(map(parse_setting, settings or ())),
+        quiet=quiet,
+        started=_STARTED,
+    )
+    if run.metrics:
+        _print_metrics(run.metrics, {"folder": str(run.folder)}, as_json)
+        if not quiet:
+            print(f"model in {run.folder}/model, report in {run.folder}/report.html", file=sys.stderr)
+
+
+@app.command("eval", epilog="Example: resnetkit eval runs/photos photos/ --split test --min accuracy=0.9")
+def _eval(
+    model: ModelArgument,
+    data: Annotated[
+        str, typer.Argument(help="A folder of class folders, or a CSV of path,label[,split].", metavar="DATA")
+    ],
+    split: Annotated[
+        str | None, typer.Option(help="train, val, test or all; what was held out if left out.", metavar="NAME")
+    ] = None,
+    minimum: Annotated[
+        list[str] | None, typer.Option("--min", help="Exit 4 below: --min accuracy=0.9.", metavar="METRIC=X")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Write metrics, predictions and a report here.", metavar="DIR")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="auto or torch.", metavar="NAME")] = "auto",
+    device: Device = None,
+    as_json: JsonFlag = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Score a model on data with known answers: accuracy, macro-F1 and recall, each with n and a 95 % interval."""
+    from resnetkit import api
+    from resnetkit.errors import IncompleteError
+
+    gates = [_gate(text) for text in minimum or ()]
+    scores = api.evaluate(model, data, split=split, out=out, backend=backend, device=device or "auto", quiet=quiet)
+    _print_metrics(scores.as_dict(), {"split": scores.split}, as_json)
+    for path, reason in scores.failed:
+        print(f"error: {path}: {reason}", file=sys.stderr)
+    for name, least in gates:
+        if name not in scores.metrics:
+            raise UsageError(f"there is no metric {name!r}", fix=f"one of {', '.join(scores.metrics)}")
+        value = scores.metrics[name].value
+        if value is None or value < least:
+            raise IncompleteError(f"{name} is {value}, under the {least} of --min")
+    if scores.failed:
+        raise IncompleteError(f"{len(scores.failed)} images could not be read", fix="they are in no score")
+
+
+@app.command("predict", epilog="Example: resnetkit predict runs/photos holiday/ --format csv --out answers.csv")
+def _predict(
+    model: ModelArgument,
+    inputs: Annotated[
+        list[str], typer.Argument(help="Files, folders, globs, or - for a list on standard input.", metavar="INPUTS...")
+    ],
+    top: Annotated[int, typer.Option(help="Classes in each answer.", metavar="N", min=1)] = 5,
+    form: Annotated[str, typer.Option("--format", help="table, jsonl or csv.", metavar="NAME")] = "table",
+    out: Annotated[str | None, typer.Option(help="Write to this file instead.", metavar="FILE")] = None,
+    backend: Annotated[str, typer.Option(help="auto or torch.", metavar="NAME")] = "auto",
+    device: Device = None,
+    as_json: JsonFlag = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Label files, in the order given."""
+    from resnetkit import api
+    from resnetkit.errors import DataError, IncompleteError
+
+    form = "jsonl" if as_json else form
+    if form not in ("table", "jsonl", "csv"):
+        raise UsageError(f"there is no format {form!r}", fix="one of table, jsonl, csv")
+    failed = 0
+    rows: list[Mapping[str, Any]] = []
+    for answer in api.predict(model, inputs, top=top, backend=backend, device=device or "auto"):
+        if isinstance(answer, DataError):
+            failed += 1
+            print(f"error: {answer}", file=sys.stderr)
+        elif out or form == "csv":
+            rows.append(answer.row())
+        else:
+            print(_line(answer.row(), form), flush=True)
+    if out or form == "csv":
+        _write_rows(rows, form, out)
+    if failed:
+        raise IncompleteError(
+            f"{failed} of {failed + len(rows)} files could not be read" if rows else f"{failed} files could not be read"
+        )
+
+
+@app.command("demo")
+def _demo(
+    folder: Annotated[str, typer.Option(help="Where the digits are written.", metavar="DIR")] = "digits",
+    out: Annotated[str, typer.Option(help="The run folder.", metavar="DIR")] = "runs/digits",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Move an older run aside.")] = False,
+    as_json: JsonFlag = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Watch ResNet-34 learn 1,797 handwritten digits from scratch, be scored, and label new ones: about a minute."""
+    from resnetkit import api
+
+    _keep_freed_memory()
+    run, answers = api.demo(folder, out=out, overwrite=overwrite, quiet=quiet)
+    _print_metrics(run.metrics, {"folder": str(run.folder)}, as_json)
+    if as_json:
+        return
+    print()
+    for answer in answers:
+        print(_line(answer.row(), "table"))
+    print(f"\nThe report: {run.folder}/report.html.  What to try next:")
+    print(f"  resnetkit predict {run.folder} {folder}/test --format csv --out answers.csv")
+    print(f"  resnetkit eval {run.folder} {folder}")
+    print("  resnetkit train your-photos/          # one folder a class")
+
+
+def _line(row: Mapping[str, Any], form: str) -> str:
+    if form == "jsonl":
+        return json.dumps(row, ensure_ascii=True)
+    from resnetkit.errors import printable
+
+    ranked = [(row[key], row[key.replace("label", "score")]) for key in row if key.startswith("label")]
+    return f"{printable(row['path'])}  " + "  ".join(f"{label} {100 * score:.1f} %" for label, score in ranked)
+
+
+def _write_rows(rows: list[Mapping[str, Any]], form: str, out: str | None) -> None:
+    from resnetkit.errors import printable
+    from resnetkit.files import write
+    from resnetkit.run import as_csv
+
+    if form == "csv":
+        columns = list(dict.fromkeys(name for row in rows for name in row)) or ["path", "label", "score"]
+        text = as_csv(columns, ({**row, "path": printable(row["path"])} for row in rows))
+    else:
+        text = "".join(_line(row, form) + "\n" for row in rows)
+    if out:
+        write(Path(out), text)
+    else:
+        print(text, end="")
+
+
+def _print_metrics(metrics: Mapping[str, Mapping[str, Any]], more: Mapping[str, str], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({**more, "metrics": metrics}))
+        return
+    for name, metric in metrics.items():
+        if metric["value"] is None:
+            print(f"{name:24} -        ({metric['method']})")
+        else:
+            interval = f"{100 * metric['low']:.1f} to {100 * metric['high']:.1f} %"
+            print(f"{name:24} {100 * metric['value']:5.1f} %  ({interval}, n = {metric['n']:,})")
+
+
+def _gate(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise UsageError(f"--min {text} is not METRIC=NUMBER", fix="write --min accuracy=0.9") from None
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory: each training step would fault it in again, which costs 5 to 40 %.
+
+    In this process only, and before the first large allocation; other C libraries have no mallopt, and are left alone.
+    """
+    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(m_mmap_max, 0)
+    mallopt(m_trim_threshold, 2**31 - 1)
+    mallopt(m_top_pad, 256 * 2**20)
+
+
+def main(argv: Iterable[str] | None = None) -> None:
+    """The command `resnetkit`: one line on stderr for an error, and its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    faulthandler.enable()
+    debug = "--debug" in arguments
+    try:
+        code = app(arguments, standalone_mode=False) or 0
+    except TyperException as error:
+        code = _complain(UsageError(error.format_message()), arguments)
+    except ResnetkitError as error:
+        if debug:
+            traceback.print_exc()
+        code = _complain(error, arguments)
+    except (KeyboardInterrupt, typer.Abort):
+        print("error: interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # whoever read our output has enough of it; the interpreter must not try to flush the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        if debug:
+            raise
+        code = _complain(_bug(error), arguments)
+    sys.exit(code)
+
+
+def _complain(error: ResnetkitError, arguments: list[str]) -> int:
+    if "--json" in arguments:
+        print(
+            json.dumps({"error": error.what, "path": error.path, "fix": error.fix, "code": error.exit_code}),
+            file=sys.stderr,
+        )
+    else:
+        print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _bug(error: Exception) -> ResnetkitError:
+    """A bug of ours, with its traceback in a file."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="resnetkit-crash-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(f"resnetkit {__version__}, Python {sys.version}\n{sys.argv}\n\n{traceback.format_exc()}")
+    return ResnetkitError(
+        f"{type(error).__name__}: {error}", fix=f"a bug of resnetkit's: the traceback is in {file.name}"
+    )

@@ -1,0 +1,155 @@
+"""Variant name and weights to network: the residual family of torchvision, with one builder a variant.
+
+Parameters and multiply-adds at 224 x 224 with 1,000 classes:
+
+    variant             parameters     multiply-adds
+    resnet18            11,689,512         1.81 G
+    resnet34            21,797,672         3.66 G
+    resnet50            25,557,032         4.09 G
+    resnet101           44,549,160         7.80 G
+    resnet152           60,192,808        11.51 G
+    resnext50_32x4d     25,028,904         4.23 G
+    resnext101_32x8d    88,791,336        16.41 G
+    resnext101_64x4d    83,455,272        15.46 G
+    wide_resnet50_2     68,883,240        11.40 G
+    wide_resnet101_2   126,886,696        22.75 G
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from resnetkit.errors import UsageError
+from resnetkit.nn.blocks import BasicBlock, Bottleneck, Norm
+from resnetkit.nn.resnet import ResNet, Shortcut, Stem
+from resnetkit.weights.fit import fit
+from resnetkit.weights.known import known_weights
+
+
+class ResNetOptions(TypedDict, total=False):
+    """Keyword arguments of ResNet, see there."""
+
+    num_classes: int
+    zero_init_residual: bool
+    groups: int
+    width_per_group: int
+    replace_stride_with_dilation: Sequence[bool]
+    norm_layer: Norm | None
+    in_channels: int
+    shortcut: Shortcut
+    stem: Stem
+    stochastic_depth: float
+
+
+class Options(ResNetOptions, total=False):
+    """Keyword arguments of a builder: those of ResNet, and the weights.
+
+    `weights` is a published name (IMAGENET1K_V1), or the path of a .safetensors or .pth file.
+    """
+
+    weights: str | Path | None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One member of the family: its block, its depth, and what differs from the plain network."""
+
+    block: type[BasicBlock | Bottleneck]
+    layers: tuple[int, int, int, int]
+    groups: int = 1
+    width_per_group: int = 64
+
+
+VARIANTS = {
+    "resnet18": Variant(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": Variant(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": Variant(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": Variant(Bottleneck, (3, 4, 23, 3)),
+    "resnet152": Variant(Bottleneck, (3, 8, 36, 3)),
+    "resnext50_32x4d": Variant(Bottleneck, (3, 4, 6, 3), 32, 4),
+    "resnext101_32x8d": Variant(Bottleneck, (3, 4, 23, 3), 32, 8),
+    "resnext101_64x4d": Variant(Bottleneck, (3, 4, 23, 3), 64, 4),
+    "wide_resnet50_2": Variant(Bottleneck, (3, 4, 6, 3), 1, 128),
+    "wide_resnet101_2": Variant(Bottleneck, (3, 4, 23, 3), 1, 128),
+}
+
+
+def build(variant: str, **options: Unpack[ResNetOptions]) -> ResNet:
+    """A network with fresh weights.
+
+    Raises:
+        UsageError: there is no such variant, or an option is out of its range.
+    """
+    if variant not in VARIANTS:
+        raise UsageError(f"there is no model {variant!r}", fix=f"one of {', '.join(VARIANTS)}")
+    plan = VARIANTS[variant]
+    options.setdefault("groups", plan.groups)
+    options.setdefault("width_per_group", plan.width_per_group)
+    try:
+        return ResNet(plan.block, plan.layers, **options)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _build(variant: str, pretrained: bool, progress: bool, options: Options) -> ResNet:
+    weights = options.pop("weights", None)
+    if pretrained and weights is None:
+        weights = "IMAGENET1K_V1"
+    network = build(variant, **options)  # type: ignore[misc]  # the weights are taken out above
+    if weights is not None:
+        state, source = known_weights(variant, weights, progress=progress)
+        fit(network, state, source)
+    return network
+
+
+def resnet18(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """ResNet-18; `pretrained` loads IMAGENET1K_V1 (with a progress bar), `weights` names others."""
+    return _build("resnet18", pretrained, progress, options)
+
+
+def resnet34(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """ResNet-34; `pretrained` loads IMAGENET1K_V1 (with a progress bar), `weights` names others."""
+    return _build("resnet34", pretrained, progress, options)
+
+
+def resnet50(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """ResNet-50; `pretrained` loads IMAGENET1K_V1 (with a progress bar), `weights` names others."""
+    return _build("resnet50", pretrained, progress, options)
+
+
+def resnet101(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """ResNet-101; `pretrained` loads IMAGENET1K_V1 (with a progress bar), `weights` names others."""
+    return _build("resnet101", pretrained, progress, options)
+
+
+def resnet152(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """ResNet-152; `pretrained` loads IMAGENET1K_V1 (with a progress bar), `weights` names others."""
+    return _build("resnet152", pretrained, progress, options)
+
+
+def resnext50_32x4d(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """ResNeXt-50, 32 groups of width 4 (arXiv 1611.05431)."""
+    return _build("resnext50_32x4d", pretrained, progress, options)
+
+
+def resnext101_32x8d(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """ResNeXt-101, 32 groups of width 8 (arXiv 1611.05431)."""
+    return _build("resnext101_32x8d", pretrained, progress, options)
+
+
+def resnext101_64x4d(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """ResNeXt-101, 64 groups of width 4 (arXiv 1611.05431)."""
+    return _build("resnext101_64x4d", pretrained, progress, options)
+
+
+def wide_resnet50_2(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """Wide ResNet-50-2: the 3x3 convolutions twice as wide (arXiv 1605.07146)."""
+    return _build("wide_resnet50_2", pretrained, progress, options)
+
+
+def wide_resnet101_2(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """Wide ResNet-101-2: the 3x3 convolutions twice as wide (arXiv 1605.07146)."""
+    return _build("wide_resnet101_2", pretrained, progress, options)

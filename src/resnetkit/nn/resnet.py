@@ -1,0 +1,176 @@
+"""ResNet (He et al. 2015, arXiv 1512.03385, table 1), with the tensor names that every checkpoint of the field has.
+
+stem (conv1 bn1 relu maxpool) -> layer1 .. layer4 -> avgpool -> fc. A stage halves the resolution (layer1 aside) and
+doubles the width. With the standard stem, an input of [N, 3, 224, 224] gives these features:
+
+    name  from    shape, BasicBlock / Bottleneck       stride
+    C2    layer1  [N,  64, 56, 56] / [N,  256, 56, 56]   4
+    C3    layer2  [N, 128, 28, 28] / [N,  512, 28, 28]   8
+    C4    layer3  [N, 256, 14, 14] / [N, 1024, 14, 14]  16
+    C5    layer4  [N, 512,  7,  7] / [N, 2048,  7,  7]  32
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from resnetkit.nn.blocks import BasicBlock, Bottleneck, Branch, Norm, PadShortcut, conv1x1
+
+Shortcut = Literal["A", "B", "C"]
+Stem = Literal["imagenet", "small"]
+
+
+class ResNet(nn.Module):
+    """A residual network for images: [N, in_channels, H, W] to logits [N, num_classes].
+
+    Args:
+        block: BasicBlock or Bottleneck.
+        layers: number of blocks of the four stages, [3, 4, 6, 3] for ResNet-34.
+        num_classes: number of logits.
+        zero_init_residual: start each residual branch at zero, so that every unit starts as the identity
+            (arXiv 1706.02677, section 5.1).
+        groups, width_per_group: of the 3x3 convolutions (ResNeXt arXiv 1611.05431, Wide ResNet arXiv 1605.07146).
+        replace_stride_with_dilation: for layer2, layer3, layer4: keep the resolution and dilate instead.
+        norm_layer: makes the normalisation layer of a number of channels; BatchNorm2d by default.
+        in_channels: channels of the input.
+        shortcut: A pads with zeros, B projects where shapes change, C projects everywhere (section 4.1 of the paper).
+        stem: "imagenet" is 7x7 stride 2 and max-pool; "small" is 3x3 stride 1 without pooling, for images under 64 px.
+        stochastic_depth: chance to skip the last block's branch in training, rising linearly from the first block.
+
+    Raises:
+        ValueError: an argument out of its range.
+    """
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
+    def __init__(
+        self,
+        block: type[BasicBlock | Bottleneck],
+        layers: Sequence[int],
+        num_classes: int = 1000,
+        zero_init_residual: bool = False,
+        *,
+        groups: int = 1,
+        width_per_group: int = 64,
+        replace_stride_with_dilation: Sequence[bool] = (False, False, False),
+        norm_layer: Norm | None = None,
+        in_channels: int = 3,
+        shortcut: Shortcut = "B",
+        stem: Stem = "imagenet",
+        stochastic_depth: float = 0.0,
+    ) -> None:
+        super().__init__()
+        _check(layers, replace_stride_with_dilation, shortcut, stem, stochastic_depth)
+        norm = norm_layer or nn.BatchNorm2d
+        self.inplanes = 64
+        self.dilation = 1
+        self.shortcut = shortcut
+        small = stem == "small"
+        self.conv1 = nn.Conv2d(
+            in_channels, 64, 3 if small else 7, stride=1 if small else 2, padding=1 if small else 3, bias=False
+        )
+        self.bn1 = norm(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        branch = Branch(groups, width_per_group, 1, norm)
+        drops = iter(stochastic_depth * i / max(1, sum(layers) - 1) for i in range(sum(layers)))
+        dilate = [False, *replace_stride_with_dilation]
+        for stage, (planes, blocks) in enumerate(zip((64, 128, 256, 512), layers, strict=True)):
+            stage_drops = [next(drops) for _ in range(blocks)]
+            stride = 1 if stage == 0 else 2
+            setattr(
+                self, f"layer{stage + 1}", self._make_stage(block, planes, stride, dilate[stage], branch, stage_drops)
+            )
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.fc = nn.Linear(512 * block.expansion, num_classes)
+        _initialise(self, zero_init_residual)
+
+    def _make_stage(
+        self,
+        block: type[BasicBlock | Bottleneck],
+        planes: int,
+        stride: int,
+        dilate: bool,
+        branch: Branch,
+        drops: Sequence[float],
+    ) -> nn.Sequential:
+        """One stage: the first block changes resolution and width, the others keep them."""
+        first = replace(branch, dilation=self.dilation)
+        if dilate:
+            self.dilation *= stride
+            stride = 1
+        rest = replace(branch, dilation=self.dilation)
+        blocks = []
+        for index, drop in enumerate(drops):
+            step = stride if index == 0 else 1
+            out = planes * block.expansion
+            downsample = self._shortcut(self.inplanes, out, step, branch.norm)
+            built = replace(rest if index else first, drop=drop)
+            blocks.append(block(self.inplanes, planes, step, downsample, built))
+            self.inplanes = out
+        return nn.Sequential(*blocks)
+
+    def _shortcut(self, inplanes: int, outplanes: int, stride: int, norm: Norm) -> nn.Module | None:
+        """The shortcut of a block; None is the identity."""
+        agrees = stride == 1 and inplanes == outplanes
+        if agrees and self.shortcut != "C":
+            return None
+        if self.shortcut == "A":
+            return PadShortcut(inplanes, outplanes, stride)
+        return nn.Sequential(conv1x1(inplanes, outplanes, stride), norm(outplanes))
+
+    def forward_features(self, x: Tensor) -> dict[str, Tensor]:
+        """Feature maps C2..C5 of the four stages, by name; shapes in the module's docstring."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        c2 = self.layer1(x)
+        c3 = self.layer2(c2)
+        c4 = self.layer3(c3)
+        c5 = self.layer4(c4)
+        return {"C2": c2, "C3": c3, "C4": c4, "C5": c5}
+
+    def forward_head(self, c5: Tensor) -> tuple[Tensor, Tensor]:
+        """C5 [N, C, H, W] to the embedding [N, C] and the logits [N, num_classes]."""
+        embedding = torch.flatten(self.avgpool(c5), 1)
+        return embedding, self.fc(embedding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [N, in_channels, H, W] to logits [N, num_classes]."""
+        return self.forward_head(self.forward_features(x)["C5"])[1]
+
+
+def _check(layers: Sequence[int], dilate: Sequence[bool], shortcut: str, stem: str, stochastic_depth: float) -> None:
+    if len(layers) != 4 or min(layers) < 1:
+        raise ValueError(f"layers must be four numbers of blocks, not {list(layers)}")
+    if len(dilate) != 3:
+        raise ValueError(f"replace_stride_with_dilation must have three elements, not {list(dilate)}")
+    if shortcut not in ("A", "B", "C"):
+        raise ValueError(f'shortcut must be "A", "B" or "C", not {shortcut!r}')
+    if stem not in ("imagenet", "small"):
+        raise ValueError(f'stem must be "imagenet" or "small", not {stem!r}')
+    if not 0 <= stochastic_depth < 1:
+        raise ValueError(f"stochastic_depth must be in [0, 1), not {stochastic_depth}")
+
+
+def _initialise(network: nn.Module, zero_init_residual: bool) -> None:
+    """Kaiming for convolutions (arXiv 1502.01852, fan_out, ReLU), ones and zeros for norms."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+    if not zero_init_residual:
+        return
+    for module in network.modules():
+        if isinstance(module, BasicBlock | Bottleneck):
+            weight = module.last_norm.weight
+            if isinstance(weight, Tensor):
+                nn.init.zeros_(weight)

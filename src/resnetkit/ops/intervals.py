@@ -1,0 +1,64 @@
+"""95 % intervals: Wilson's for a share, the percentile bootstrap for everything else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z95 = 1.959963984540054
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number with its uncertainty: value, number of samples, 95 % interval and how it was found.
+
+    `value`, `low` and `high` are None where the number does not exist (no samples); `method` then says why.
+    """
+
+    value: float | None
+    n: int
+    low: float | None
+    high: float | None
+    method: str
+
+    def as_dict(self) -> dict[str, float | int | str | None]:
+        """As it stands in metrics.json."""
+        return asdict(self)
+
+
+def wilson(successes: int, n: int) -> Metric:
+    """Share of successes with Wilson's score interval (Wilson 1927, JASA 22:209, without continuity correction)."""
+    if n == 0:
+        return Metric(None, 0, None, None, "no samples")
+    share = successes / n
+    z2 = Z95 * Z95
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    # at the ends the formula gives 0 and 1 but for rounding
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == n else centre + half
+    return Metric(share, n, low, high, "wilson")
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.intp]], float], n: int, *, resamples: int = 1000, seed: int = 0
+) -> Metric:
+    """A statistic of n samples with its percentile bootstrap interval (Efron 1979).
+
+    Args:
+        statistic: of an array of sample indices [n].
+        n: number of samples.
+        resamples: number of resamples.
+        seed: of the resampling, so that a report can be made again.
+    """
+    if n == 0:
+        return Metric(None, 0, None, None, "no samples")
+    rng = np.random.default_rng(seed)
+    values = [statistic(rng.integers(0, n, n)) for _ in range(resamples)]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return Metric(statistic(np.arange(n)), n, float(low), float(high), f"bootstrap, {resamples} resamples")

@@ -1,0 +1,51 @@
+"""Metrics of classification as pure functions of logits and class indices."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+
+
+def softmax(logits: Floats) -> Floats:
+    """Scores of logits [..., K], computed in float64 from the largest down, so that nothing overflows."""
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    exponent = np.exp(shifted)
+    return np.asarray(exponent / exponent.sum(-1, keepdims=True))
+
+
+def cross_entropy(logits: Floats, targets: Ints) -> Floats:
+    """Negative log likelihood [n] of class indices [n] under logits [n, K], in nats."""
+    wide = logits.astype(np.float64)
+    top = wide.max(-1)
+    total = top + np.log(np.exp(wide - top[:, None]).sum(-1))
+    return np.asarray(total - wide[np.arange(len(targets)), targets])
+
+
+def top_k(logits: Floats, k: int) -> Ints:
+    """Class indices [n, k] from the highest logit down; equal logits in class order."""
+    return np.argsort(-logits, axis=-1, kind="stable")[:, :k]
+
+
+def correct_at(logits: Floats, targets: Ints, k: int) -> NDArray[np.bool_]:
+    """Whether the target [n] is among the k highest logits [n, K]."""
+    return np.asarray((top_k(logits, k) == targets[:, None]).any(-1))
+
+
+def confusion(predicted: Ints, targets: Ints, num_classes: int) -> Ints:
+    """Confusion matrix [K, K]: row is the target, column the prediction."""
+    flat = np.bincount(targets * num_classes + predicted, minlength=num_classes * num_classes)
+    return flat.reshape(num_classes, num_classes)
+
+
+def macro_f1(matrix: Ints) -> float:
+    """Mean of F1 = 2 TP / (2 TP + FP + FN) over the classes that occur as target or prediction in a confusion matrix.
+
+    Equal to scikit-learn's f1_score(average="macro").
+    """
+    hits = np.diag(matrix).astype(np.float64)
+    occurrences = matrix.sum(0) + matrix.sum(1)
+    present = occurrences > 0
+    return float(np.mean(2 * hits[present] / occurrences[present])) if present.any() else 0.0

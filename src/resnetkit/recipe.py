@@ -1,0 +1,293 @@
+"""What to do, as frozen typed settings: TOML in and out, dotted overrides, validation with the nearest known key.
+
+Precedence: flag > file > named recipe > default. "auto" is decided by `verbs.train` before the first step, and the
+decision is what the run's recipe.toml holds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from resnetkit.errors import UsageError
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+Auto = Literal["auto"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Data:
+    """Where the examples are and how they are split."""
+
+    source: str = ""
+    """Folder of class folders, or a CSV of path,label[,split]."""
+    task: str = "auto"
+    """What is predicted; read from the data."""
+    val: Share = 0.15
+    """Share of the training images that chooses the best epoch, where the data has no val split."""
+    test: Share = 0.15
+    """Share that is only scored, where the data has no splits."""
+    allow_empty_class: bool = False
+    """Go on with a class that has no images, or none in a given split."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Model:
+    """The network and where its weights start from."""
+
+    variant: str = "resnet34"
+    """Name of the network, see `resnetkit.models`."""
+    weights: str = "auto"
+    """A published name, the path of a weights file, or "none"; auto: IMAGENET1K_V1, or none for images under 64 px."""
+    stem: Literal["auto", "imagenet", "small"] = "auto"
+    """auto: "small" (3x3, stride 1, no pooling) under 64 px without weights."""
+    shortcut: Literal["A", "B", "C"] = "B"
+    """A pads, B projects where shapes change, C projects everywhere."""
+    zero_init_residual: bool = True
+    """Start every residual branch at zero; only without weights."""
+    stochastic_depth: Share = 0.0
+    """Chance to skip the last block in training."""
+    freeze: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4"] = "none"
+    """The last part that stays as it is, BatchNorm statistics included."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Image:
+    """What the network sees of an image."""
+
+    size: Annotated[int, Field(ge=8, le=4096)] | Auto = "auto"
+    """Height and width in pixels; auto: 224, or for smaller images their own size, 32 at least."""
+    resize: Literal["crop", "squash", "letterbox"] = "crop"
+    """crop: centre square; squash: all of it, without proportions; letterbox: all of it, with bars."""
+    crop_ratio: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
+    """Side of the centre square as a share of the short side; auto: 0.875, or 1 under 64 px."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Filter of the resize."""
+    channels: Literal[1, 3] = 3
+    """1: grey, 3: RGB."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Augment:
+    """Random changes of training images, each drawn from (seed, step, process)."""
+
+    min_scale: Annotated[float, Field(gt=0, le=1)] = 0.35
+    """Random resized crop: smallest share of the area."""
+    max_aspect: Annotated[float, Field(ge=1)] = 1.333
+    """Random resized crop: largest change of proportions."""
+    flip: bool = True
+    """Mirror left and right; off where sides matter, as in writing."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Largest rotation, degrees."""
+    color: Probability = 0.2
+    """Largest relative change of brightness, contrast and saturation."""
+    trivial_augment: bool = False
+    """One random operation an image (TrivialAugment, arXiv 2103.10158)."""
+    erasing: Probability = 0.0
+    """Chance that a rectangle is blanked (random erasing, arXiv 1708.04896)."""
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of mixup (arXiv 1710.09412); 0: off."""
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of cutmix (arXiv 1905.04899); 0: off. With mixup, one of both by turns at random."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Optim:
+    """The optimiser, its schedule, and the loss."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum 0.9, or AdamW."""
+    lr: Positive | Auto = "auto"
+    """Peak learning rate; auto: by optimiser, batch size, and whether weights are given."""
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    """Both end at zero; one-cycle rises as a cosine from lr/25, cosine rises on a line from 0."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """Not on norms and biases."""
+    label_smoothing: Share = 0.1
+    """Share of the target given to all classes (arXiv 1512.00567)."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: each class counts the same, whatever its number of images."""
+    clip_norm: Annotated[float, Field(ge=0)] = 0.0
+    """Largest norm of all gradients together; 0: no limit."""
+    ema_decay: Share = 0.0
+    """Decay a step of the averaged weights that are evaluated and kept; 0: off."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Train:
+    """How long, how much at a time, and on what."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
+    """Passes over the training images."""
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 32
+    """Images a step, over all processes."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after so many epochs without a better score on val; 0: never."""
+    time_limit: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds for everything; 0: none. The number of epochs is cut to what fits."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of splits, first weights, order and augmentation."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
+    """auto: f32 on CPUs, bf16 on GPUs that compute in it, f16 on older ones."""
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    """auto: whichever is faster in a few steps."""
+    cache_gb: Annotated[float, Field(ge=0)] = 4.0
+    """Memory for decoded training images; a larger set is decoded anew in every epoch."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Recipe:
+    """All settings of a training."""
+
+    data: Data = Data()
+    model: Model = Model()
+    image: Image = Image()
+    augment: Augment = Augment()
+    optim: Optim = Optim()
+    train: Train = Train()
+
+
+def keys() -> list[str]:
+    """Every setting as section.key."""
+    return [f"{section.name}.{field.name}" for section in fields(Recipe) for field in fields(section.default)]  # type: ignore[arg-type]
+
+
+def named_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(
+        Path(entry.name).stem
+        for entry in (resources.files("resnetkit") / "recipes").iterdir()
+        if entry.name.endswith(".toml")
+    )
+
+
+def read(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe from its name or file, with overrides by dotted key ("train.epochs": 5) laid over it.
+
+    Args:
+        recipe: a name of `named_recipes`, the path of a .toml, or "" for the defaults.
+        overrides: dotted key to value; a string is read as TOML where the setting is not a string.
+
+    Raises:
+        UsageError: no such recipe, an unknown key (with the nearest known one), a value out of its range.
+    """
+    values, source = _load(recipe)
+    for section, content in values.items():
+        for key in content if isinstance(content, dict) else [""]:
+            _refuse_unknown(f"{section}.{key}".rstrip("."), source)
+    for key, value in (overrides or {}).items():
+        _refuse_unknown(key, None)
+        section, name = key.split(".")
+        values.setdefault(section, {})[name] = value
+    return _validated(values, source)
+
+
+def replace(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with some settings changed, by dotted key.
+
+    Raises:
+        UsageError: as `read`.
+    """
+    values = asdict(recipe)
+    for key, value in changes.items():
+        _refuse_unknown(key, None)
+        section, name = key.split(".")
+        values[section][name] = value
+    return _validated(values, None)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`section.key=value` to key and value; the value is TOML, or else a bare string.
+
+    Raises:
+        UsageError: there is no "=".
+    """
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise UsageError(f"--set {text}: has no '='", fix="write --set section.key=value")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def parse_duration(text: str | float) -> float:
+    """Seconds in "90", "90s", "10m" or "1.5h".
+
+    Raises:
+        UsageError: it is none of these, or not above zero.
+    """
+    units = {"s": 1, "m": 60, "h": 3600}
+    raw = str(text).strip().lower()
+    number, unit = (raw[:-1], units[raw[-1]]) if raw and raw[-1] in units else (raw, 1)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"time limit {text!r} is not a duration", fix="write 90s, 10m or 1.5h")
+    return seconds
+
+
+def as_toml(recipe: Recipe) -> str:
+    """The whole recipe as TOML."""
+    return tomli_w.dumps(asdict(recipe))
+
+
+def _load(recipe: str | Path) -> tuple[dict[str, Any], str | None]:
+    if not str(recipe):
+        return {}, None
+    path = Path(recipe)
+    if path.suffix == ".toml":
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8")), str(path)
+        except OSError as error:
+            raise UsageError((error.strerror or str(error)).lower(), path=path, fix="give an existing .toml") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"is not valid TOML: {error}", path=path, fix="correct this line") from error
+    if str(recipe) not in named_recipes():
+        raise UsageError(
+            f"there is no recipe {str(recipe)!r}", fix=f"a .toml file, or one of {', '.join(named_recipes())}"
+        )
+    text = (resources.files("resnetkit") / "recipes" / f"{recipe}.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text), str(recipe)
+
+
+def _refuse_unknown(key: str, source: str | None) -> None:
+    if key in keys():
+        return
+    near = difflib.get_close_matches(key, keys(), n=1, cutoff=0.5)
+    near = near or [full for full in keys() if full.rpartition(".")[2] == key.rpartition(".")[2]]
+    raise UsageError(
+        f"there is no setting {key!r}", path=source, fix=f"the nearest is {near[0]!r}" if near else "see docs"
+    )
+
+
+def _validated(values: Mapping[str, Any], source: str | None) -> Recipe:
+    try:
+        recipe = TypeAdapter(Recipe).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"][:2])
+        raise UsageError(f"{key} = {first['input']!r}: {first['msg']}", path=source, fix="correct it") from error
+    assert is_dataclass(recipe)
+    if recipe.data.val + recipe.data.test >= 1:
+        raise UsageError("data.val + data.test leave nothing to train on", path=source, fix="lower one of them")
+    return recipe

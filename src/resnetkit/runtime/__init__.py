@@ -1,0 +1,1 @@
+"""Running a trained model; torch only inside the torch backend."""

@@ -1,0 +1,82 @@
+"""What runs the network of a model folder: a batch of float32 [N, C, H, W] to logits [N, K]."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnetkit.checkpoint import Checkpoint
+from resnetkit.errors import ModelError, ResourceError, UsageError
+from resnetkit.runtime.pipeline import num_threads
+
+BACKENDS = ("auto", "torch")
+
+
+class Backend(Protocol):
+    """Runs a network."""
+
+    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits [N, K] of a batch [N, C, H, W]."""
+        ...
+
+
+def open_backend(checkpoint: Checkpoint, backend: str = "auto", device: str = "auto") -> Backend:
+    """The backend of this name for a model; auto is torch.
+
+    Raises:
+        UsageError: there is no such backend.
+        ModelError: the tensors do not fit the network that model.json names.
+        ResourceError: torch is not installed, or the device is not there.
+    """
+    if backend not in BACKENDS:
+        raise UsageError(f"there is no backend {backend!r}", fix=f"one of {', '.join(BACKENDS)}")
+    return _torch(checkpoint, device)
+
+
+def _torch(checkpoint: Checkpoint, device: str) -> Backend:
+    try:
+        import torch
+
+        from resnetkit import models
+        from resnetkit.weights.fit import refuse_differences
+    except ImportError as error:
+        raise ResourceError("the torch backend needs torch", fix="pip install torch torchvision") from error
+    meta = checkpoint.meta
+    where = torch_device(device)
+    torch.set_num_threads(num_threads())
+    state = {name: torch.from_numpy(array) for name, array in checkpoint.tensors.items()}
+    try:
+        network = models.build(meta.variant, num_classes=len(meta.classes), **meta.options)
+    except (UsageError, TypeError) as error:
+        raise ModelError(str(error), path=checkpoint.folder, fix="update resnetkit") from error
+    refuse_differences(network.state_dict(), state, str(checkpoint.folder))
+    network.load_state_dict(state)
+    network = network.eval().to(where)
+
+    def infer(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            answers: NDArray[np.float32] = network(torch.from_numpy(batch).to(where)).float().cpu().numpy()
+        return answers
+
+    return infer
+
+
+def torch_device(name: str) -> str:
+    """The device to use: auto takes a GPU where there is one.
+
+    Raises:
+        ResourceError: the device asked for is not there.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = name.partition(":")[0]
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(kind, False):
+        raise ResourceError(f"there is no device {name!r}", fix="--device auto, cpu, cuda, cuda:1 or mps")
+    return name

@@ -1,0 +1,78 @@
+"""Decode || infer: inputs to answers in their order, in bounded memory, while the next batch is being decoded."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnetkit.errors import DataError
+
+Floats = NDArray[np.floating]
+Read = Callable[[Any], NDArray[Any]]
+Infer = Callable[[NDArray[Any]], Floats]
+T = TypeVar("T")
+
+
+def num_threads() -> int:
+    """Threads to use: RESNETKIT_THREADS, or the cores that this process may run on."""
+    asked = os.environ.get("RESNETKIT_THREADS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read_ahead(sources: Iterable[Any], read: Callable[[Any], T], ahead: int) -> Iterator[tuple[Any, T | DataError]]:
+    """Read sources in threads, at most `ahead` of them in memory, and give them in order; errors in place of values."""
+
+    def attempt(source: Any) -> T | DataError:
+        try:
+            return read(source)
+        except DataError as error:
+            return error
+
+    waiting: deque[tuple[Any, Future[T | DataError]]] = deque()
+    remaining = iter(sources)
+    with ThreadPoolExecutor(num_threads()) as pool:
+        try:
+            waiting.extend((source, pool.submit(attempt, source)) for source in islice(remaining, ahead))
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+                waiting.extend((source, pool.submit(attempt, source)) for source in islice(remaining, 1))
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def run(
+    sources: Iterable[Any], read: Read, infer: Infer, batch_size: int = 32
+) -> Iterator[tuple[Any, Floats | DataError]]:
+    """Answers in the order of the sources.
+
+    Args:
+        sources: whatever `read` takes.
+        read: one source to an array; raises DataError where it cannot.
+        infer: a batch of arrays, stacked, to one answer a row.
+        batch_size: inputs inferred at once.
+    """
+    block: list[tuple[Any, NDArray[Any] | DataError]] = []
+    for item in read_ahead(sources, read, 2 * batch_size):
+        block.append(item)
+        if len(block) == batch_size:
+            yield from _infer(block, infer)
+            block = []
+    yield from _infer(block, infer)
+
+
+def _infer(block: list[tuple[Any, NDArray[Any] | DataError]], infer: Infer) -> Iterator[tuple[Any, Floats | DataError]]:
+    arrays = [value for _, value in block if not isinstance(value, DataError)]
+    answers = iter(infer(np.stack(arrays))) if arrays else iter(())
+    for source, value in block:
+        yield source, value if isinstance(value, DataError) else next(answers)

@@ -1,0 +1,97 @@
+"""A torch network as a model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from resnetkit import checkpoint
+from resnetkit.data.image import Preprocess
+from resnetkit.errors import UsageError
+from resnetkit.models import VARIANTS
+from resnetkit.nn.blocks import PadShortcut
+from resnetkit.nn.resnet import ResNet
+
+
+def save(
+    network: ResNet,
+    folder: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    preprocess: Preprocess | None = None,
+    weights: str = "none",
+    scores: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a network as a model folder, published by one rename.
+
+    Args:
+        network: one of the family's.
+        folder: must not exist.
+        classes: name of each logit; "0" .. "n-1" by default.
+        preprocess: how images are prepared; by default that of ImageNet's published weights.
+        weights: what the weights started from.
+        scores: metrics on held-out data, for the model card.
+
+    Raises:
+        UsageError: the network is none of the family, or the number of classes is not that of its logits.
+        ResourceError: the folder exists, or the disk refuses.
+    """
+    names = tuple(classes) if classes is not None else tuple(str(i) for i in range(network.fc.out_features))
+    channels = network.conv1.in_channels
+    if preprocess is None:
+        grey = {"mean": (0.449,), "std": (0.226,)} if channels == 1 else {}
+        preprocess = Preprocess(**grey)  # type: ignore[arg-type]
+    if preprocess.channels != channels:
+        fix = "give a Preprocess whose mean and std have as many numbers"
+        raise UsageError(f"the network takes {channels} channels, its preprocess {preprocess.channels}", fix=fix)
+    meta = checkpoint.Meta(
+        "classify", variant_of(network), options_of(network), names, preprocess.as_dict(), weights, dict(scores or {})
+    )
+    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+    return checkpoint.write(Path(folder), meta, tensors)
+
+
+def variant_of(network: ResNet) -> str:
+    """Name of the variant that a network is.
+
+    Raises:
+        UsageError: it is none of the family.
+    """
+    stages = [stage for name, stage in network.named_children() if name.startswith("layer")]
+    blocks = [len(list(stage.children())) for stage in stages]
+    first = next(stages[0].children())
+    conv = first.get_submodule("conv2")
+    for name, variant in VARIANTS.items():
+        same = type(first) is variant.block and tuple(blocks) == variant.layers
+        if (
+            same
+            and isinstance(conv, nn.Conv2d)
+            and _width(conv) == (variant.groups, variant.groups * variant.width_per_group)
+        ):
+            return name
+    raise UsageError("the network is none of the family", fix=f"build one of {', '.join(VARIANTS)}")
+
+
+def _width(conv: nn.Conv2d) -> tuple[int, int]:
+    return conv.groups, conv.out_channels
+
+
+def options_of(network: ResNet) -> dict[str, Any]:
+    """What differs from the variant's defaults and changes what the network computes in evaluation."""
+    options: dict[str, Any] = {"in_channels": network.conv1.in_channels}
+    if isinstance(network.maxpool, nn.Identity):
+        options["stem"] = "small"
+    if network.shortcut != "B" or any(isinstance(module, PadShortcut) for module in network.modules()):
+        options["shortcut"] = network.shortcut
+    dilated = [_dilation(stage[-1]) for stage in (network.layer1, network.layer2, network.layer3, network.layer4)]
+    if dilated[-1] > 1:
+        options["replace_stride_with_dilation"] = [b > a for a, b in zip(dilated, dilated[1:], strict=False)]
+    return options
+
+
+def _dilation(block: nn.Module) -> int:
+    conv = block.get_submodule("conv2")
+    return conv.dilation[0] if isinstance(conv, nn.Conv2d) else 1

@@ -1,0 +1,100 @@
+"""A task is what is read times what is predicted: plain frozen values of functions, and one dict of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnetkit.data import dataset, image
+from resnetkit.errors import UsageError
+from resnetkit.ops.intervals import Metric
+from resnetkit.tasks import classes
+
+
+@dataclass(frozen=True)
+class Modality:
+    """What is read.
+
+    Attributes:
+        extensions: endings of the files that count.
+        scan: a folder or CSV to a Dataset.
+        read: a path, bytes, or value in memory, to what `preprocess` takes.
+        preprocess: that to uint8 [size, size, channels].
+        normalise: a batch of these to the float32 input of a network.
+        thumbnail: a path to a small JPEG.
+    """
+
+    extensions: tuple[str, ...]
+    scan: Callable[[Path], dataset.Dataset]
+    read: Callable[[Any, image.Preprocess], Any]
+    preprocess: Callable[[Any, image.Preprocess], image.Pixels]
+    normalise: Callable[[image.Pixels, image.Preprocess], NDArray[np.float32]]
+    thumbnail: Callable[[Path], bytes]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is predicted.
+
+    Attributes:
+        encode: labels and class names to targets.
+        decode: logits of one sample, class names, path and number of answers, to a Prediction.
+        metrics: logits [n, K], targets [n] and class names, to numbers with intervals.
+        headline: name of the metric that chooses the best epoch.
+    """
+
+    encode: Callable[[Sequence[str], Sequence[str]], NDArray[np.int64]]
+    decode: Callable[[NDArray[np.floating], Sequence[str], str, int], classes.Prediction]
+    metrics: Callable[[NDArray[np.floating], NDArray[np.integer], Sequence[str]], Mapping[str, Metric]]
+    headline: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is read times what is predicted."""
+
+    modality: Modality
+    target: Target
+
+
+def _read_image(source: Any, preprocess: image.Preprocess) -> Image.Image:
+    if isinstance(source, str | bytes | Path):
+        return image.decode(source, preprocess)
+    if isinstance(source, Image.Image):
+        return image.upright(source, preprocess)
+    if isinstance(source, np.ndarray):
+        return image.from_array(source, preprocess)
+    raise UsageError(
+        f"cannot predict a {type(source).__name__}", fix="give a path, a PIL image, an array, or a list of these"
+    )
+
+
+IMAGE = Modality(
+    extensions=image.EXTENSIONS,
+    scan=partial(dataset.scan, extensions=image.EXTENSIONS),
+    read=_read_image,
+    preprocess=image.pixels,
+    normalise=image.normalise,
+    thumbnail=image.thumbnail,
+)
+CLASSES = Target(classes.encode, classes.decode, classes.metrics, classes.HEADLINE)
+
+TASKS = {"classify": Task(IMAGE, CLASSES)}
+
+
+def task_named(name: str) -> Task:
+    """The task of this name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in TASKS:
+        raise UsageError(f"there is no task {name!r}", fix=f"one of {', '.join(TASKS)}")
+    return TASKS[name]

@@ -1,0 +1,1 @@
+"""Training loops in plain torch."""

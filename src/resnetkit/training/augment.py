@@ -1,0 +1,154 @@
+"""Augmentation of whole batches on tensors; every number is drawn from one NumPy generator for (seed, step, process).
+
+The pixels of the training set are stored squashed to squares; `aspects` (width / height of the original) undoes that in
+the same resampling that crops, flips and rotates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.v2 import functional as V
+
+from resnetkit.recipe import Augment
+
+Rng = np.random.Generator
+Floats = NDArray[np.floating]
+# How far a batch of stored squares is larger than what the network sees, so that crops keep their detail.
+STORE_RATIO = 1.15
+
+
+def generator(seed: int, step: int, rank: int) -> Rng:
+    """The one source of randomness of a step in a process."""
+    return np.random.default_rng([seed, step, rank])
+
+
+def crop_boxes(aspects: Floats, settings: Augment, rng: Rng) -> Floats:
+    """Random resized crop (arXiv 1409.4842, section 6): centre x, y, half width, height [n, 4] in -1..1 of the image.
+
+    A share of min_scale..1 of the area, proportions changed by at most max_aspect, inside the image.
+    """
+    n = len(aspects)
+    area = rng.uniform(settings.min_scale, 1, n)
+    ratio = np.exp(rng.uniform(-1, 1, n) * math.log(settings.max_aspect))
+    width = np.minimum(np.sqrt(area * ratio / aspects), 1)
+    height = np.minimum(np.sqrt(area / ratio * aspects), 1)
+    x, y = rng.uniform(-1, 1, n) * (1 - width), rng.uniform(-1, 1, n) * (1 - height)
+    return np.stack([x, y, width, height], 1)
+
+
+def affine(aspects: Floats, settings: Augment, rng: Rng) -> Tensor:
+    """Output to input coordinates [n, 2, 3] of crop, mirror and rotation, as torch's affine_grid takes them."""
+    x, y, width, height = crop_boxes(aspects, settings, rng).T
+    mirror = np.where(rng.random(len(aspects)) < 0.5, -1, 1) if settings.flip else 1
+    angle = np.deg2rad(rng.uniform(-settings.rotate, settings.rotate, len(aspects)))
+    cos, sin = np.cos(angle), np.sin(angle)
+    theta = np.stack([width * cos * mirror, -width * sin, x, height * sin * mirror, height * cos, y], 1)
+    return torch.from_numpy(theta.reshape(-1, 2, 3).astype(np.float32))
+
+
+def color(images: Tensor, strength: float, rng: Rng) -> Tensor:
+    """Brightness, contrast and saturation of [n, C, H, W] in 0..1, each scaled by 1 +- strength for each image."""
+    if strength == 0:
+        return images
+    factors = torch.from_numpy(rng.uniform(1 - strength, 1 + strength, (3, len(images), 1, 1, 1)).astype(np.float32))
+    images = images * factors[0]
+    mean = images.mean((1, 2, 3), keepdim=True)
+    images = (images - mean) * factors[1] + mean
+    if images.shape[1] == 3:
+        grey = V.rgb_to_grayscale(images)
+        images = (images - grey) * factors[2] + grey
+    return images.clamp(0, 1)
+
+
+def _shift(image: Tensor, x: float, y: float) -> Tensor:
+    moved: Tensor = V.affine(image, 0.0, [round(x), round(y)], 1.0, [0.0, 0.0])
+    return moved
+
+
+# TrivialAugment's wide space (arXiv 2103.10158, table 2): an image [C, H, W] in 0..1 and a strength of -1..1.
+TRIVIAL: tuple[Callable[[Tensor, float], Tensor], ...] = (
+    lambda image, s: image,
+    lambda image, s: V.affine(image, 0.0, [0, 0], 1.0, [math.degrees(math.atan(0.99 * s)), 0.0]),
+    lambda image, s: V.affine(image, 0.0, [0, 0], 1.0, [0.0, math.degrees(math.atan(0.99 * s))]),
+    lambda image, s: _shift(image, s * image.shape[-1] / 4, 0),
+    lambda image, s: _shift(image, 0, s * image.shape[-2] / 4),
+    lambda image, s: V.rotate(image, 135 * s),
+    lambda image, s: V.adjust_brightness(image, 1 + 0.99 * s),
+    lambda image, s: V.adjust_saturation(image, 1 + 0.99 * s) if image.shape[0] == 3 else image,
+    lambda image, s: V.adjust_contrast(image, 1 + 0.99 * s),
+    lambda image, s: V.adjust_sharpness(image, 1 + 0.99 * s),
+    lambda image, s: V.posterize(image, 8 - round(6 * abs(s))),
+    lambda image, s: V.solarize(image, 1 - abs(s)),
+    lambda image, s: V.autocontrast(image),
+    lambda image, s: V.equalize(image),
+)
+
+
+def trivial(images: Tensor, rng: Rng) -> Tensor:
+    """TrivialAugment: for each image one operation of random strength."""
+    choices, strengths = rng.integers(0, len(TRIVIAL), len(images)), rng.uniform(-1, 1, len(images))
+    pairs = zip(images, choices, strengths, strict=True)
+    return torch.stack([TRIVIAL[choice](image, float(s)).clamp(0, 1) for image, choice, s in pairs])
+
+
+def rectangles(n: int, size: int, areas: Floats, rng: Rng) -> Tensor:
+    """Boolean masks [n, 1, size, size] of one rectangle each, of the share `areas` [n] of the image or less."""
+    ratio = np.exp(rng.uniform(-1, 1, n) * math.log(3.3))
+    halves = np.stack([np.sqrt(areas * ratio), np.sqrt(areas / ratio)], 1)[:, :, None] * size / 2
+    centres = rng.uniform(0, size, (n, 2, 1))
+    inside = np.abs(np.arange(size) + 0.5 - centres) < halves
+    return torch.from_numpy(inside[:, 0, None, :, None] & inside[:, 1, None, None, :])
+
+
+def erase(images: Tensor, probability: float, rng: Rng) -> Tensor:
+    """Random erasing: a rectangle of 2 to 33 % of the normalised image becomes 0, its mean."""
+    if probability == 0:
+        return images
+    mask = rectangles(len(images), images.shape[-1], rng.uniform(0.02, 0.33, len(images)), rng)
+    chosen = torch.from_numpy(rng.random((len(images), 1, 1, 1)) < probability)
+    return images.masked_fill(mask & chosen, 0.0)
+
+
+def mix(images: Tensor, targets: Tensor, settings: Augment, rng: Rng) -> tuple[Tensor, Tensor]:
+    """Mixup or cutmix of a batch with itself in another order; targets [n, K] are mixed alike."""
+    active = [name for name, alpha in (("mixup", settings.mixup), ("cutmix", settings.cutmix)) if alpha > 0]
+    if not active:
+        return images, targets
+    chosen = active[rng.integers(len(active))]
+    other = torch.from_numpy(rng.permutation(len(images)))
+    share = float(
+        rng.beta(settings.mixup, settings.mixup) if chosen == "mixup" else rng.beta(settings.cutmix, settings.cutmix)
+    )
+    if chosen == "mixup":
+        return images.lerp(images[other], 1 - share), targets.lerp(targets[other], 1 - share)
+    mask = rectangles(1, images.shape[-1], np.array([1 - share]), rng)
+    covered = float(mask.float().mean())
+    return torch.where(mask, images[other], images), targets.lerp(targets[other], covered)
+
+
+def augment(pixels: Tensor, aspects: Floats, size: int, settings: Augment, rng: Rng) -> Tensor:
+    """Stored squares to what the network sees, but for the normalisation.
+
+    Args:
+        pixels: uint8 [n, S, S, C], squashed.
+        aspects: width / height of the originals [n].
+        size: height and width of the result.
+        settings: what is changed and how much.
+        rng: the step's generator.
+
+    Returns:
+        float32 [n, C, size, size] in 0..1.
+    """
+    theta = affine(aspects, settings, rng)
+    images = pixels.permute(0, 3, 1, 2).float() / 255
+    grid = F.affine_grid(theta, [len(images), images.shape[1], size, size], align_corners=False)
+    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    images = color(images, settings.color, rng)
+    return trivial(images, rng) if settings.trivial_augment else images

@@ -1,0 +1,93 @@
+"""Device, precision and processes: what torch needs beside the loop, without a trainer library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import distributed, nn
+
+from resnetkit.runtime.backends import torch_device
+
+Precision = Literal["f32", "bf16", "f16"]
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where and how a process trains.
+
+    Attributes:
+        device: "cpu", "cuda:0", ...
+        precision: of the network's arithmetic in training; evaluation is always f32.
+        rank, world: number of this process, and of processes.
+    """
+
+    device: str
+    precision: Precision
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def kind(self) -> str:
+        """Device type as torch names it."""
+        return self.device.partition(":")[0]
+
+    def autocast(self) -> torch.autocast:
+        """Context in which the network computes in the precision."""
+        return torch.autocast(self.kind, DTYPES[self.precision], enabled=self.precision != "f32")
+
+
+def processor_precision(kind: str) -> Precision:
+    """What precision=auto means: bf16 on GPUs that compute in it, f16 on older ones, f32 everywhere else.
+
+    On CPUs bf16 autocast is 1.5 times faster or 10 times slower than f32, by processor and size of the images, so it
+    has to be asked for (docs/decisions/003-f32-on-cpus.md).
+    """
+    if kind != "cuda":
+        return "f32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "f16"
+
+
+@contextmanager
+def processes(device: str, precision: Precision | Literal["auto"]) -> Iterator[Setup]:
+    """The setup of this process; under torchrun (WORLD_SIZE) it joins the others, gloo on CPUs and nccl on GPUs."""
+    where = torch_device(device)
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if where == "cuda":
+        where = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    kind = where.partition(":")[0]
+    setup = Setup(where, processor_precision(kind) if precision == "auto" else precision, rank, world)
+    if world > 1:
+        distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
+    try:
+        yield setup
+    finally:
+        if world > 1:
+            distributed.destroy_process_group()
+
+
+def parallel(network: nn.Module, setup: Setup) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The network as the loop calls it: gradients averaged over the processes where there are several."""
+    if setup.world == 1:
+        return network
+    return nn.parallel.DistributedDataParallel(network, device_ids=[setup.device] if setup.kind == "cuda" else None)
+
+
+def any_process(claim: bool, setup: Setup) -> bool:
+    """Whether the claim holds in any process, so that all stop together."""
+    if setup.world == 1:
+        return claim
+    flag = torch.tensor(float(claim), device=setup.device)
+    distributed.all_reduce(flag, distributed.ReduceOp.MAX)
+    return bool(flag.item())
+
+
+def wait_for_first(setup: Setup) -> None:
+    """Wait until all processes are here."""
+    if setup.world > 1:
+        distributed.barrier()

@@ -1,0 +1,103 @@
+"""The torch side of a task: build the network, augment, collate, loss; one Objective for each key of TASKS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resnetkit import models
+from resnetkit.data.image import Preprocess
+from resnetkit.errors import UsageError
+from resnetkit.nn.resnet import ResNet
+from resnetkit.recipe import Recipe
+from resnetkit.training import augment
+
+Ints = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is learnt.
+
+    Attributes:
+        build: a recipe and a number of classes to a network, with its weights.
+        collate: stored pixels uint8 [n, S, S, C] and class indices [n] to tensors.
+        augment: those, aspects, recipe and generator, to input [n, C, H, W] and targets [n, K].
+        loss: logits [n, K], targets [n, K], class weights [K] or None, to a scalar.
+    """
+
+    build: Callable[[Recipe, int], ResNet]
+    collate: Callable[[NDArray[np.uint8], Ints, int], tuple[Tensor, Tensor]]
+    augment: Callable[[tuple[Tensor, Tensor], NDArray[np.floating], Recipe, augment.Rng], tuple[Tensor, Tensor]]
+    loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+def preprocess_of(recipe: Recipe) -> Preprocess:
+    """How images are prepared under a recipe; mean and std are ImageNet's, which the published weights expect."""
+    image = recipe.image
+    assert image.size != "auto" and image.crop_ratio != "auto", "the verb decides before the first step"
+    grey = image.channels == 1
+    return Preprocess(
+        size=image.size,
+        resize=image.resize,
+        crop_ratio=image.crop_ratio,
+        interpolation=image.interpolation,
+        mean=(0.449,) if grey else (0.485, 0.456, 0.406),
+        std=(0.226,) if grey else (0.229, 0.224, 0.225),
+    )
+
+
+def _build(recipe: Recipe, num_classes: int) -> ResNet:
+    settings = recipe.model
+    assert settings.stem != "auto" and settings.weights != "auto", "the verb decides before the first step"
+    if settings.variant not in models.VARIANTS:
+        raise UsageError(f"there is no model {settings.variant!r}", fix=f"one of {', '.join(models.VARIANTS)}")
+    torch.manual_seed(recipe.train.seed)
+    builder: Callable[..., ResNet] = getattr(models, settings.variant)
+    return builder(
+        weights=None if settings.weights == "none" else settings.weights,
+        num_classes=num_classes,
+        in_channels=recipe.image.channels,
+        stem=settings.stem,
+        shortcut=settings.shortcut,
+        zero_init_residual=settings.zero_init_residual,
+        stochastic_depth=settings.stochastic_depth,
+    )
+
+
+def _collate(pixels: NDArray[np.uint8], targets: Ints, num_classes: int) -> tuple[Tensor, Tensor]:
+    one_hot = F.one_hot(torch.from_numpy(np.asarray(targets, np.int64)), num_classes).float()
+    return torch.from_numpy(pixels), one_hot
+
+
+def _augment(
+    batch: tuple[Tensor, Tensor], aspects: NDArray[np.floating], recipe: Recipe, rng: augment.Rng
+) -> tuple[Tensor, Tensor]:
+    pixels, targets = batch
+    preprocess = preprocess_of(recipe)
+    images = augment.augment(pixels, aspects, preprocess.size, recipe.augment, rng)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
+    images = augment.erase((images - mean) / std, recipe.augment.erasing, rng)
+    images, targets = augment.mix(images, targets, recipe.augment, rng)
+    smoothing = recipe.optim.label_smoothing
+    return images, targets * (1 - smoothing) + smoothing / targets.shape[1]
+
+
+def _loss(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    return F.cross_entropy(logits.float(), targets, weights)
+
+
+def class_weights(targets: Ints, num_classes: int) -> Tensor:
+    """Weights [K] with which every class counts the same: n / (K * n_k), 0 for a class without samples."""
+    counts = np.bincount(targets, minlength=num_classes)
+    weights = len(targets) / (num_classes * np.maximum(counts, 1))
+    return torch.from_numpy(np.where(counts > 0, weights, 0.0).astype(np.float32))
+
+
+OBJECTIVES = {"classify": Objective(_build, _collate, _augment, _loss)}

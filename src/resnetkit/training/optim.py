@@ -1,0 +1,91 @@
+"""Optimiser, schedules as pure functions of the step, and the moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnetkit.recipe import Optim
+
+
+def one_cycle(step: int, total: int, warmup: float) -> float:
+    """Factor 0..1 of the peak rate at step 0..total-1: cosine from 1/25 up, then cosine to 0 (arXiv 1708.07120)."""
+    rise = warmup * total
+    if step < rise:
+        return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * step / rise)) / 2
+    return (1 + math.cos(math.pi * (step - rise) / max(1.0, total - rise))) / 2
+
+
+def cosine(step: int, total: int, warmup: float) -> float:
+    """Factor 0..1 of the peak rate at a step of 0..total-1: a line from 0 up, then cosine to 0 (arXiv 1608.03983)."""
+    rise = warmup * total
+    if step < rise:
+        return (step + 1) / (math.ceil(rise) + 1)
+    return (1 + math.cos(math.pi * (step - rise) / max(1.0, total - rise))) / 2
+
+
+def lr_at(step: int, total: int, settings: Optim) -> float:
+    """Learning rate at a step of 0..total-1."""
+    assert settings.lr != "auto", "the verb decides before the first step"
+    factor = one_cycle if settings.schedule == "one-cycle" else cosine
+    return settings.lr * factor(step, total, settings.warmup)
+
+
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: weights with decay, norms and biases (all of one dimension) without."""
+    trainable = [p for p in network.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def make_optimizer(network: nn.Module, settings: Optim) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum 0.9, or AdamW; the loop sets the rate at every step."""
+    groups = parameter_groups(network, settings.weight_decay)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=0.0)
+    return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the rate of all groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+@torch.no_grad()
+def update_average(average: Mapping[str, Tensor], current: Mapping[str, Tensor], decay: float) -> None:
+    """Average = decay * average + (1 - decay) * current, in place; counters and statistics of integers are copied."""
+    for name, value in current.items():
+        if value.is_floating_point():
+            average[name].lerp_(value, 1 - decay)
+        else:
+            average[name].copy_(value)
+
+
+def freeze(network: nn.Module, until: str) -> None:
+    """Freeze the stem and the stages up to and including `until` ("none" to "layer4"): no gradients."""
+    order = ("stem", "layer1", "layer2", "layer3", "layer4")
+    frozen = order[: order.index(until) + 1] if until in order else ()
+    for part in frozen:
+        for module in _part(network, part):
+            module.requires_grad_(False)
+
+
+def _part(network: nn.Module, part: str) -> Iterable[nn.Module]:
+    names = ("conv1", "bn1") if part == "stem" else (part,)
+    return [network.get_submodule(name) for name in names]
+
+
+def train_mode(network: nn.Module) -> None:
+    """Training mode, except for norms whose parameters are frozen: their statistics must not move either."""
+    network.train()
+    for module in network.modules():
+        own = list(module.parameters(recurse=False))
+        if own and isinstance(module, nn.modules.batchnorm._BatchNorm) and not any(p.requires_grad for p in own):
+            module.eval()

@@ -1,0 +1,133 @@
+"""The loop: a generator that yields after every step. The caller evaluates, saves, and stops with `break`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from resnetkit.errors import DivergedError
+from resnetkit.recipe import Recipe
+from resnetkit.training.device import Setup, parallel
+from resnetkit.training.loader import Batch, Loader
+from resnetkit.training.objective import Objective, class_weights
+from resnetkit.training.optim import lr_at, set_lr, train_mode
+from resnetkit.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A finished epoch: its number from 1, and the mean loss over its samples."""
+
+    number: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A finished step: steps done so far, loss, learning rate; `epoch` at an epoch's end, else None."""
+
+    step: int
+    loss: float
+    lr: float
+    epoch: Epoch | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the loop needs to know, and does not change.
+
+    Attributes:
+        recipe: settings.
+        setup: device, precision, processes.
+        steps_per_epoch: steps of an epoch.
+        weights: of the classes in the loss [K], or None.
+    """
+
+    recipe: Recipe
+    setup: Setup
+    steps_per_epoch: int
+    weights: Tensor | None = None
+
+
+def plan_of(loader: Loader, setup: Setup) -> Plan:
+    """The plan of a loader's recipe."""
+    balanced = loader.recipe.optim.class_weights == "balanced"
+    weights = class_weights(loader.targets, loader.num_classes).to(setup.device) if balanced else None
+    return Plan(loader.recipe, setup, loader.steps_per_epoch, weights)
+
+
+def train(state: TrainState, batches: Iterable[Batch], objective: Objective, plan: Plan) -> Iterator[Tick]:
+    """Train; yields after every step, when `state` is whole and may be saved.
+
+    Args:
+        state: changed in place.
+        batches: of the steps from state.step on.
+        objective: of the task.
+        plan: settings, device, and class weights.
+
+    Raises:
+        DivergedError: the loss is not finite; the state is that of the step before.
+    """
+    network = parallel(state.network, plan.setup)
+    scaler = torch.amp.GradScaler(plan.setup.kind, enabled=plan.setup.precision == "f16")
+    train_mode(state.network)
+    for batch in batches:
+        lr = lr_at(batch.step, state.total_steps, plan.recipe.optim)
+        set_lr(state.optimizer, lr)
+        # dropout and stochastic depth follow from (seed, step), so resuming needs no saved generator
+        torch.manual_seed(int(np.random.SeedSequence([plan.recipe.train.seed, batch.step]).generate_state(1)[0]))
+        loss = _forward(network, batch, objective, plan)
+        value = loss.item()
+        if not math.isfinite(value):
+            what = f"the loss is {value} at step {batch.step}, with samples {batch.rows[:8].tolist()}"
+            raise DivergedError(what, fix="lower optim.lr, or set optim.clip_norm=1.0")
+        _backward(loss * (len(batch.rows) * plan.setup.world / batch.total), state, scaler, plan.recipe.optim.clip_norm)
+        state.step = batch.step + 1
+        state.average_weights(plan.recipe.optim.ema_decay)
+        state.sums[0] += value * len(batch.rows)
+        state.sums[1] += len(batch.rows)
+        yield Tick(state.step, value, lr, _end_of_epoch(state, plan.steps_per_epoch))
+        train_mode(state.network)
+
+
+def _forward(network: Any, batch: Batch, objective: Objective, plan: Plan) -> Tensor:
+    channels_last = plan.recipe.train.memory_format == "channels_last"
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    images = batch.images.to(plan.setup.device, memory_format=layout, non_blocking=True)
+    with plan.setup.autocast():
+        logits = network(images)
+    return objective.loss(logits, batch.targets.to(plan.setup.device), plan.weights)
+
+
+def _backward(loss: Tensor, state: TrainState, scaler: torch.amp.GradScaler, clip_norm: float) -> None:
+    state.optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    if clip_norm:
+        scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
+    scaler.step(state.optimizer)
+    scaler.update()
+
+
+def _end_of_epoch(state: TrainState, steps_per_epoch: int) -> Epoch | None:
+    if state.step % steps_per_epoch:
+        return None
+    epoch = Epoch(state.step // steps_per_epoch, state.sums[0] / state.sums[1])
+    state.sums = [0.0, 0.0]
+    return epoch
+
+
+@torch.inference_mode()
+def logits_of(
+    network: nn.Module, images: Iterable[Tensor], device: str
+) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
+    """Logits [n, K] of batches [n, C, H, W] in evaluation mode and f32."""
+    network.eval()
+    for batch in images:
+        yield network(batch.to(device)).float().cpu().numpy()

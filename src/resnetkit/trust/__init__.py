@@ -1,0 +1,1 @@
+"""May one believe it."""

@@ -1,0 +1,147 @@
+"""report.html: one self-contained page, which opens from disk and asks no network for anything."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from resnetkit._version import __version__
+from resnetkit.data.image import thumbnail
+from resnetkit.errors import DataError, printable
+from resnetkit.files import write
+from resnetkit.ops.intervals import Metric
+from resnetkit.ops.metrics import cross_entropy, softmax
+from resnetkit.tasks.evaluate import Scores
+
+WORST = 24
+MATRIX_CLASSES = 40  # more would not be read
+SPLIT_NAMES = {"test": "test", "val": "validation", "all": "given"}
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One of the worst answers: the picture, what it is, what the model says and how sure it is (per cent)."""
+
+    path: str
+    target: str
+    label: str
+    score: float
+    picture: str
+
+
+def write_report(path: Path, scores: Scores, history: Sequence[Mapping[str, Any]], root: Path, recipe: str) -> None:
+    """Write the page.
+
+    Args:
+        path: of the page.
+        scores: what is reported.
+        history: rows of results.csv, may be empty.
+        root: folder that the paths of the scores are relative to.
+        recipe: of the training as TOML, or "".
+    """
+    template = (resources.files("resnetkit") / "trust" / "report.html.jinja").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(template).render(
+        sentence=sentence(scores),
+        metrics=[(name, percent(metric)) for name, metric in scores.metrics.items() if "/" not in name],
+        recalls=[(name, percent(scores.metrics[f"recall/{name}"])) for name in scores.classes],
+        matrix=_matrix(scores),
+        classes=scores.classes,
+        mistakes=worst_mistakes(scores, root),
+        failed=[(printable(name), reason) for name, reason in scores.failed],
+        curves=curves(history) if len(history) > 1 else "",
+        history=history,
+        recipe=recipe,
+        version=__version__,
+    )
+    write(path, page)
+
+
+def sentence(scores: Scores) -> str:
+    """The result in a sentence."""
+    accuracy = scores.metrics["accuracy"]
+    if accuracy.value is None or accuracy.low is None or accuracy.high is None:
+        return "Nothing was scored: there are no held-out images."
+    hits = round(accuracy.value * accuracy.n)
+    return (
+        f"Of {accuracy.n:,} {SPLIT_NAMES[scores.split]} images the model names {hits:,} correctly: "
+        f"{100 * accuracy.value:.1f} %, and with 95 % confidence between {100 * accuracy.low:.1f} "
+        f"and {100 * accuracy.high:.1f} % on more images like these."
+    )
+
+
+def percent(metric: Metric) -> tuple[str, str, int]:
+    """Value, interval and n for the screen."""
+    if metric.value is None or metric.low is None or metric.high is None:
+        return "-", metric.method, metric.n
+    return f"{100 * metric.value:.1f} %", f"{100 * metric.low:.1f} to {100 * metric.high:.1f} %", metric.n
+
+
+def _matrix(scores: Scores) -> list[tuple[str, list[tuple[int, float]]]]:
+    """Rows of the confusion matrix: class, and count and share of the row for each prediction; [] if too large."""
+    if len(scores.classes) > MATRIX_CLASSES or not len(scores.targets):
+        return []
+    matrix = scores.confusion
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    rows = zip(scores.classes, matrix.tolist(), shares.tolist(), strict=True)
+    return [(name, list(zip(counts, parts, strict=True))) for name, counts, parts in rows]
+
+
+def worst_mistakes(scores: Scores, root: Path) -> list[Mistake]:
+    """The wrong answers with the highest loss, worst first."""
+    if not len(scores.targets):
+        return []
+    losses, best, certainty = (
+        cross_entropy(scores.logits, scores.targets),
+        scores.logits.argmax(-1),
+        softmax(scores.logits),
+    )
+    wrong = [int(i) for i in np.argsort(-losses) if best[i] != scores.targets[i]][:WORST]
+    return [
+        Mistake(
+            printable(scores.paths[i]),
+            scores.classes[scores.targets[i]],
+            scores.classes[best[i]],
+            100 * float(certainty[i].max()),
+            _picture(root / scores.paths[i]),
+        )
+        for i in wrong
+    ]
+
+
+def _picture(path: Path) -> str:
+    try:
+        return "data:image/jpeg;base64," + base64.b64encode(thumbnail(path)).decode("ascii")
+    except DataError:
+        return ""  # the file went away since it was scored; its name is still told
+
+
+def curves(history: Sequence[Mapping[str, Any]]) -> str:
+    """Loss and accuracy by epoch as an SVG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    for axis, names in ((loss, ("train_loss", "val_loss")), (accuracy, ("val_accuracy",))):
+        for name in names:
+            values = [row[name] for row in history]
+            if None not in values:
+                axis.plot(epochs, values, marker="o", markersize=3, label=name.replace("_", " "))
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.3)
+        if axis.has_data():
+            axis.legend(frameon=False)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return buffer.getvalue().partition("<svg")[1] + buffer.getvalue().partition("<svg")[2]

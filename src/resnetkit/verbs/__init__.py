@@ -1,0 +1,1 @@
+"""The verbs: glue, nothing else."""

@@ -1,0 +1,104 @@
+"""eval: a model and data with known answers to scores with intervals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from resnetkit import recipe as recipes
+from resnetkit import run
+from resnetkit.data.dataset import SPLITS, Dataset, assign_splits
+from resnetkit.errors import DataError, UsageError
+from resnetkit.files import write
+from resnetkit.runtime.model import Model, load
+from resnetkit.tasks.evaluate import PREDICTION_COLUMNS, Scores, score
+from resnetkit.trust.report import write_report
+from resnetkit.verbs.console import bar, note
+
+
+def evaluate(
+    model: str | Path,
+    data: str | Path,
+    *,
+    split: str | None = None,
+    out: str | Path | None = None,
+    backend: str = "auto",
+    device: str = "auto",
+    quiet: bool = False,
+) -> Scores:
+    """Score a model on data with known answers; the labels are matched to the model's classes by name.
+
+    Args:
+        model: a run folder or a model folder.
+        data: a folder of class folders or a CSV.
+        split: "train", "val", "test" or "all". By default test (or else val) where the data has splits, or where the
+            run cut them from this same data, and all otherwise.
+        out: folder for metrics.json, predictions.csv and report.html; must not exist.
+        backend: what runs the network, "auto" or "torch".
+        device: where, "auto", "cpu", "cuda", ...
+        quiet: no notes and no progress on stderr.
+
+    Returns:
+        The scores; files that could not be read are in `failed` and in no metric.
+
+    Raises:
+        ModelError, DataError, UsageError: see `errors`.
+    """
+    opened = load(model, backend=backend, device=device)
+    source = Path(data)
+    dataset = opened.task.modality.scan(source)
+    try:
+        targets = opened.task.target.encode([sample.label for sample in dataset.samples], opened.classes)
+    except DataError as error:
+        raise DataError(error.what, path=source, fix=error.fix) from error
+    dataset = _with_run_splits(replace(dataset, classes=opened.classes, targets=targets), source, Path(model))
+    chosen = _chosen(dataset, split, source)
+    part = dataset if chosen == "all" else dataset.select(chosen)
+    note(f"{source}: {len(part):,} images ({chosen})", quiet)
+    scores = score_split(opened, (chosen, part), quiet)
+    if out is not None:
+        _write(Path(out), scores, dataset.root)
+    return scores
+
+
+def _with_run_splits(dataset: Dataset, source: Path, model: Path) -> Dataset:
+    """The splits that the run cut from this very data, so that nothing is scored that it was trained on."""
+    path = model / run.RECIPE
+    if not path.is_file():
+        return dataset
+    recipe = recipes.read(path)
+    if Path(recipe.data.source).resolve() != source.resolve():
+        return dataset
+    return assign_splits(dataset, val=recipe.data.val, test=recipe.data.test, seed=recipe.train.seed)
+
+
+def _chosen(dataset: Dataset, split: str | None, source: Path) -> str:
+    present = [name for name in SPLITS if dataset.counts(name).sum()]
+    if split is None:
+        return next((name for name in ("test", "val") if name in present), "all")
+    if split != "all" and split not in SPLITS:
+        raise UsageError(f"there is no split {split!r}", fix=f"one of {', '.join(SPLITS)}, all")
+    if split != "all" and split not in present:
+        there = f"it has {', '.join(present)}" if present else "it has no splits: --split all"
+        raise DataError(f"has no split {split!r}", path=source, fix=there)
+    return split
+
+
+def score_split(model: Model, part: tuple[str, Dataset], quiet: bool) -> Scores:
+    """Scores of a model on one split of a data set; files that cannot be read are in `failed`."""
+    split, dataset = part
+    answers = []
+    with bar(f"scoring {split}", len(dataset), quiet=quiet) as advance:
+        for _, answer in model.answers(dataset.paths):
+            answers.append(answer)
+            advance(len(answers), "")
+    paths = [sample.path for sample in dataset.samples]
+    return score(model.task, split, model.classes, paths, dataset.targets, answers)
+
+
+def _write(out: Path, scores: Scores, root: Path) -> None:
+    run.refuse(out, resume=False, overwrite=False)
+    out.mkdir(parents=True, exist_ok=True)
+    run.write_json(out / "metrics.json", scores.as_dict())
+    write(out / "predictions.csv", run.as_csv(PREDICTION_COLUMNS, scores.rows()))
+    write_report(out / "report.html", scores, [], root, "")

@@ -1,0 +1,87 @@
+"""predict: files, folders, globs and lists to answers, in their order and in bounded memory."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from natsort import natsorted
+
+from resnetkit.errors import DataError, UsageError
+from resnetkit.runtime.model import Model, load
+from resnetkit.tasks.classes import Prediction
+
+
+def predict(
+    model: str | Path | Model,
+    inputs: Sequence[str | Path],
+    *,
+    top: int = 5,
+    backend: str = "auto",
+    device: str = "auto",
+) -> Iterator[Prediction | DataError]:
+    """Predict any number of files.
+
+    Args:
+        model: a run folder, a model folder, or what `load` returned.
+        inputs: files, folders (searched deep), globs, or "-" for a list of paths on standard input, one a line.
+        top: number of classes in each answer.
+        backend: what runs the network, "auto" or "torch".
+        device: where, "auto", "cpu", "cuda", ...
+
+    Yields:
+        A Prediction for each file, in the order of the inputs, or the DataError of one that could not be read.
+
+    Raises:
+        DataError: an input matches no file.
+        ModelError: the model is refused.
+    """
+    if top < 1:
+        raise UsageError(f"top = {top}", fix="give 1 or more")
+    opened = model if isinstance(model, Model) else load(model, backend=backend, device=device)
+    paths = list(_expand(inputs, opened.task.modality.extensions))
+    for path, answer in opened.answers(paths):
+        if isinstance(answer, DataError):
+            yield answer
+        else:
+            yield opened.task.target.decode(answer, opened.classes, str(path), top)
+
+
+def _expand(inputs: Sequence[str | Path], extensions: Sequence[str]) -> Iterator[Path]:
+    """The files that the inputs name; a file named by itself is taken whatever its ending."""
+    for text in inputs:
+        if str(text) == "-":
+            yield from _listed()
+            continue
+        path = Path(text)
+        if path.is_dir():
+            found = list(_below(path, extensions))
+            if not found:
+                raise DataError("holds no images", path=path, fix=f"files ending in {' '.join(extensions)}")
+            yield from found
+        elif path.exists() or not glob.has_magic(str(text)):
+            yield path
+        else:
+            matches = natsorted(glob.glob(str(text), recursive=True))
+            if not matches:
+                raise DataError("matches no file", path=str(text), fix="check the pattern")
+            yield from (Path(match) for match in matches if not os.path.isdir(match))
+
+
+def _listed() -> Iterator[Path]:
+    """Paths on standard input, byte for byte, one a line."""
+    for line in sys.stdin.buffer:
+        name = os.fsdecode(line.rstrip(b"\r\n"))
+        if name:
+            yield Path(name)
+
+
+def _below(folder: Path, extensions: Sequence[str]) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = natsorted(name for name in folders if not name.startswith("."))
+        for name in natsorted(files):
+            if Path(name).suffix.lower() in extensions and not name.startswith("."):
+                yield Path(parent, name)

@@ -1,0 +1,85 @@
+"""A state dict into a network: all of it, or all but a head of another size and a stem of other channels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from resnetkit.errors import ModelError
+
+log = logging.getLogger("resnetkit")
+HEAD = ("fc.weight", "fc.bias")
+STEM = "conv1.weight"
+
+
+def inflate_stem(weight: Tensor, channels: int) -> Tensor:
+    """A stem [out, C, k, k] for another number of input channels, so that the responses keep their size.
+
+    One channel: the sum over C, which equals feeding a grey image to all C. More: the C filters over and over, scaled
+    by C / channels.
+    """
+    have = weight.shape[1]
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    index = torch.arange(channels) % have
+    return weight[:, index] * (have / channels)
+
+
+def fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> str:
+    """Load a state dict and say in one line what was loaded and what was made anew; floats are cast to the network's.
+
+    Args:
+        network: a ResNet; loaded in place.
+        state: names to tensors.
+        source: what to call the weights in messages.
+
+    Raises:
+        ModelError: the tensors are those of another architecture; the first ten differences are listed.
+    """
+    own = network.state_dict()
+    notes = []
+    fitted = dict(state)
+    for name in HEAD:
+        if name in own and name in fitted and own[name].shape != fitted[name].shape:
+            notes.append(f"{fitted[name].shape[0]} -> {own[name].shape[0]}")
+            fitted[name] = own[name]
+    stem = fitted.get(STEM)
+    reshaped = stem is not None and stem.ndim == 4 and stem.shape[1] != own[STEM].shape[1]
+    if stem is not None and reshaped:
+        fitted[STEM] = inflate_stem(stem.float(), own[STEM].shape[1])
+    refuse_differences(own, fitted, source)
+    network.load_state_dict({**own, **fitted})
+    kept = sum(n not in HEAD for n in own) if notes else len(own)
+    message = f"{source}: loaded {kept} of {len(own)} tensors"
+    if notes:
+        message += f"; head {notes[0]} re-initialised"
+    if stem is not None and reshaped:
+        message += f"; stem {stem.shape[1]} -> {own[STEM].shape[1]} channels"
+    log.warning(message)
+    return message
+
+
+def refuse_differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse a state dict whose names or shapes are not the network's own; `num_batches_tracked` may be missing.
+
+    Raises:
+        ModelError: lists the first ten differences.
+    """
+    optional = {name for name in own if name.endswith("num_batches_tracked")}
+    differences = [f"{name} is missing" for name in own if name not in state and name not in optional]
+    differences += [f"{name} is not in the network" for name in state if name not in own]
+    differences += [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if differences:
+        more = f" and {len(differences) - 10} more" if len(differences) > 10 else ""
+        raise ModelError(
+            f"are weights of another architecture: {'; '.join(differences[:10])}{more}",
+            path=source,
+            fix="name the matching --model",
+        )
