@@ -119,7 +119,7 @@ def verify_manifest(folder: Path) -> None:
         expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
     except FileNotFoundError:
         raise ModelError("has no manifest.json", path=folder, fix="give a folder that resnetkit wrote") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelError("manifest cannot be read", path=path, fix="copy the folder again from its source") from error
     for name, (size, digest) in expected.items():
         _verify(folder / Path(name).name, size, digest)

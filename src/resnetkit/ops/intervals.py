@@ -61,4 +61,4 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     values = [statistic(rng.integers(0, n, n)) for _ in range(resamples)]
     low, high = np.quantile(values, [0.025, 0.975])
-    return Metric(statistic(np.arange(n)), n, float(low), float(high), f"bootstrap, {resamples} resamples")
+    return Metric(float(statistic(np.arange(n))), n, float(low), float(high), f"bootstrap, {resamples} resamples")

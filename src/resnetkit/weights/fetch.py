@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
-import zipfile
+import re
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError
 from urllib.parse import urlparse
 
 import safetensors.torch
@@ -43,18 +43,25 @@ def download(url: str, *, progress: bool = True) -> Mapping[str, Tensor]:
                 fix="copy the file there, or give --weights PATH or --weights none",
             )
         log.warning("downloading %s to %s", name, cached)
+        _download(url, cached, progress)
+    return read_state(cached)
+
+
+def _download(url: str, cached: Path, progress: bool) -> None:
+    """Into the cache, whole and with the right hash or not at all (load_state_dict_from_url would write to stdout)."""
+    name = cached.name
+    announced = re.search(r"-([0-9a-f]{8,})\.", name)
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", progress=progress, check_hash=True, weights_only=True
-        )
-    except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+        torch.hub.download_url_to_file(url, str(cached), announced and announced[1], progress=progress)
+    except (OSError, RuntimeError, HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # its socket
         raise NetworkError(
             f"{name} could not be downloaded: {error}",
             path=cached,
             fix="copy the file there by hand, or give --weights PATH or --weights none",
         ) from error
-    return read_state(cached)
 
 
 def read_state(path: Path) -> Mapping[str, Tensor]:
@@ -69,11 +76,12 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
         head = file.read(9)
     if head[8:9] == b"{":
         return _read_safetensors(path)
-    if not (zipfile.is_zipfile(path) or head[:1] == b"\x80"):
+    if not head.startswith((b"PK\x03\x04", b"\x80")):
         raise ModelError("is neither safetensors nor a torch checkpoint", path=path, fix="give .safetensors or .pth")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        with path.open("rb") as file:  # not by its name: torch.load takes any name.safetensors for safetensors
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise nearly anything
         fix = "resnetkit never runs code from a checkpoint: save its state dict as .safetensors where you trust it"
         raise ModelError("holds more than tensors, or is damaged", path=path, fix=fix) from error
     return _tensors(loaded, path)
@@ -81,7 +89,7 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
 
 def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
     try:
-        return safetensors.torch.load_file(path)
+        return _tensors(safetensors.torch.load_file(path), path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"corrupt: {error}", path=path, fix="copy the file again from its source") from error
 

@@ -43,7 +43,7 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> str:
     notes = []
     fitted = dict(state)
     for name in HEAD:
-        if name in own and name in fitted and own[name].shape != fitted[name].shape:
+        if name in own and name in fitted and own[name].shape != fitted[name].shape and fitted[name].ndim:
             notes.append(f"{fitted[name].shape[0]} -> {own[name].shape[0]}")
             fitted[name] = own[name]
     stem = fitted.get(STEM)

@@ -1,0 +1,91 @@
+"""Data that the tests make: folders of coloured shapes, small enough to learn in seconds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnetkit import cli
+
+COLOURS = {"blue": (40, 60, 220), "green": (30, 180, 60), "red": (220, 50, 40)}
+TINY = (
+    "model.variant=resnet18",
+    "model.weights=none",
+    "model.stem=imagenet",
+    "image.size=32",
+    "train.batch_size=8",
+    "train.epochs=3",
+)
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No network, no caches of the user's, and a working folder of its own for every test."""
+    monkeypatch.setenv("RESNETKIT_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch-home"))
+    monkeypatch.chdir(tmp_path)
+    logging.getLogger("resnetkit").setLevel(logging.NOTSET)
+    torch.set_num_threads(2)
+
+
+def picture(colour: tuple[int, int, int], seed: int, size: int = 40) -> Image.Image:
+    """A blob of a colour on a grey ground, with noise."""
+    rng = np.random.default_rng(seed)
+    pixels = np.full((size, size, 3), 128, np.float64)
+    y, x = rng.integers(8, size - 8, 2)
+    pixels[y - 8 : y + 8, x - 8 : x + 8] = colour
+    return Image.fromarray(np.clip(pixels + rng.normal(0, 8, pixels.shape), 0, 255).astype(np.uint8))
+
+
+def write_classes(
+    root: Path, counts: int = 12, seed: int = 0, classes: dict[str, tuple[int, int, int]] = COLOURS
+) -> Path:
+    """A folder of class folders of PNG files."""
+    for number, (name, colour) in enumerate(classes.items()):
+        folder = root / name
+        folder.mkdir(parents=True)
+        for i in range(counts):
+            picture(colour, seed + 1000 * number + i).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """36 images of three classes, without splits."""
+    return write_classes(tmp_path / "photos")
+
+
+@pytest.fixture
+def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process: exit code, stdout, stderr."""
+
+    def run(*argv: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([str(argument) for argument in argv])
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def tiny(*more: str) -> list[str]:
+    """Flags of a training of seconds."""
+    return [flag for setting in (*TINY, *more) for flag in ("--set", setting)]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a tiny ResNet-18 on three colours; runs/photos, and photos beside runs."""
+    from resnetkit import api
+    from resnetkit.recipe import parse_setting
+
+    root = tmp_path_factory.mktemp("trained")
+    write_classes(root / "photos")
+    settings = dict(map(parse_setting, TINY))
+    return api.train(root / "photos", out=root / "runs" / "photos", settings=settings, quiet=True).folder
