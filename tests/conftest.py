@@ -74,9 +74,10 @@ def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
     return run
 
 
-def tiny(*more: str) -> list[str]:
-    """Flags of a training of seconds."""
-    return [flag for setting in (*TINY, *more) for flag in ("--set", setting)]
+def tiny(*more: str, without: str = "") -> list[str]:
+    """Flags of a training of seconds; `more` replaces settings of the same key."""
+    settings = dict(setting.split("=", 1) for setting in (*TINY, *more))
+    return [flag for key, value in settings.items() if key != without for flag in ("--set", f"{key}={value}")]
 
 
 @pytest.fixture(scope="session")

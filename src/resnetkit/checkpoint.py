@@ -116,7 +116,7 @@ def _read_meta(path: Path) -> Meta:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         found = values.pop("format")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError("cannot be read as a model.json", path=path, fix=RETRAIN) from error
     if not isinstance(found, int) or found > FORMAT:
         raise ModelError(f"is of format {found}, this version reads up to {FORMAT}", path=path, fix="update resnetkit")
@@ -132,6 +132,8 @@ def _read_tensors(path: Path) -> Tensors:
         tensors = safetensors.numpy.load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"corrupt: {error}", path=path, fix="copy the folder again from its source") from error
+    except (TypeError, AttributeError) as error:  # what numpy has no type for, as bfloat16
+        raise ModelError(f"cannot be read: {error}", path=path, fix="save it as float32 or float16") from error
     refuse_unsound(tensors, path)
     return tensors
 
@@ -140,7 +142,7 @@ def refuse_unsound(tensors: Tensors, path: Path) -> None:
     """Refuse weights that cannot give an answer.
 
     Raises:
-        ModelError: a value is NaN or infinite, a running variance is not above zero, or all weights are zero.
+        ModelError: a value is NaN or infinite, a running variance is below zero, or all weights are zero.
     """
     for name, array in tensors.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -155,15 +157,21 @@ def _class_problem(meta: Meta, tensors: Tensors) -> str:
     head = tensors.get("fc.bias")
     if head is None:
         return "has no head: the tensor fc.bias is missing"
-    if len(meta.classes) != len(head):
-        return f"names {len(meta.classes)} classes for a head of {len(head)}"
+    if (len(meta.classes),) != head.shape:
+        return f"names {len(meta.classes)} classes for a head of {head.size}"
+    if any(name.encode("utf-8", "ignore").decode() != name for name in meta.classes):
+        return "names a class that is not valid Unicode"
     twice = [name for name in meta.classes if meta.classes.count(name) > 1]
     return f"names the class {twice[0]!r} twice" if twice else ""
 
 
 def timm_config(meta: Meta) -> dict[str, Any] | None:
-    """config.json as timm and the Hub read it; None where timm has no such network (small stem, shortcuts A and C)."""
-    if meta.options.get("stem", "imagenet") != "imagenet" or meta.options.get("shortcut", "B") != "B":
+    """config.json as timm and the Hub read it.
+
+    None where timm has no such network: small stem, shortcuts A and C, strides replaced by dilation.
+    """
+    plain = meta.options.get("stem", "imagenet") == "imagenet" and meta.options.get("shortcut", "B") == "B"
+    if not plain or any(meta.options.get("replace_stride_with_dilation", ())):
         return None
     values = meta.preprocess
     channels = len(values["mean"])

@@ -6,6 +6,7 @@ even where torch is broken.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import json
@@ -25,6 +26,7 @@ from resnetkit._version import __version__
 from resnetkit.errors import ResnetkitError, UsageError
 
 _STARTED = time.monotonic()
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="resnetkit",
@@ -68,7 +70,7 @@ def _train(
     weights: Annotated[
         str | None, typer.Option(help="IMAGENET1K_V1, a .safetensors or .pth file, or none.", metavar="NAME|PATH|none")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="A named recipe or a .toml file.", metavar="NAME|FILE")] = "",
+    recipe: Annotated[str, typer.Option(help="A named recipe (digits) or a .toml file.", metavar="NAME|FILE")] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.", metavar="N")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.", metavar="N")] = None,
     time_limit: Annotated[str | None, typer.Option(help="Be done in 90s, 10m or 1.5h.", metavar="TIME")] = None,
@@ -178,9 +180,10 @@ def _predict(
     form = "jsonl" if as_json else form
     if form not in ("table", "jsonl", "csv"):
         raise UsageError(f"there is no format {form!r}", fix="one of table, jsonl, csv")
-    failed = 0
+    count = failed = 0
     rows: list[Mapping[str, Any]] = []
     for answer in api.predict(model, inputs, top=top, backend=backend, device=device or "auto"):
+        count += 1
         if isinstance(answer, DataError):
             failed += 1
             print(f"error: {answer}", file=sys.stderr)
@@ -191,9 +194,7 @@ def _predict(
     if out or form == "csv":
         _write_rows(rows, form, out)
     if failed:
-        raise IncompleteError(
-            f"{failed} of {failed + len(rows)} files could not be read" if rows else f"{failed} files could not be read"
-        )
+        raise IncompleteError(f"{failed} of {count} files could not be read")
 
 
 @app.command("demo")
@@ -285,19 +286,19 @@ def _keep_freed_memory() -> None:
 def main(argv: Iterable[str] | None = None) -> None:
     """The command `resnetkit`: one line on stderr for an error, and its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    faulthandler.enable()
+    with contextlib.suppress(ValueError, AttributeError):  # stderr may be no file, under a debugger or a test
+        faulthandler.enable()
     debug = "--debug" in arguments
     try:
         code = app(arguments, standalone_mode=False) or 0
+        if code == INTERRUPTED:  # typer has caught Ctrl-C where no verb was ready for it
+            print("error: interrupted", file=sys.stderr)
     except TyperException as error:
         code = _complain(UsageError(error.format_message()), arguments)
     except ResnetkitError as error:
         if debug:
             traceback.print_exc()
         code = _complain(error, arguments)
-    except (KeyboardInterrupt, typer.Abort):
-        print("error: interrupted", file=sys.stderr)
-        code = 130
     except BrokenPipeError:
         # whoever read our output has enough of it; the interpreter must not try to flush the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
@@ -213,6 +213,18 @@ def replace(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     return _validated(values, None)
 
 
+def merged(flags: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags and --set together.
+
+    Raises:
+        UsageError: both give one setting, with different values.
+    """
+    for key in flags.keys() & settings.keys():
+        if flags[key] != settings[key]:
+            raise UsageError(f"{key} is given twice, as {flags[key]!r} and as {settings[key]!r}", fix="give it once")
+    return {**flags, **settings}
+
+
 def parse_setting(text: str) -> tuple[str, Any]:
     """`section.key=value` to key and value; the value is TOML, or else a bare string.
 
@@ -224,7 +236,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
         raise UsageError(f"--set {text}: has no '='", fix="write --set section.key=value")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return key.strip(), value.strip()
 
 
@@ -260,7 +272,7 @@ def _load(recipe: str | Path) -> tuple[dict[str, Any], str | None]:
             return tomllib.loads(path.read_text(encoding="utf-8")), str(path)
         except OSError as error:
             raise UsageError((error.strerror or str(error)).lower(), path=path, fix="give an existing .toml") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UsageError(f"is not valid TOML: {error}", path=path, fix="correct this line") from error
     if str(recipe) not in named_recipes():
         raise UsageError(
@@ -280,7 +292,18 @@ def _refuse_unknown(key: str, source: str | None) -> None:
     )
 
 
+def _settings(values: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Key, value and default of each setting that is given."""
+    default = asdict(Recipe())
+    for section, content in values.items():
+        for name, value in content.items():
+            yield f"{section}.{name}", value, default.get(section, {}).get(name)
+
+
 def _validated(values: Mapping[str, Any], source: str | None) -> Recipe:
+    for key, value, default in _settings(values):
+        if isinstance(value, bool) and not isinstance(default, bool):
+            raise UsageError(f"{key} = {value} is neither a number nor a name", path=source, fix=f"as in {default!r}")
     try:
         recipe = TypeAdapter(Recipe).validate_python(values)
     except ValidationError as error:

@@ -46,7 +46,10 @@ def refuse(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other", fix="give one of them")
-    if folder.exists() and not folder.is_dir():
+    with resource_errors(folder):  # a name that is too long, a folder that is not ours
+        is_file = folder.exists() and not folder.is_dir()
+        holds_something = folder.is_dir() and any(folder.iterdir())
+    if is_file:
         raise ResourceError("is a file", path=folder, fix="choose another folder with --out")
     if resume and not (folder / RECIPE).is_file():
         raise UsageError(
@@ -54,7 +57,7 @@ def refuse(folder: Path, *, resume: bool, overwrite: bool) -> None:
         )
     if resume and (folder / "model").exists():
         raise UsageError("is finished already", path=folder, fix="--overwrite to start anew, or another --out")
-    if folder.exists() and any(folder.iterdir()) and not (resume or overwrite):
+    if holds_something and not (resume or overwrite):
         fix = "--resume to go on, --overwrite to move it aside, or another --out"
         raise UsageError("holds something already", path=folder, fix=fix)
 
@@ -70,7 +73,7 @@ def prepare(folder: Path, *, resume: bool, overwrite: bool) -> Path | None:
     with resource_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for stale in [*folder.glob(".*.tmp-*"), *folder.glob("state/.*.tmp-*")]:
-            shutil.rmtree(stale, ignore_errors=True)
+            shutil.rmtree(stale, ignore_errors=True) if stale.is_dir() else stale.unlink(missing_ok=True)
     write(folder / "env.json", json.dumps(environment(), indent=2) + "\n")
     return aside
 

@@ -102,14 +102,14 @@ def scan(source: Path, extensions: Sequence[str]) -> Dataset:
     if source.is_file():
         if source.suffix.lower() != ".csv":
             raise DataError("is a file", path=source, fix="give a folder of class folders, or a .csv of path,label")
-        root, samples = source.parent, list(_read_csv(source))
+        root, samples = source.parent, _read_csv(source)
         empty: list[str] = []
     else:
         root = source
         with resource_errors(source):
             samples, empty = _walk(source, extensions, ignored)
     names = natsorted({sample.label for sample in samples} | set(empty))
-    _refuse_collisions(names, source)
+    _refuse_names(names, source)
     if not samples:
         raise DataError(
             "holds no class folders with images",
@@ -177,17 +177,34 @@ def _files(folder: Path, extensions: Sequence[str], ignored: Counter[str]) -> It
             ignored[f"{printable(Path(entry.name).suffix.lower()) or 'endless'} files"] += 1
 
 
-def _read_csv(path: Path) -> Iterator[Sample]:
+def _read_csv(path: Path) -> list[Sample]:
     """Rows of path,label[,split]; paths are relative to the CSV's folder."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = {"path", "label"} - set(reader.fieldnames or ())
-        if missing:
-            raise DataError(
-                f"line 1 has no column {' or '.join(sorted(missing))}", path=path, fix="start it with path,label"
-            )
-        for row in reader:
-            yield _row(row, path, reader.line_num)
+    try:
+        with resource_errors(path), path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(_rows(csv.DictReader(file), path))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"is not a CSV in UTF-8: {error}", path=path, fix="save it as CSV, UTF-8") from error
+    seen: dict[str, int] = {}
+    split = any(sample.split for _, sample in rows)
+    for line, sample in rows:
+        first = seen.setdefault(os.path.normpath(sample.path), line)
+        if first != line:
+            what = f"line {line} names {printable(sample.path)} again, after line {first}"
+            raise DataError(what, path=path, fix="remove one of both")
+        if split and not sample.split:
+            fix = f"one of {', '.join(SPLITS)} in every line, or in none"
+            raise DataError(f"line {line} has no split, but others do", path=path, fix=fix)
+    return [sample for _, sample in rows]
+
+
+def _rows(reader: csv.DictReader[str], path: Path) -> Iterator[tuple[int, Sample]]:
+    missing = {"path", "label"} - set(reader.fieldnames or ())
+    if missing:
+        raise DataError(
+            f"line 1 has no column {' or '.join(sorted(missing))}", path=path, fix="start it with path,label"
+        )
+    for row in reader:
+        yield reader.line_num, _row(row, path, reader.line_num)
 
 
 def _row(row: dict[str, str | None], path: Path, line: int) -> Sample:
@@ -198,17 +215,19 @@ def _row(row: dict[str, str | None], path: Path, line: int) -> Sample:
         raise DataError(
             f"line {line} has the split {split!r}", path=path, fix=f"one of {', '.join(SPLITS)}, or nothing"
         )
-    if not (path.parent / row["path"]).exists():
+    if not os.path.isfile(path.parent / row["path"]):
         raise DataError(
             f"line {line}: there is no file {printable(row['path'])}", path=path, fix="paths start at the CSV's folder"
         )
     return Sample(row["path"], row["label"], split)
 
 
-def _refuse_collisions(names: Sequence[str], source: Path) -> None:
+def _refuse_names(names: Sequence[str], source: Path) -> None:
     """Cat and cat, or one accent written in two ways, are one class to their owner and two to us."""
     seen: dict[str, str] = {}
     for name in names:
+        if name.encode("utf-8", "ignore").decode() != name:
+            raise DataError(f"class {printable(name)} is not valid UTF-8", path=source, fix="rename it")
         key = unicodedata.normalize("NFC", name).casefold()
         if key in seen:
             raise DataError(

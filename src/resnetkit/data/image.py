@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
@@ -33,14 +34,18 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 MAX_PIXELS = 89_478_485  # Pillow's own warning level: 268 MB of RGB
 MAX_ASPECT = 1000  # a 1 x 60,000 strip says nothing at 224 x 224
-DECODE_ERRORS = (
+DECODE_ERRORS = (  # what damaged bytes have led Pillow's decoders to raise
     OSError,
+    EOFError,
     SyntaxError,
     ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
     MemoryError,
-    NotImplementedError,
-    OverflowError,
-    IndexError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -48,7 +53,36 @@ DECODE_ERRORS = (
 )
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class _Quiet:
+    """Pillow's remarks on odd EXIF and ICC profiles are not worth a line each; a bomb is an error.
+
+    `warnings.catch_warnings` is not made for threads: here the first to enter changes the filters and the last to leave
+    restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._caught = threading.Lock(), 0, warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.filterwarnings("ignore", module="PIL")
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._caught.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Preprocess:
     """From upright RGB pixels to the input of a network.
 
@@ -107,18 +141,15 @@ def decode(source: Path | str | bytes, preprocess: Preprocess) -> Image.Image:
         DataError: the file cannot be read; the message names it and says why.
     """
     name = "<bytes>" if isinstance(source, bytes) else source
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd EXIF and ICC profiles are not worth a line each
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            with _opened(source) as file, Image.open(file, formats=FORMATS) as image:
-                _refuse_extreme(image, name)
-                image.load()
-                return upright(image, preprocess)
-        except UnidentifiedImageError:
-            raise DataError(_not_an_image(source), path=name, fix="remove it or replace it") from None
-        except DECODE_ERRORS as error:
-            raise DataError(f"cannot be read: {_reason(error)}", path=name, fix="remove it or replace it") from error
+    try:
+        with _QUIET, _opened(source) as file, Image.open(file, formats=FORMATS) as image:
+            _refuse_extreme(image, name)
+            image.load()
+            return upright(image, preprocess)
+    except UnidentifiedImageError:
+        raise DataError(_not_an_image(source), path=name, fix="remove it or replace it") from None
+    except DECODE_ERRORS as error:
+        raise DataError(f"cannot be read: {_reason(error)}", path=name, fix="remove it or replace it") from error
 
 
 @contextlib.contextmanager
@@ -147,8 +178,11 @@ def _reason(error: Exception) -> str:
 
 def _not_an_image(source: Path | str | bytes) -> str:
     """Why Pillow could not identify a file, from its first bytes."""
-    with _opened(source) as file:
-        head = file.read(512).lstrip()
+    try:
+        with _opened(source) as file:
+            head = file.read(512).lstrip()
+    except OSError as error:  # it went away in between
+        return f"cannot be read: {_reason(error)}"
     if not head:
         return "is not an image: empty file"
     looks = {
@@ -171,7 +205,7 @@ def _not_an_image(source: Path | str | bytes) -> str:
 def upright(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     """Orientation from EXIF applied, first frame, mode RGB (or L for one channel), transparency on the background."""
     # Damaged EXIF is no reason to refuse a picture.
-    with contextlib.suppress(*DECODE_ERRORS, KeyError, TypeError):
+    with contextlib.suppress(*DECODE_ERRORS):
         image = ImageOps.exif_transpose(image)
     mode = "L" if preprocess.channels == 1 else "RGB"
     if image.mode.startswith("I") or image.mode == "F":
@@ -185,11 +219,27 @@ def upright(image: Image.Image, preprocess: Preprocess) -> Image.Image:
 
 def _to_eight_bits(image: Image.Image) -> Pixels:
     """16-bit greys divided by 257; floats in 0..1 times 255, others as they are. Pillow's own convert would clip."""
-    values = np.asarray(image).astype(np.float64)
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
     factor = 1 / 257
     if image.mode == "F":
-        factor = 255 if np.nanmax(values) <= 1 else 1
-    return np.clip(np.rint(np.nan_to_num(values * factor)), 0, 255).astype(np.uint8)
+        factor = 255 if values.max() <= 1 else 1
+    return np.clip(np.rint(values * factor), 0, 255).astype(np.uint8)
+
+
+def from_image(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    """An image in memory as `upright` gives it; one that Pillow has only opened so far is read now.
+
+    Raises:
+        DataError: its file cannot be read, or it has no pixels.
+    """
+    if not min(image.size):
+        raise DataError(f"an image of {image.width} x {image.height} has no pixels", fix="remove it or replace it")
+    try:
+        with _QUIET:
+            _refuse_extreme(image, "<image>")
+            return upright(image, preprocess)
+    except DECODE_ERRORS as error:
+        raise DataError(f"cannot be read: {_reason(error)}", path="<image>", fix="remove it or replace it") from error
 
 
 def from_array(array: NDArray[Any], preprocess: Preprocess) -> Image.Image:
@@ -198,12 +248,13 @@ def from_array(array: NDArray[Any], preprocess: Preprocess) -> Image.Image:
     Raises:
         UsageError: another shape or type.
     """
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+    known = array.dtype == np.uint8 and array.ndim in (2, 3) and (*array.shape, 1)[2] in (1, 3, 4)
+    if not known or not array.size:
         raise UsageError(
             f"an array of {array.dtype} {array.shape} is not an image", fix="give uint8 [H, W], [H, W, 3] or [H, W, 4]"
         )
     squeezed = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    return upright(Image.fromarray(np.ascontiguousarray(squeezed)), preprocess)
+    return from_image(Image.fromarray(np.ascontiguousarray(squeezed)), preprocess)
 
 
 def pixels(image: Image.Image, preprocess: Preprocess) -> Pixels:
@@ -238,13 +289,11 @@ def normalise(batch: Pixels, preprocess: Preprocess) -> NDArray[np.float32]:
 
 def stored_size(path: Path) -> tuple[int, int] | None:
     """Width and height from a file's header, before orientation; None where it has none that can be read."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                return image.size
-        except DECODE_ERRORS:
-            return None
+    try:
+        with _QUIET, Image.open(path, formats=FORMATS) as image:
+            return image.size
+    except DECODE_ERRORS:
+        return None
 
 
 def thumbnail(source: Path | str | bytes, side: int = 96) -> bytes:

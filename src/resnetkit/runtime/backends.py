@@ -49,7 +49,7 @@ def _torch(checkpoint: Checkpoint, device: str) -> Backend:
     state = {name: torch.from_numpy(array) for name, array in checkpoint.tensors.items()}
     try:
         network = models.build(meta.variant, num_classes=len(meta.classes), **meta.options)
-    except (UsageError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:  # options are whatever the file says
         raise ModelError(str(error), path=checkpoint.folder, fix="update resnetkit") from error
     refuse_differences(network.state_dict(), state, str(checkpoint.folder))
     network.load_state_dict(state)
@@ -76,7 +76,11 @@ def torch_device(name: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     kind = name.partition(":")[0]
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(kind, False):
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    try:
+        index = torch.device(name).index or 0
+    except RuntimeError:
+        index = -1
+    if not 0 <= index < there.get(kind, 0):
         raise ResourceError(f"there is no device {name!r}", fix="--device auto, cpu, cuda, cuda:1 or mps")
     return name

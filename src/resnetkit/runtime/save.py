@@ -40,6 +40,9 @@ def save(
         ResourceError: the folder exists, or the disk refuses.
     """
     names = tuple(classes) if classes is not None else tuple(str(i) for i in range(network.fc.out_features))
+    if not isinstance(network.bn1, nn.BatchNorm2d):
+        what = f"a network with {type(network.bn1).__name__} cannot be saved"
+        raise UsageError(what, path=folder, fix="build it with BatchNorm, or keep its state_dict")
     channels = network.conv1.in_channels
     if preprocess is None:
         grey = {"mean": (0.449,), "std": (0.226,)} if channels == 1 else {}

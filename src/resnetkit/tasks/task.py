@@ -68,7 +68,7 @@ def _read_image(source: Any, preprocess: image.Preprocess) -> Image.Image:
     if isinstance(source, str | bytes | Path):
         return image.decode(source, preprocess)
     if isinstance(source, Image.Image):
-        return image.upright(source, preprocess)
+        return image.from_image(source, preprocess)
     if isinstance(source, np.ndarray):
         return image.from_array(source, preprocess)
     raise UsageError(

@@ -1,4 +1,4 @@
-"""Batches as a pure function of (seed, step, process): decoded once where memory allows, and prepared one step ahead.
+"""Batches as a pure function of (seed, step, process): decoded once where memory allows.
 
 The order of an epoch comes from (seed, epoch), the augmentation of a batch from (seed, step, process); so a training
 can start at any step, and the number of threads changes nothing.
@@ -165,8 +165,18 @@ class Loader:
         images, targets = self.objective.augment(collated, self.pixels.aspects[rows], self.recipe, rng)
         return Batch(step, images, targets, rows, len(everyone))
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """Batches of the steps from start up to stop, the next one prepared while the caller works."""
+    def batches(self, start: int, stop: int, *, ahead: bool) -> Iterator[Batch]:
+        """Batches of the steps from start up to stop.
+
+        Args:
+            start: first step.
+            stop: step after the last one.
+            ahead: prepare the next batch in a thread while the caller works. For training on a GPU; on a CPU that thread
+                would take turns with those of the network, which then wait for each other at every layer.
+        """
+        if not ahead:
+            yield from map(self.batch, range(start, stop))
+            return
         with ThreadPoolExecutor(1) as pool:
             coming: Future[Batch] | None = pool.submit(self.batch, start) if start < stop else None
             for step in range(start, stop):

@@ -17,7 +17,7 @@ def one_cycle(step: int, total: int, warmup: float) -> float:
     rise = warmup * total
     if step < rise:
         return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * step / rise)) / 2
-    return (1 + math.cos(math.pi * (step - rise) / max(1.0, total - rise))) / 2
+    return (1 + math.cos(math.pi * (step - rise) / (total - rise))) / 2
 
 
 def cosine(step: int, total: int, warmup: float) -> float:
@@ -25,7 +25,7 @@ def cosine(step: int, total: int, warmup: float) -> float:
     rise = warmup * total
     if step < rise:
         return (step + 1) / (math.ceil(rise) + 1)
-    return (1 + math.cos(math.pi * (step - rise) / max(1.0, total - rise))) / 2
+    return (1 + math.cos(math.pi * (step - rise) / (total - rise))) / 2
 
 
 def lr_at(step: int, total: int, settings: Optim) -> float:

@@ -88,7 +88,7 @@ def _seconds_a_step(loader: Loader, setup: Setup, state: TrainState, layout: str
     trial = TrainState(network, make_optimizer(network, recipe.optim), state.total_steps)
     plan = plan_of(Loader(**{**vars(loader), "recipe": recipe}), alone)
     marks = [time.monotonic()]
-    for _ in train(trial, loader.batches(0, min(3, state.total_steps)), loader.objective, plan):
+    for _ in train(trial, loader.batches(0, min(3, state.total_steps), ahead=False), loader.objective, plan):
         marks.append(time.monotonic())
     return min(b - a for a, b in zip(marks[-3:], marks[-2:], strict=False))
 

@@ -124,7 +124,7 @@ def train(
         "train.seed": seed,
         "train.device": device,
     }
-    given = {key: value for key, value in named.items() if value is not None} | dict(settings or {})
+    given = recipes.merged({key: value for key, value in named.items() if value is not None}, settings or {})
     folder = Path(out) if out else Path("runs") / (Path(str(given.get("data.source", ""))).stem or "run")
     run.refuse(folder, resume=resume, overwrite=overwrite)
     wanted = _frozen(folder, given) if resume else recipes.read(recipe, given)
@@ -273,7 +273,7 @@ def _fit(job: Job, state: TrainState, signals: Signals) -> None:
 def _loop(job: Job, state: TrainState, signals: Signals) -> None:
     saver = Saver()
     plan = plan_of(job.loader, job.setup)
-    batches = job.loader.batches(state.step, state.total_steps)
+    batches = job.loader.batches(state.step, state.total_steps, ahead=job.setup.kind != "cpu")
     started = time.monotonic()
     with bar("training", state.total_steps, done=state.step, quiet=job.quiet) as advance:
         for tick in ticks(state, batches, job.loader.objective, plan):

@@ -1,0 +1,154 @@
+"""A backend runs what the folder says, or says why it cannot; prediction as such needs no torch."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+from resnetkit import models
+from resnetkit.checkpoint import read
+from resnetkit.data.image import Preprocess
+from resnetkit.errors import ModelError, ResourceError, UsageError
+from resnetkit.files import MANIFEST, _write_manifest
+from resnetkit.runtime.backends import BACKENDS, open_backend, torch_device
+from resnetkit.runtime.model import load
+from resnetkit.runtime.save import save
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    network = models.resnet18(num_classes=2)
+    return save(network, tmp_path / "model", classes=["ant", "bee"], preprocess=Preprocess(size=32))
+
+
+def edit(folder, **changes):
+    values = json.loads((folder / "model.json").read_text()) | changes
+    (folder / "model.json").write_text(json.dumps(values))
+    (folder / MANIFEST).unlink()
+    _write_manifest(folder)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_contract(folder, backend):
+    infer = open_backend(read(folder), backend, "cpu")
+    batch = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
+    logits = infer(batch)
+    assert logits.shape == (3, 2) and logits.dtype == np.float32 and np.isfinite(logits).all()
+    np.testing.assert_array_equal(infer(batch), logits)
+    np.testing.assert_allclose(np.concatenate([infer(one[None]) for one in batch]), logits, atol=1e-5)
+
+
+def test_an_unknown_backend(folder):
+    with pytest.raises(UsageError, match="there is no backend 'tensorflow' .one of auto, torch"):
+        load(folder, backend="tensorflow")
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "cpu:x", "cuda:-1", "", "gpu"])
+def test_a_device_that_is_not_there(folder, device):
+    with pytest.raises(ResourceError) as caught:
+        load(folder, device=device)
+    assert f"there is no device {device!r}" in str(caught.value) and caught.value.exit_code == 6
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(folder, run_cli, tmp_path):
+    code, out, err = run_cli("predict", folder, tmp_path, "--device", "cuda")
+    assert (code, out) == (6, "") and "there is no device 'cuda'" in err and err.count("\n") == 1
+    assert torch_device("auto") in ("cpu", "mps")
+
+
+@pytest.mark.parametrize("changes", [{"variant": "resnet34"}, {"options": {"shortcut": "A"}}, {"variant": "resnet50"}])
+def test_another_architecture(folder, changes, run_cli, tmp_path):
+    edit(folder, **changes)
+    with pytest.raises(ModelError) as caught:
+        load(folder)
+    line = str(caught.value)
+    assert "are weights of another architecture" in line and str(folder) in line and caught.value.exit_code == 5
+    differences = line.count(" is missing") + line.count("is not in the network") + line.count(", not (")
+    assert differences == 10 and " more" in line
+    code, out, err = run_cli("predict", folder, tmp_path)
+    assert (code, out) == (5, "") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"variant": "vit"},
+        {"options": {"unknown": 1}},
+        {"options": {"num_classes": 2}},
+        {"options": {"stem": "huge"}},
+        {"options": {"in_channels": "three"}},
+        {"options": {"in_channels": -3}},
+        {"options": {"norm_layer": "BatchNorm2d"}},
+        {"options": {"replace_stride_with_dilation": 5}},
+        {"options": {"in_channels": 4}},
+    ],
+    ids=str,
+)
+def test_options_that_make_no_network(folder, changes):
+    edit(folder, **changes)
+    with pytest.raises(ModelError) as caught:
+        load(folder)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_half_precision_weights_are_read_as_float(folder, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    half = {name: array.astype(np.float16) if array.dtype.kind == "f" else array for name, array in tensors.items()}
+    batch = np.ones((1, 3, 32, 32), np.float32)
+    expected = load(folder, device="cpu").backend(batch)
+    save_file(half, folder / "model.safetensors")
+    edit(folder)
+    np.testing.assert_allclose(load(folder, device="cpu").backend(batch), expected, atol=0.05)
+
+
+WITHOUT_TORCH = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision"):
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+import resnetkit.cli
+from resnetkit import checkpoint, recipe, run
+from resnetkit.data import dataset, image
+from resnetkit.ops import intervals, metrics
+from resnetkit.runtime import backends, model, pipeline
+from resnetkit.tasks import classes, evaluate, task
+from resnetkit.errors import ResourceError
+from PIL import Image
+
+def mean_colour(batch):
+    return np.stack([batch[:, 0].mean((1, 2)), batch[:, 2].mean((1, 2))], 1)
+
+folder = sys.argv[1]
+opened = model.Model(checkpoint.read(model.Path(folder)), mean_colour)
+answers = opened.predict([Image.new("RGB", (40, 50), colour) for colour in ("red", "blue")])
+print([answer.label for answer in answers])
+try:
+    model.load(folder)
+except ResourceError as error:
+    print(error.exit_code, error)
+print([name for name in sys.modules if name.partition(".")[0] == "torch"])
+"""
+
+
+def test_prediction_without_torch(folder):
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(WITHOUT_TORCH), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "['ant', 'bee']",
+        "6 the torch backend needs torch (pip install torch torchvision)",
+        "[]",
+    ]

@@ -1,0 +1,106 @@
+"""A network that is saved and loaded computes the same."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from resnetkit import models
+from resnetkit.checkpoint import read
+from resnetkit.data.image import Preprocess
+from resnetkit.errors import ResourceError, UsageError
+from resnetkit.runtime.backends import open_backend
+from resnetkit.runtime.save import options_of, save, variant_of
+
+NETWORKS = {
+    "plain": ("resnet18", {}),
+    "small stem": ("resnet18", {"stem": "small"}),
+    "shortcut A": ("resnet18", {"shortcut": "A"}),
+    "shortcut C": ("resnet18", {"shortcut": "C"}),
+    "grey": ("resnet18", {"in_channels": 1}),
+    "zero init, stochastic depth": ("resnet18", {"zero_init_residual": True, "stochastic_depth": 0.5}),
+    "dilated": ("resnet50", {"replace_stride_with_dilation": [False, True, True]}),
+    "dilated in one stage": ("resnet50", {"replace_stride_with_dilation": [False, False, True]}),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_round_trip(name, tmp_path):
+    torch.manual_seed(0)
+    variant, options = NETWORKS[name]
+    network = models.build(variant, num_classes=4, **options).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.8, 1.2)
+    batch = torch.randn(2, options.get("in_channels", 3), 32, 32)
+    with torch.inference_mode():
+        expected = network(batch)
+    found = read(save(network, tmp_path / "model", weights="x"))
+    assert found.meta.variant == variant and found.meta.classes == ("0", "1", "2", "3") and found.meta.weights == "x"
+    again = open_backend(found, device="cpu")(batch.numpy())
+    assert again.tobytes() == expected.numpy().tobytes()
+    assert len(found.meta.preprocess["mean"]) == batch.shape[1]
+
+
+@pytest.mark.parametrize("variant", models.VARIANTS)
+def test_every_variant_is_recognised(variant):
+    with torch.device("meta"):
+        network = models.build(variant, num_classes=2)
+    assert variant_of(network) == variant and options_of(network) == {"in_channels": 3}
+
+
+@pytest.mark.parametrize("dilation", [[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)], ids=str)
+def test_dilation_is_recognised(dilation):
+    dilation = [bool(each) for each in dilation]
+    with torch.device("meta"):
+        network = models.build("resnet50", num_classes=2, replace_stride_with_dilation=dilation)
+    assert options_of(network).get("replace_stride_with_dilation", [False] * 3) == dilation
+
+
+@pytest.fixture(scope="module")
+def network():
+    return models.resnet18(num_classes=3)
+
+
+def test_classes_and_preprocess_travel(network, tmp_path):
+    preprocess = Preprocess(size=48, resize="squash", background=3)
+    folder = save(network, str(tmp_path / "m"), classes=["c", "a", "<b>"], preprocess=preprocess)
+    values = json.loads((folder / "model.json").read_text())
+    assert values["classes"] == ["c", "a", "<b>"]
+    assert values["preprocess"] == json.loads(json.dumps(preprocess.as_dict()))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": ["a", "b"]}, "names 2 classes for a head of 3"),
+        ({"classes": []}, "names 0 classes for a head of 3"),
+        ({"classes": ["a", "b", "a"]}, "names the class 'a' twice"),
+        ({"preprocess": Preprocess(mean=(0.5,), std=(0.5,))}, "takes 3 channels, its preprocess 1"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused(network, tmp_path, options, message):
+    with pytest.raises(UsageError, match=message):
+        save(network, tmp_path / "m", **options)
+    assert not (tmp_path / "m").exists()
+
+
+def test_networks_that_could_not_be_loaded_again_are_refused(tmp_path):
+    with torch.device("meta"):
+        odd = models.build("resnet18", num_classes=2)
+        odd.layer3.append(nn.Identity())
+        grouped = models.build("resnet18", num_classes=2, norm_layer=lambda channels: nn.GroupNorm(2, channels))
+    with pytest.raises(UsageError, match="none of the family"):
+        save(odd, tmp_path / "m")
+    with pytest.raises(UsageError, match="with GroupNorm cannot be saved"):
+        save(grouped, tmp_path / "m")
+
+
+def test_an_existing_folder_is_kept(network, tmp_path):
+    save(network, tmp_path / "m")
+    with pytest.raises(ResourceError):
+        save(network, tmp_path / "m", classes=["a", "b", "c"])
+    assert read(tmp_path / "m").meta.classes == ("0", "1", "2")

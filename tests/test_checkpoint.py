@@ -1,0 +1,311 @@
+"""A model folder is whole and sound, or it is refused; no pickle, no torch."""
+
+import json
+import os
+import pickle
+import stat
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from resnetkit import checkpoint, files
+from resnetkit.checkpoint import Meta, card, read, timm_config, write
+from resnetkit.data.image import Preprocess
+from resnetkit.errors import ModelError, ResourceError, UsageError
+from resnetkit.ops.intervals import wilson
+
+FILES = ["README.md", "config.json", "manifest.json", "model.json", "model.safetensors"]
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "..",
+    "../../etc/passwd",
+    "x" * 300,
+    "=cmd()",
+    "two\nlines",
+    '"`|',
+    "🐈",
+    "con ",
+)
+
+
+def meta(**changes):
+    values = {
+        "task": "classify",
+        "variant": "resnet18",
+        "options": {"in_channels": 3},
+        "classes": ("cat", "dog", "zebra"),
+        "preprocess": json.loads(json.dumps(Preprocess(size=32).as_dict())),
+        "weights": "IMAGENET1K_V1",
+        "scores": {"accuracy": wilson(9, 10).as_dict(), "recall/x": wilson(0, 0).as_dict()},
+    }
+    return Meta(**{**values, **changes})
+
+
+def tensors(classes=3, **changes):
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(classes, 4)).astype(np.float32), np.zeros(classes, np.float32)
+    return {"fc.weight": weight, "fc.bias": bias, "bn1.running_var": np.ones(2, np.float32), **changes}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(tmp_path / "model", meta(), tensors())
+
+
+def seal(folder):
+    """Make the manifest again, as one who changes a model on purpose would."""
+    (folder / files.MANIFEST).unlink()
+    files._write_manifest(folder)
+    return folder
+
+
+def edit(folder, **changes):
+    values = json.loads((folder / "model.json").read_text()) | changes
+    (folder / "model.json").write_text(json.dumps({k: v for k, v in values.items() if v is not ...}))
+    return seal(folder)
+
+
+def refused(folder, message):
+    with pytest.raises(ModelError) as caught:
+        read(folder)
+    line = str(caught.value)
+    assert message in line and str(folder) in line and "\n" not in line
+    assert caught.value.exit_code == 5 and caught.value.fix
+
+
+def test_round_trip(folder):
+    found = read(folder)
+    assert found.meta == meta() and found.folder == folder
+    assert found.tensors.keys() == tensors().keys()
+    for name, array in tensors().items():
+        assert found.tensors[name].dtype == array.dtype and found.tensors[name].tobytes() == array.tobytes()
+    assert sorted(os.listdir(folder)) == FILES
+    assert os.listdir(folder.parent) == ["model"]
+
+
+def test_a_run_folder_is_read_by_its_model(folder):
+    assert read(folder.parent).folder == folder
+
+
+def test_tensors_that_are_not_contiguous(tmp_path):
+    weight = np.arange(12, dtype=np.float32).reshape(4, 3).T
+    found = read(write(tmp_path / "m", meta(), tensors(**{"fc.weight": weight})))
+    np.testing.assert_array_equal(found.tensors["fc.weight"], weight)
+
+
+@pytest.mark.parametrize(("name", "step"), [(name, 7 if name.startswith("model.s") else 3) for name in FILES])
+def test_a_flipped_bit_anywhere_is_refused(folder, name, step):
+    original = (folder / name).read_bytes()
+    # the manifest's own "format" key is the one place that nothing depends on
+    spared = original.index(b'"files"') if name == "manifest.json" else 0
+    for position in range(spared, len(original), step):
+        damaged = bytearray(original)
+        damaged[position] ^= 1 << position % 7
+        (folder / name).write_bytes(damaged)
+        with pytest.raises(ModelError) as caught:
+            read(folder)
+        assert caught.value.exit_code == 5 and "\n" not in str(caught.value)
+    (folder / name).write_bytes(original)
+    assert read(folder).meta == meta()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_truncated_extended_or_missing(folder, name):
+    original = (folder / name).read_bytes()
+    for size in (0, 1, len(original) // 2, len(original) - 2):
+        (folder / name).write_bytes(original[:size])
+        refused(folder, "manifest cannot be read" if name == "manifest.json" else f"corrupt: {size:,} of")
+    (folder / name).write_bytes(original + b"x")
+    refused(folder, "manifest cannot be read" if name == "manifest.json" else "corrupt: ")
+    (folder / name).unlink()
+    refused(folder, {"manifest.json": "has no manifest", "model.json": "holds no model.json"}.get(name, "is missing"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "is of format 2, this version reads up to 1 (update resnetkit)"),
+        ({"format": "1"}, "is of format 1"),
+        ({"format": ...}, "cannot be read as a model.json"),
+        ({"classes": ...}, "does not say its classes"),
+        ({"classes": []}, "does not say its classes"),
+        ({"classes": "abc"}, "does not say its classes"),
+        ({"preprocess": ...}, "does not say its preprocess"),
+        ({"preprocess": {}}, "does not say its preprocess"),
+        ({"preprocess": [1]}, "does not say its preprocess"),
+        ({"task": ...}, "does not say its task"),
+        ({"variant": None}, "does not say its variant"),
+        ({"options": ...}, "does not say its options"),
+        ({"classes": ["a", "b"]}, "names 2 classes for a head of 3"),
+        ({"classes": ["a", "b", "a"]}, "names the class 'a' twice"),
+    ],
+    ids=str,
+)
+def test_a_model_json_that_does_not_say_enough(folder, changes, message):
+    refused(edit(folder, **changes), message)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "1", '{"format": 1', "\xff", "[" * 100_000, '{"format": NaN}'])
+def test_a_model_json_that_is_none(folder, text):
+    (folder / "model.json").write_text(text, encoding="latin-1")
+    refused(seal(folder), "is of format nan" if "NaN" in text else "cannot be read as a model.json")
+
+
+def test_keys_of_later_versions_are_passed_over(folder):
+    assert read(edit(folder, more=1, scores=..., weights=...)).meta == meta(scores={}, weights="none")
+
+
+BAD = {
+    "NaN": ({"fc.weight": np.full((3, 4), np.nan, np.float32)}, "fc.weight holds NaN or infinite values"),
+    "infinite": ({"x": np.array([1, -np.inf], np.float16)}, "x holds NaN or infinite values"),
+    "negative variance": ({"bn1.running_var": np.array([1, -1e-9], np.float32)}, "holds negative variances"),
+    "all zero": ({"fc.weight": np.zeros((3, 4), np.float32)}, "all weights are zero"),
+    "no head": ({"fc.bias": None}, "the tensor fc.bias is missing"),
+    "a scalar for a head": ({"fc.bias": np.array(1, np.float32)}, "names 3 classes for a head of 1"),
+    "a matrix for a head": ({"fc.bias": np.ones((3, 1), np.float32)}, "names 3 classes for a head of 3"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_unsound_weights_are_refused(folder, name):
+    changes, message = BAD[name]
+    kept = {key: array for key, array in tensors(**changes).items() if array is not None}
+    (folder / "model.safetensors").write_bytes(safetensors.numpy.save(kept))
+    refused(seal(folder), message)
+
+
+def header(text, rest=b""):
+    return len(text).to_bytes(8, "little") + text + rest
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x80\x04K\x01.",
+        (2**63 - 1).to_bytes(8, "little") + b"{}",
+        header(b"{}" + b" " * 6),
+        header(b"[" * 50_000),
+        header(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}', bytes(4)),
+        header(b'{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}}', bytes(4)),
+        header(b'{"fc.bias":{"dtype":"BF16","shape":[3],"data_offsets":[0,6]}}', bytes(6)),
+        header(b'{"fc.bias":{"dtype":"F8_E4M3","shape":[3],"data_offsets":[0,3]}}', bytes(3)),
+    ],
+    ids=["empty", "pickle", "2^63", "no tensors", "deep", "short", "overflow", "bfloat16", "float8"],
+)
+def test_a_weights_file_that_is_none(folder, content):
+    (folder / "model.safetensors").write_bytes(content)
+    refused(seal(folder), "")
+
+
+class Canary:
+    def __reduce__(self):
+        return os.mkdir, ("canary",)
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.pt", "model.bin", "model.pkl", "model.safetensors"])
+def test_a_file_is_never_a_model(tmp_path, run_cli, name):
+    (tmp_path / name).write_bytes(pickle.dumps(Canary()))
+    refused(tmp_path / name, "is a file, not a model folder (give a run folder or a model folder; weights go to train")
+    code, out, err = run_cli("predict", tmp_path / name, tmp_path)
+    assert (code, out) == (5, "") and "is a file, not a model folder" in err and err.count("\n") == 1
+    assert not (tmp_path / "canary").exists()
+
+
+def test_folders_that_are_no_models(tmp_path):
+    refused(tmp_path / "gone", "there is no such model")
+    refused(tmp_path, "holds no model.json")
+    (tmp_path / "recipe.toml").touch()
+    refused(tmp_path, "is a run without a model yet (finish it with train --resume)")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": ("a",)}, "names 1 classes for a head of 3"),
+        ({"classes": ("a", "b", "b")}, "names the class 'b' twice"),
+        ({"classes": ("a", "b", "\udcff")}, "not valid Unicode"),
+    ],
+)
+def test_classes_that_do_not_fit_are_not_written(tmp_path, changes, message):
+    with pytest.raises(UsageError, match=message):
+        write(tmp_path / "m", meta(**changes), tensors())
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_existing_folder_is_not_overwritten(folder):
+    before = (folder / "model.json").read_bytes()
+    with pytest.raises(ResourceError, match="not empty"):
+        write(folder, meta(classes=("x", "y", "z")), tensors())
+    assert (folder / "model.json").read_bytes() == before and os.listdir(folder.parent) == ["model"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_modes_follow_the_umask(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        folder = write(tmp_path / "m", meta(), tensors())
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE((folder / name).stat().st_mode) for name in FILES} == {0o666 & ~mask}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~mask
+
+
+def test_hostile_class_names_survive(tmp_path):
+    folder = write(tmp_path / "m", meta(classes=HOSTILE, scores={}), tensors(len(HOSTILE)))
+    assert read(folder).meta.classes == HOSTILE
+    assert json.loads((folder / "config.json").read_text())["label_names"] == list(HOSTILE)
+    assert os.listdir(tmp_path) == ["m"] and sorted(os.listdir(folder)) == FILES
+
+
+def test_timm_config(folder):
+    found = json.loads((folder / "config.json").read_text())
+    assert found["architecture"] == "resnet18" and found["num_classes"] == 3 and found["num_features"] == 512
+    assert found["label_names"] == ["cat", "dog", "zebra"] and found["model_args"] == {"in_chans": 3}
+    expected = {
+        "input_size": [3, 32, 32],
+        "interpolation": "bilinear",
+        "crop_pct": 0.875,
+        "crop_mode": "center",
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "num_classes": 3,
+    }
+    assert found["pretrained_cfg"].items() >= expected.items()
+
+
+@pytest.mark.parametrize(("resize", "mode"), [("crop", "center"), ("squash", "squash"), ("letterbox", "border")])
+def test_timm_config_crop_mode(resize, mode):
+    found = timm_config(meta(preprocess=Preprocess(resize=resize).as_dict(), variant="resnet50"))
+    assert found["pretrained_cfg"]["crop_mode"] == mode and found["num_features"] == 2048
+    assert found["pretrained_cfg"]["crop_pct"] == (0.875 if resize == "crop" else 1.0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"stem": "small"}, {"shortcut": "A"}, {"shortcut": "C"}, {"replace_stride_with_dilation": [False, True, True]}],
+    ids=str,
+)
+def test_networks_that_timm_does_not_have(tmp_path, options):
+    folder = write(tmp_path / "m", meta(options=options), tensors())
+    assert not (folder / "config.json").exists()
+    assert "library_name: resnetkit" in (folder / "README.md").read_text()
+    assert read(folder).meta.options == options
+
+
+def test_card():
+    text = card(meta())
+    assert text.startswith("---\nlibrary_name: timm\n") and "| accuracy | 0.9000 |" in text and "recall/x" not in text
+    assert "IMAGENET1K_V1" in text and "`zebra`" in text and "mean [0.485" in text
+    assert "No scores were measured" in card(meta(scores={}))
+    assert "`49` ..." in card(meta(classes=tuple(map(str, range(60)))))
+
+
+def test_no_torch_is_needed():
+    import subprocess
+    import sys
+
+    code = "import sys; import resnetkit.checkpoint; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert checkpoint.FORMAT == 1

@@ -1,0 +1,76 @@
+"""Schedules as pure functions, parameter groups, frozen norms, the moving average."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from resnetkit import models, recipe
+from resnetkit.training import optim
+
+
+@pytest.mark.parametrize("schedule", [optim.one_cycle, optim.cosine])
+@pytest.mark.parametrize("total", [1, 2, 7, 100])
+@pytest.mark.parametrize("warmup", [0.0, 0.25])
+def test_schedules_stay_in_range_and_end_near_zero(schedule, total, warmup) -> None:
+    factors = [schedule(step, total, warmup) for step in range(total)]
+    assert all(0 <= factor <= 1 for factor in factors)
+    assert schedule(total, total, warmup) == pytest.approx(0)
+    peak = factors.index(max(factors))
+    assert factors[: peak + 1] == sorted(factors[: peak + 1])
+    assert factors[peak:] == sorted(factors[peak:], reverse=True)
+
+
+def test_one_cycle_is_torchs_own() -> None:
+    """Same values as torch.optim.lr_scheduler.OneCycleLR, whose last step is a little above zero."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1.0, total_steps=101, pct_start=0.25, cycle_momentum=False, final_div_factor=1e9
+    )
+    for step in range(20):
+        # OneCycleLR peaks at step pct_start * total - 1
+        assert theirs.get_last_lr()[0] == pytest.approx(optim.one_cycle(step, 100, 0.2425), rel=0.02)
+        optimizer.step()
+        theirs.step()
+
+
+def test_norms_and_biases_have_no_weight_decay() -> None:
+    network = models.resnet18(num_classes=3)
+    decayed, free = optim.parameter_groups(network, 0.1)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0
+    assert all(
+        "conv" in names[id(p)] or "downsample.0" in names[id(p)] or names[id(p)] == "fc.weight"
+        for p in decayed["params"]
+    )
+    assert all(
+        "bn" in names[id(p)] or "downsample.1" in names[id(p)] or names[id(p)] == "fc.bias" for p in free["params"]
+    )
+    assert len(decayed["params"]) + len(free["params"]) == len(names)
+
+
+@pytest.mark.parametrize("until", ["stem", "layer2", "layer4"])
+def test_frozen_parts_keep_weights_and_statistics(until: str) -> None:
+    """C15's neighbour: "frozen" BatchNorm whose statistics still move is the classic fault."""
+    network = models.resnet18(num_classes=3)
+    optim.freeze(network, until)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    optimizer = optim.make_optimizer(network, recipe.Optim(lr=0.1))
+    optim.set_lr(optimizer, 0.1)
+    optim.train_mode(network)
+    network(torch.randn(4, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    order = ["stem", "layer1", "layer2", "layer3", "layer4"]
+    frozen = tuple({"stem": ("conv1.", "bn1.")}.get(part, (part + ".",)) for part in order[: order.index(until) + 1])
+    prefixes = tuple(prefix for group in frozen for prefix in group)
+    moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved and not any(name.startswith(prefixes) for name in moved)
+    rest = {name for name in before if not name.startswith(prefixes) and "running_mean" in name}
+    assert rest <= moved
+
+
+def test_the_average_follows_the_weights() -> None:
+    average = {"w": torch.zeros(2), "n": torch.tensor(0)}
+    optim.update_average(average, {"w": torch.ones(2), "n": torch.tensor(5)}, 0.75)
+    assert average["w"].tolist() == [0.25, 0.25] and average["n"].item() == 5

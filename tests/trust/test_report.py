@@ -1,0 +1,164 @@
+"""The page is one file, asks for nothing, and says what it knows."""
+
+import html
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnetkit.errors import DataError
+from resnetkit.tasks.evaluate import score
+from resnetkit.tasks.task import TASKS
+from resnetkit.trust.report import WORST, sentence, worst_mistakes, write_report
+
+HISTORY = [
+    {"epoch": n, "train_loss": 1.0 / n, "val_loss": 1.1 / n, "val_accuracy": 0.1 * n, "lr": 0.1} for n in range(1, 4)
+]
+HOSTILE = ("<script>alert(1)</script>", "\"><img src=x onerror='alert(1)'>", "{{ 7 * 7 }}", "a & b", "</table>")
+
+
+def scored(classes=("cat", "dog"), paths=(), targets=(), answers=(), split="test"):
+    return score(TASKS["classify"], split, classes, paths, np.array(targets, np.int64), answers)
+
+
+def example(classes=("cat", "dog"), n=10, wrong=3):
+    """The first `wrong` of n are wrong, the second of them most."""
+    targets = np.arange(n) % len(classes)
+    said = np.where(np.arange(n) < wrong, (targets + 1) % len(classes), targets)
+    answers = list(np.eye(len(classes))[said] * np.where(np.arange(n) == 1, 9, 4)[:, None])
+    return scored(classes, tuple(f"{classes[t]}/{i}.png"[-200:] for i, t in enumerate(targets)), targets, answers)
+
+
+class Page(HTMLParser):
+    """Tags, attributes, and the text outside of style."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.text, self.open = [], [], "", []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+
+
+def page(tmp_path, scores, history=(), recipe=""):
+    write_report(tmp_path / "report.html", scores, history, tmp_path, recipe)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for path in example().paths:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (300, 200), "red").save(tmp_path / path)
+    return tmp_path
+
+
+def test_self_contained(pictures):
+    text, found = page(pictures, example(), HISTORY, "[train]\nepochs = 3\n")
+    addresses = set(re.findall(r"[a-z]+://[^\s\"'<>]+", text))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # names, not references
+    assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & set(found.tags)
+    for name, value in found.attributes:
+        assert not name.startswith("on")
+        if name in ("src", "href", "xlink:href", "action", "srcset"):
+            assert value.startswith(("data:image/jpeg;base64,", "#"))
+    assert "@import" not in text and not re.search(r"url\((?!#)", text)
+    assert ("content", "default-src 'none'; img-src data:; style-src 'unsafe-inline'") in found.attributes
+    assert "<svg" in text and "epochs = 3" in text and found.tags.count("img") == 3
+    assert len(text) < 300_000
+
+
+@pytest.mark.parametrize(
+    ("split", "name"), [("test", "test images"), ("val", "validation images"), ("all", "given images")]
+)
+def test_the_sentence_has_n_and_interval(tmp_path, split, name):
+    from dataclasses import replace
+
+    scores = replace(example(), split=split)
+    expected = f"Of 10 {name} the model names 7 correctly: 70.0 %, and with 95 % confidence between 39.7 and 89.2 %"
+    assert sentence(scores).startswith(expected)
+    assert expected in page(tmp_path, scores)[1].text
+
+
+def test_every_number_has_n_and_interval(tmp_path):
+    text, _ = page(tmp_path, example())
+    cells = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>', text)
+    assert [row[0] for row in cells] == ["accuracy", "macro_f1", "cat", "dog"]
+    assert cells[0][1:] == ("70.0 %", "39.7 to 89.2 %", "10") and cells[2][3] == "5"
+
+
+def test_worst_mistakes_come_first(pictures):
+    found = worst_mistakes(example(), pictures)
+    assert [mistake.path for mistake in found] == ["dog/1.png", "cat/0.png", "cat/2.png"]
+    assert (found[0].target, found[0].label) == ("dog", "cat") and found[0].score > 99
+    assert all(mistake.picture.startswith("data:image/jpeg;base64,") for mistake in found)
+    (pictures / "dog" / "1.png").unlink()
+    assert worst_mistakes(example(), pictures)[0].picture == ""
+    assert len(worst_mistakes(example(n=100, wrong=90), pictures)) == WORST
+
+
+def test_hostile_names_are_text(tmp_path):
+    scores = example(HOSTILE, n=20, wrong=20)
+    failed = scored(HOSTILE, ("<b>/\n.png",), (0,), (DataError("<i>cannot</i> be read"),))
+    for each in (scores, failed):
+        text, found = page(tmp_path, each, HISTORY, f"[data]\nsource = '{HOSTILE[0]}'\n")
+        assert not {"script", "b>", "i"} & set(found.tags) and not [n for n, _ in found.attributes if n == "onerror"]
+        assert all(html.escape(name, quote=False)[:3] in text for name in HOSTILE)
+        assert all(name in found.text for name in HOSTILE) and "49" not in found.text.split("Recall")[0][:60]
+    assert "<b>/\\n.png: <i>cannot</i> be read" in found.text
+
+
+def test_no_samples(tmp_path):
+    text, found = page(tmp_path, scored())
+    assert "Nothing was scored: there are no held-out images." in found.text
+    assert "Confusion matrix" not in found.text and "Worst mistakes" not in found.text and "nan" not in text.lower()
+
+
+def test_a_class_without_samples(tmp_path):
+    text, found = page(tmp_path, scored(paths=("a",), targets=(0,), answers=(np.array([1.0, 0]),)))
+    assert "no samples" in found.text and "nan" not in text.lower() and "100.0 %" in found.text
+
+
+@pytest.mark.parametrize(("count", "has"), [(40, True), (41, False), (300, False)])
+def test_many_classes(tmp_path, count, has):
+    _, found = page(tmp_path, example(tuple(f"class {i}" for i in range(count)), n=2 * count))
+    assert ("Confusion matrix" in found.text) == has
+    assert found.text.count(f"class {count - 1}\n") >= 0 and f"class {count - 1}" in found.text
+    assert "top5_accuracy" in found.text
+
+
+def test_failed_files_are_listed_and_in_no_score(tmp_path):
+    answers = (np.array([1.0, 0]), DataError("is not an image: empty file"))
+    _, found = page(tmp_path, scored(paths=("a.png", "b.png"), targets=(0, 1), answers=answers))
+    assert "Files that could not be read" in found.text and "b.png: is not an image: empty file" in found.text
+    assert "Of 1 test images" in found.text
+
+
+@pytest.mark.parametrize(
+    "history", [[], HISTORY[:1], HISTORY, [row | {"val_loss": None, "val_accuracy": None} for row in HISTORY]]
+)
+def test_learning_curves(tmp_path, history):
+    text, _ = page(tmp_path, example(), history)
+    assert text.count("<svg") == (len(history) > 1)
+
+
+def test_nothing_else_is_written(tmp_path):
+    import os
+
+    page(tmp_path, example(), HISTORY)
+    assert os.listdir(tmp_path) == ["report.html"]

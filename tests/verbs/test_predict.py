@@ -1,0 +1,83 @@
+"""predict: files, folders, globs and stdin to rows, in the order given."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resnetkit import api
+
+
+@pytest.fixture
+def files(photos: Path) -> list[Path]:
+    return [photos / "red" / "10.png", photos / "blue" / "2.png", photos / "green" / "0.png"]
+
+
+def test_order_formats_and_top(trained: Path, files: list[Path], run_cli) -> None:
+    code, out, _ = run_cli("predict", trained, *files, "--format", "jsonl", "--top", "2")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [row["path"] for row in rows] == [str(path) for path in files]
+    assert set(rows[0]) == {"path", "label", "score", "label_2", "score_2"} and rows[0]["score"] >= rows[0]["score_2"]
+    code, out, _ = run_cli("predict", trained, *files, "--format", "csv", "--out", "answers.csv")
+    assert code == 0 and out == ""
+    with Path("answers.csv").open() as file:
+        assert [row["label"] for row in csv.DictReader(file)] == [row["label"] for row in rows]
+    code, out, _ = run_cli("predict", trained, files[0], "--top", "1")
+    assert code == 0 and out.startswith(f"{files[0]}  {rows[0]['label']} ")
+
+
+def test_folders_globs_and_stdin(trained: Path, photos: Path, files: list[Path], run_cli, monkeypatch) -> None:
+    def paths(*inputs: object) -> list[str]:
+        code, out, err = run_cli("predict", trained, *inputs, "--format", "jsonl", "--top", "1")
+        assert code == 0, err
+        return [json.loads(line)["path"] for line in out.splitlines()]
+
+    red = [str(photos / "red" / f"{i}.png") for i in range(12)]
+    assert paths(photos / "red") == red  # natural order: 2 before 10
+    assert paths(f"{photos}/red/*.png") == red
+    assert paths(f"{photos}/**/0.png") == [str(photos / name / "0.png") for name in ("blue", "green", "red")]
+    listed = "\n".join(map(str, files)) + "\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed.encode())))
+    assert paths("-") == [str(path) for path in files]
+
+
+def test_unreadable_files_are_named_and_the_others_answered(trained: Path, files: list[Path], run_cli) -> None:
+    """A13-A16 in prediction: exit 4, the others in order."""
+    files[1].write_bytes(b"%PDF-1.4")
+    code, out, err = run_cli("predict", trained, *files, Path("gone.png"), "--format", "jsonl")
+    assert code == 4 and "it looks like PDF" in err and "gone.png: cannot be read: no such file" in err
+    assert [json.loads(line)["path"] for line in out.splitlines()] == [str(files[0]), str(files[2])]
+    assert "2 of 4 files could not be read" in err
+
+
+@pytest.mark.parametrize(("inputs", "code"), [(["no/*.png"], 3), (["."], 3)])
+def test_inputs_that_match_nothing(trained: Path, run_cli, inputs: list[str], code: int) -> None:
+    found, _, err = run_cli("predict", trained, *inputs)
+    assert found == code and err.count("\n") == 1
+
+
+def test_evaluation_and_prediction_are_bit_equal(trained: Path) -> None:
+    """One preprocess, one network: the logits of eval are those that load().predict sees."""
+    photos = trained.parent.parent / "photos"
+    scores = api.evaluate(trained, photos, quiet=True)
+    model = api.load(trained)
+    answers = [answer for _, answer in model.answers([photos / path for path in scores.paths])]
+    assert np.array_equal(scores.logits, np.stack(answers))
+
+
+def test_a_changed_byte_is_refused(trained: Path, files: list[Path], run_cli, tmp_path: Path) -> None:
+    """D2: exit 5."""
+    import shutil
+
+    copy = shutil.copytree(trained / "model", tmp_path / "copy")
+    data = bytearray((copy / "model.safetensors").read_bytes())
+    data[5000] ^= 1
+    (copy / "model.safetensors").write_bytes(data)
+    code, _, err = run_cli("predict", copy, files[0])
+    assert code == 5 and "SHA-256" in err

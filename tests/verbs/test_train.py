@@ -1,0 +1,244 @@
+"""train as a user runs it: what a run folder holds, what is refused, and that resuming is exact."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from conftest import COLOURS, tiny, write_classes
+
+from resnetkit import api
+from resnetkit.training import train as loop
+
+FILES = {
+    "recipe.toml",
+    "env.json",
+    "results.csv",
+    "metrics.json",
+    "predictions.csv",
+    "report.html",
+    "log.jsonl",
+    "model",
+    "state",
+}
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    return safetensors.numpy.load_file(run / "model" / "model.safetensors")
+
+
+def same(a: Path, b: Path) -> bool:
+    first, second = weights(a), weights(b)
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_the_run_folder_is_whole(trained: Path) -> None:
+    assert {path.name for path in trained.iterdir()} == FILES
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert set(metrics["accuracy"]) == {"value", "n", "low", "high", "method"}
+    assert metrics["accuracy"]["n"] == 6 and {f"recall/{name}" for name in COLOURS} <= set(metrics)
+    with (trained / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"] and sum(int(row["best"]) for row in rows) >= 1
+    with (trained / "predictions.csv").open() as file:
+        assert {row["split"] for row in csv.DictReader(file)} == {"test"}
+    assert '"auto"' not in "".join(
+        line for line in (trained / "recipe.toml").read_text().splitlines() if not line.startswith(("task", "device"))
+    )
+    assert {path.name for path in (trained / "model").iterdir()} == {
+        "model.safetensors",
+        "model.json",
+        "config.json",
+        "README.md",
+        "manifest.json",
+    }
+
+
+def test_it_learns_colours(tmp_path: Path, run_cli) -> None:
+    """The main job end to end: three colours, all held-out images right."""
+    write_classes(tmp_path / "photos", 30)
+    code, out, _ = run_cli("train", "photos", *tiny("train.epochs=8", "augment.min_scale=0.9"), "--json", "--quiet")
+    result = json.loads(out)
+    assert code == 0 and result["folder"] == "runs/photos"
+    assert result["metrics"]["accuracy"]["value"] >= 0.9
+
+
+@pytest.mark.parametrize("setting", ["optim.ema_decay=0.9", "augment.mixup=0.2"])
+def test_the_same_seed_gives_the_same_weights(photos: Path, run_cli, setting: str) -> None:
+    for out in ("a", "b"):
+        assert run_cli("train", photos, *tiny(setting), "--out", out)[0] == 0
+    assert same(Path("a"), Path("b"))
+    assert run_cli("train", photos, *tiny(setting), "--seed", "1", "--out", "c")[0] == 0
+    assert not same(Path("a"), Path("c"))
+
+
+def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send this process SIGINT while it works on a step."""
+    forward = loop._forward
+
+    def forward_and_interrupt(network, batch, objective, plan):
+        if batch.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return forward(network, batch, objective, plan)
+
+    monkeypatch.setattr(loop, "_forward", forward_and_interrupt)
+
+
+@pytest.mark.parametrize("step", [0, 4, 8])
+def test_ctrl_c_saves_and_resume_is_exact(photos: Path, run_cli, monkeypatch, step: int) -> None:
+    """C10: the first SIGINT finishes the step, saves, says how to go on, and exits 130."""
+    assert run_cli("train", photos, *tiny(), "--out", "whole")[0] == 0
+    with monkeypatch.context() as patch:
+        interrupted_at(step, patch)
+        code, _, err = run_cli("train", photos, *tiny(), "--out", "parts")
+    assert code == 130 and "resnetkit train --resume --out parts" in err and not Path("parts/model").exists()
+    code, _, err = run_cli("train", "--resume", "--out", "parts")
+    assert code == 0 and f"resuming at step {step + 1} of" in err
+    assert same(Path("whole"), Path("parts"))
+    assert Path("whole/metrics.json").read_text() == Path("parts/metrics.json").read_text()
+
+
+def test_sigkill_and_resume(photos: Path, run_cli) -> None:
+    """A process that is killed in training goes on from its last saved state and ends with the same weights."""
+    assert run_cli("train", photos, *tiny("train.epochs=8"), "--out", "whole")[0] == 0
+    command = [sys.executable, "-m", "resnetkit", "train", str(photos), *tiny("train.epochs=8"), "--out", "killed"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(Path("killed/state").glob("0*")):
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    code, _, err = run_cli("train", "--resume", "--out", "killed")
+    assert code == 0 and "resuming at step" in err
+    assert same(Path("whole"), Path("killed"))
+
+
+def test_a_damaged_state_is_passed_over_loudly(photos: Path, run_cli, monkeypatch) -> None:
+    """D3."""
+    with monkeypatch.context() as patch:
+        interrupted_at(7, patch)
+        assert run_cli("train", photos, *tiny(), "--out", "r")[0] == 130
+    newest = sorted(Path("r/state").iterdir())[-1]
+    (newest / "network.safetensors").write_bytes(b"damaged")
+    code, _, err = run_cli("train", "--resume", "--out", "r")
+    assert code == 0 and "corrupt" in err and "trying the state before it" in err
+
+
+def test_resume_refuses_what_would_not_be_the_same_run(photos: Path, run_cli, trained: Path) -> None:
+    """C8, C17: another head, other settings, nothing to resume, a finished run."""
+    code, _, err = run_cli("train", "--resume", "--out", trained)
+    assert code == 2 and "is finished already" in err
+    code, _, err = run_cli("train", photos, "--resume", "--out", "nothing")
+    assert code == 2 and "holds no run to resume" in err
+    shutil.copytree(trained, "copy")
+    shutil.rmtree("copy/model")
+    code, _, err = run_cli("train", "--resume", "--epochs", "99", "--out", "copy")
+    assert code == 2 and "train.epochs is 3" in err
+
+
+def test_an_existing_run_is_kept(photos: Path, run_cli) -> None:
+    """C8, J3: refused without a flag, moved aside with --overwrite, and not both flags."""
+    Path("r").mkdir()
+    Path("r/mine.txt").write_text("mine")
+    code, _, err = run_cli("train", photos, *tiny(), "--out", "r")
+    assert code == 2 and "--resume to go on, --overwrite to move it aside" in err
+    code, _, err = run_cli("train", photos, "--resume", "--overwrite", "--out", "r")
+    assert code == 2 and "exclude each other" in err
+    code, _, err = run_cli("train", photos, *tiny(), "--epochs", "9")
+    assert code == 2 and "train.epochs is given twice" in err
+    code, _, _ = run_cli("train", photos, *tiny(), "--out", "r", "--overwrite")
+    assert code == 0 and Path("r.1/mine.txt").read_text() == "mine" and not Path("r/mine.txt").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("content", [b"", b"<html>no</html>"])
+def test_an_unreadable_image_stops_before_the_first_step(tmp_path: Path, run_cli, split: str, content: bytes) -> None:
+    """A13-A16: named, exit 3, and no run folder that would be in the way of the next try."""
+    for name in ("train", "val", "test"):
+        write_classes(tmp_path / "data" / name, 3)
+    bad = tmp_path / "data" / split / "red" / "1.png"
+    bad.write_bytes(content)
+    code, _, err = run_cli("train", "data", *tiny())
+    assert code == 3 and f"data/{split}/red/1.png" in err and not Path("runs").exists()
+
+
+def test_nan_stops_with_exit_7_and_keeps_the_last_good_state(photos: Path, run_cli, monkeypatch) -> None:
+    """C12: in the fourth epoch, so that states are there."""
+    forward = loop._forward
+
+    def poisoned(network, batch, objective, plan):
+        loss = forward(network, batch, objective, plan)
+        return loss * float("nan") if batch.step == 7 else loss
+
+    monkeypatch.setattr(loop, "_forward", poisoned)
+    code, _, err = run_cli("train", photos, *tiny(), "--out", "r")
+    assert code == 7 and "step 7" in err and "the last good state is state/0" in err
+    kept = sorted(Path("r/state").iterdir())[-1]
+    assert int(kept.name) <= 7 and not Path("r/model").exists()
+    state = safetensors.numpy.load_file(kept / "network.safetensors")
+    assert all(np.isfinite(array).all() for array in state.values())
+
+
+def test_fewer_images_than_a_batch_and_no_validation(tmp_path: Path, run_cli) -> None:
+    """C16: two images a class; nothing is held out, which is said."""
+    write_classes(tmp_path / "few", 2)
+    code, out, err = run_cli("train", "few", *tiny("train.batch_size=64"))
+    assert code == 0 and "nothing was scored" in err and Path("runs/few/model/model.json").exists()
+    assert json.loads(Path("runs/few/metrics.json").read_text())["accuracy"]["value"] is None
+
+
+def test_early_stop_and_time_limit(photos: Path, run_cli) -> None:
+    assert run_cli("train", photos, *tiny("train.epochs=40", "train.patience=1", "optim.lr=1e-9"), "--out", "p")[0] == 0
+    assert len(Path("p/results.csv").read_text().splitlines()) < 10
+    started = time.monotonic()
+    code, _, err = run_cli("train", photos, *tiny("train.epochs=5000"), "--time-limit", "8s", "--out", "t")
+    assert code == 0 and "epochs fit the time limit" in err
+    # the clock of the command line starts at import, which in this process was long ago
+    assert time.monotonic() - started < 60
+
+
+def test_dry_run_writes_nothing(photos: Path, run_cli) -> None:
+    code, _, err = run_cli("train", photos, *tiny(), "--dry-run")
+    assert code == 0 and 'variant = "resnet18"' in err and not Path("runs").exists()
+
+
+def test_no_weights_offline_is_exit_8_with_both_ways_out(tmp_path: Path, run_cli) -> None:
+    write_classes(tmp_path / "big", 3)
+    code, _, err = run_cli(
+        "train", "big", "--set", "image.size=64", "--weights", "IMAGENET1K_V1", "--model", "resnet18"
+    )
+    assert code == 8 and "--weights PATH" in err and "--weights none" in err and not Path("runs").exists()
+
+
+def test_fine_tuning_from_a_file_with_a_frozen_trunk(photos: Path, run_cli, trained: Path) -> None:
+    """Frozen weights and statistics are those of the file, bit for bit, and the head is new."""
+    source = trained / "model" / "model.safetensors"
+    two = write_classes(Path("two"), 8, classes={"red": COLOURS["red"], "blue": COLOURS["blue"]})
+    code, _, err = run_cli(
+        "train", two, *tiny("model.freeze=layer4", without="model.weights"), "--weights", source, "--out", "r"
+    )
+    assert code == 0
+    before, after = weights(trained), weights(Path("r"))
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert moved == {"fc.weight", "fc.bias"}
+
+
+def test_api_and_command_line_are_one(photos: Path, run_cli) -> None:
+    assert run_cli("train", photos, *tiny(without="train.epochs"), "--epochs", "1", "--out", "a")[0] == 0
+    from conftest import TINY
+
+    from resnetkit.recipe import parse_setting
+
+    run = api.train(
+        photos, epochs=1, settings=dict(map(parse_setting, TINY)) | {"train.epochs": 1}, out="b", quiet=True
+    )
+    assert same(Path("a"), run.folder) and run.metrics["accuracy"]["n"] == 6
