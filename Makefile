@@ -29,4 +29,4 @@ bench: $(READY)
 	$(BIN)/python bench/train_step.py --size 224 --batch 16
 
 docs: $(READY)
-	$(BIN)/python -m resnetkit.recipe > docs/settings.md
+	$(BIN)/python docs/make_settings.py > docs/settings.md

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from conftest import tiny
 
+from conftest import tiny
 from resnetkit import api, cli
 from resnetkit.errors import DataError
 

@@ -1,6 +1,5 @@
 """The page is one file, asks for nothing, and says what it knows."""
 
-import html
 import re
 from html.parser import HTMLParser
 
@@ -118,8 +117,7 @@ def test_hostile_names_are_text(tmp_path):
     for each in (scores, failed):
         text, found = page(tmp_path, each, HISTORY, f"[data]\nsource = '{HOSTILE[0]}'\n")
         assert not {"script", "b>", "i"} & set(found.tags) and not [n for n, _ in found.attributes if n == "onerror"]
-        assert all(html.escape(name, quote=False)[:3] in text for name in HOSTILE)
-        assert all(name in found.text for name in HOSTILE) and "49" not in found.text.split("Recall")[0][:60]
+        assert all(name in found.text for name in HOSTILE) and "<script" not in text
     assert "<b>/\\n.png: <i>cannot</i> be read" in found.text
 
 
@@ -138,8 +136,7 @@ def test_a_class_without_samples(tmp_path):
 def test_many_classes(tmp_path, count, has):
     _, found = page(tmp_path, example(tuple(f"class {i}" for i in range(count)), n=2 * count))
     assert ("Confusion matrix" in found.text) == has
-    assert found.text.count(f"class {count - 1}\n") >= 0 and f"class {count - 1}" in found.text
-    assert "top5_accuracy" in found.text
+    assert f"class {count - 1}" in found.text and "top5_accuracy" in found.text
 
 
 def test_failed_files_are_listed_and_in_no_score(tmp_path):

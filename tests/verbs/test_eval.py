@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import COLOURS, write_classes
 
+from conftest import COLOURS, write_classes
 from resnetkit import api
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import COLOURS, tiny, write_classes
 
+from conftest import COLOURS, tiny, write_classes
 from resnetkit import api
 from resnetkit.training import train as loop
 
@@ -235,7 +235,6 @@ def test_fine_tuning_from_a_file_with_a_frozen_trunk(photos: Path, run_cli, trai
 def test_api_and_command_line_are_one(photos: Path, run_cli) -> None:
     assert run_cli("train", photos, *tiny(without="train.epochs"), "--epochs", "1", "--out", "a")[0] == 0
     from conftest import TINY
-
     from resnetkit.recipe import parse_setting
 
     run = api.train(

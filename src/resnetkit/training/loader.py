@@ -171,7 +171,7 @@ class Loader:
         Args:
             start: first step.
             stop: step after the last one.
-            ahead: prepare the next batch in a thread while the caller works. For training on a GPU; on a CPU that thread
+            ahead: prepare the next batch in a thread while the caller works, for training on a GPU. On a CPU it
                 would take turns with those of the network, which then wait for each other at every layer.
         """
         if not ahead:

@@ -126,7 +126,7 @@ def train(
     }
     given = recipes.merged({key: value for key, value in named.items() if value is not None}, settings or {})
     folder = Path(out) if out else Path("runs") / (Path(str(given.get("data.source", ""))).stem or "run")
-    run.refuse(folder, resume=resume, overwrite=overwrite)
+    run.refuse(folder, resume=resume, overwrite=overwrite or dry_run)
     wanted = _frozen(folder, given) if resume else recipes.read(recipe, given)
     return _run(folder, wanted, Choices(resume, overwrite, dry_run, quiet, started or time.monotonic()))
 

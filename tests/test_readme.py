@@ -1,0 +1,68 @@
+"""The documentation is run: every command of the README and the task pages, and the README's Python, on made data."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import picture
+
+ROOT = Path(__file__).parent.parent
+
+
+def console(page: str) -> list[str]:
+    blocks = re.findall(r"```console\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+
+
+def python(page: str) -> str:
+    return "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL))
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    """photos/ with cats and dogs, as the README shows them."""
+    for name, colour in (("cat", (230, 140, 40)), ("dog", (60, 80, 200))):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(10):
+            picture(colour, i).save(tmp_path / "photos" / name / f"{i}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/classify.md"])
+def test_every_command_runs(page: str, there: Path) -> None:
+    commands = console(page)
+    assert len(commands) >= 4
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for command in commands:
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command],
+            cwd=there,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    if page == "README.md":
+        exec(compile(python(page), page, "exec"), {})
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_settings_page_is_that_of_the_code() -> None:
+    made = subprocess.run(
+        [sys.executable, ROOT / "docs" / "make_settings.py"], capture_output=True, text=True, check=True
+    )
+    assert made.stdout == (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    from resnetkit.recipe import keys
+
+    assert re.findall(r"^\| `([a-z_.]+)`", made.stdout, re.MULTILINE) == keys()
