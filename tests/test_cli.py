@@ -26,7 +26,7 @@ FLAGS = {
     },
     "eval": {"--split", "--min", "--out", "--backend", "--device", *RESULT},
     "predict": {"--top", "--format", "--out", "--backend", "--device", *RESULT},
-    "demo": {"--folder", "--out", "--overwrite", *RESULT},
+    "demo": {"--folder", "--out", "--overwrite", "--seed", "--device", "--set", *RESULT},
 }
 
 

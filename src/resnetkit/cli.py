@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import faulthandler
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -202,15 +203,22 @@ def _demo(
     folder: Annotated[str, typer.Option(help="Where the digits are written.", metavar="DIR")] = "digits",
     out: Annotated[str, typer.Option(help="The run folder.", metavar="DIR")] = "runs/digits",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Move an older run aside.")] = False,
+    seed: Seed = None,
+    device: Device = None,
+    settings: Set = None,
     as_json: JsonFlag = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Watch ResNet-34 learn 1,797 handwritten digits from scratch, be scored, and label new ones: about a minute."""
     from resnetkit import api
+    from resnetkit.recipe import parse_setting
 
     _keep_freed_memory()
-    run, answers = api.demo(folder, out=out, overwrite=overwrite, quiet=quiet)
+    chosen = dict(map(parse_setting, settings or ()))
+    run, answers = api.demo(
+        folder, out=out, overwrite=overwrite, seed=seed, device=device, settings=chosen, quiet=quiet
+    )
     _print_metrics(run.metrics, {"folder": str(run.folder)}, as_json)
     if as_json:
         return
@@ -289,6 +297,8 @@ def main(argv: Iterable[str] | None = None) -> None:
     with contextlib.suppress(ValueError, AttributeError):  # stderr may be no file, under a debugger or a test
         faulthandler.enable()
     debug = "--debug" in arguments
+    if "--quiet" in arguments:
+        logging.getLogger("resnetkit").setLevel(logging.ERROR)
     try:
         code = app(arguments, standalone_mode=False) or 0
         if code == INTERRUPTED:  # typer has caught Ctrl-C where no verb was ready for it

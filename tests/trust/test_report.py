@@ -10,7 +10,7 @@ from PIL import Image
 from resnetkit.errors import DataError
 from resnetkit.tasks.evaluate import score
 from resnetkit.tasks.task import TASKS
-from resnetkit.trust.report import WORST, sentence, worst_mistakes, write_report
+from resnetkit.trust.report import WORST, doubts, sentence, worst_mistakes, write_report
 
 HISTORY = [
     {"epoch": n, "train_loss": 1.0 / n, "val_loss": 1.1 / n, "val_accuracy": 0.1 * n, "lr": 0.1} for n in range(1, 4)
@@ -159,3 +159,16 @@ def test_nothing_else_is_written(tmp_path):
 
     page(tmp_path, example(), HISTORY)
     assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_doubts() -> None:
+    """C13."""
+    logits = np.tile(np.array([[0.0, 2.0]], np.float32), (4, 1))
+    one = score(TASKS["classify"], "test", ("a", "b"), ["1", "2", "3", "4"], np.array([0, 1, 0, 1]), list(logits))
+    assert "one answer to every image: b" in doubts(one, [])[0]
+    rising, falling = ([{"train_loss": value} for value in values] for values in ((1.0, 0.5, 3.0), (1.0, 0.5)))
+    assert "has risen, from 1 in the first epoch to 3" in doubts(one, rising)[1]
+    good = score(
+        TASKS["classify"], "test", ("a", "b"), ["1", "2"], np.array([0, 1]), [np.array([1.0, 0]), np.array([0, 1.0])]
+    )
+    assert doubts(good, falling) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -81,3 +82,11 @@ def test_a_changed_byte_is_refused(trained: Path, files: list[Path], run_cli, tm
     (copy / "model.safetensors").write_bytes(data)
     code, _, err = run_cli("predict", copy, files[0])
     assert code == 5 and "SHA-256" in err
+
+
+def test_a_closed_pipe_is_no_error(trained: Path, photos: Path) -> None:
+    """C11: predict ... | head."""
+    predict = f'"{sys.executable}" -m resnetkit predict "{trained}" "{photos}" "{photos}" --format jsonl'
+    command = f"{predict} | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "" and done.stdout.count("\n") == 1

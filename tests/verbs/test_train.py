@@ -82,16 +82,25 @@ def test_the_same_seed_gives_the_same_weights(photos: Path, run_cli, setting: st
     assert not same(Path("a"), Path("c"))
 
 
-def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Send this process SIGINT while it works on a step."""
+def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> None:
+    """Send this process a signal while it works on a step."""
     forward = loop._forward
 
     def forward_and_interrupt(network, batch, objective, plan):
         if batch.step == step:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         return forward(network, batch, objective, plan)
 
     monkeypatch.setattr(loop, "_forward", forward_and_interrupt)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_being_told_to_end_saves(photos: Path, run_cli, monkeypatch, number: int) -> None:
+    """C11: preemption and a closed terminal; the exit code is 128 + the signal."""
+    interrupted_at(2, monkeypatch, number)
+    code, _, err = run_cli("train", photos, *tiny(), "--out", "r")
+    assert code == 128 + number and "saved at step 3" in err
+    assert [folder.name for folder in Path("r/state").iterdir()] == ["00000003"]
 
 
 @pytest.mark.parametrize("step", [0, 4, 8])
@@ -186,6 +195,13 @@ def test_nan_stops_with_exit_7_and_keeps_the_last_good_state(photos: Path, run_c
     assert int(kept.name) <= 7 and not Path("r/model").exists()
     state = safetensors.numpy.load_file(kept / "network.safetensors")
     assert all(np.isfinite(array).all() for array in state.values())
+
+
+def test_a_training_that_went_wrong_says_so(photos: Path, run_cli) -> None:
+    """C13: a loss that rises, and one answer to everything."""
+    code, _, err = run_cli("train", photos, *tiny("optim.lr=50", "optim.clip_norm=1.0", "train.epochs=4"), "--out", "r")
+    assert code == 0 and "take care: " in err
+    assert "Take care." in Path("r/report.html").read_text()
 
 
 def test_fewer_images_than_a_batch_and_no_validation(tmp_path: Path, run_cli) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import distributed, nn
@@ -85,6 +85,15 @@ def any_process(claim: bool, setup: Setup) -> bool:
     flag = torch.tensor(float(claim), device=setup.device)
     distributed.all_reduce(flag, distributed.ReduceOp.MAX)
     return bool(flag.item())
+
+
+def from_first(values: dict[str, Any], setup: Setup) -> dict[str, Any]:
+    """The first process's values in every process, so that what was measured is decided once."""
+    if setup.world == 1:
+        return values
+    box = [values]
+    distributed.broadcast_object_list(box, src=0)
+    return box[0]
 
 
 def wait_for_first(setup: Setup) -> None:

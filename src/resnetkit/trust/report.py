@@ -53,6 +53,7 @@ def write_report(path: Path, scores: Scores, history: Sequence[Mapping[str, Any]
     )
     page = environment.from_string(template).render(
         sentence=sentence(scores),
+        doubts=doubts(scores, history),
         metrics=[(name, percent(metric)) for name, metric in scores.metrics.items() if "/" not in name],
         recalls=[(name, percent(scores.metrics[f"recall/{name}"])) for name in scores.classes],
         matrix=_matrix(scores),
@@ -78,6 +79,21 @@ def sentence(scores: Scores) -> str:
         f"{100 * accuracy.value:.1f} %, and with 95 % confidence between {100 * accuracy.low:.1f} "
         f"and {100 * accuracy.high:.1f} % on more images like these."
     )
+
+
+def doubts(scores: Scores, history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What looks wrong about a run although it ended well, in a sentence each."""
+    found = []
+    if len(set(scores.targets.tolist())) > 1 and len(set(scores.logits.argmax(-1).tolist())) == 1:
+        only = scores.classes[int(scores.logits[0].argmax())]
+        found.append(f"The model gives one answer to every image: {only}. It has learnt nothing that tells them apart.")
+    losses = [float(row["train_loss"]) for row in history]
+    if len(losses) > 1 and losses[-1] > losses[0]:
+        found.append(
+            f"The training loss has risen, from {losses[0]:.3g} in the first epoch to {losses[-1]:.3g} in the last: "
+            "the learning rate is too high for this data (optim.lr)."
+        )
+    return found
 
 
 def percent(metric: Metric) -> tuple[str, str, int]:

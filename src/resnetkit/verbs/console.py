@@ -25,6 +25,7 @@ class Advance(Protocol):
 
 
 PLAIN_SECONDS = 10.0
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def note(text: str, quiet: bool = False) -> None:
@@ -99,19 +100,19 @@ def _plain_lines(label: str, total: int, done: int) -> Advance:
 
 @dataclass
 class Signals:
-    """The first SIGINT or SIGTERM, to be acted on after the step in progress; a second one acts at once."""
+    """The first signal to stop, to be acted on after the step in progress; a second one acts at once."""
 
     received: int = 0
 
 
 @contextmanager
 def stop_signals() -> Iterator[Signals]:
-    """Collect the first SIGINT or SIGTERM in the main thread; after it the usual handlers are back."""
+    """Collect the first SIGINT, SIGTERM or SIGHUP in the main thread; after it the usual handlers are back."""
     signals = Signals()
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in STOPPING}
 
     def restore() -> None:
         for number, handler in before.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,7 +23,14 @@ TEST_IMAGES = 360
 
 
 def demo(
-    folder: str | Path = "digits", *, out: str | Path = "runs/digits", overwrite: bool = False, quiet: bool = False
+    folder: str | Path = "digits",
+    *,
+    out: str | Path = "runs/digits",
+    overwrite: bool = False,
+    seed: int | None = None,
+    device: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    quiet: bool = False,
 ) -> tuple[Run, list[Prediction]]:
     """Write the digits as an image folder with a fixed split, train on it, score it, and label three test images.
 
@@ -29,13 +38,25 @@ def demo(
         folder: where the images go; used as it is if it is there.
         out: the run folder.
         overwrite: move an older run aside.
+        seed: short for train.seed.
+        device: short for train.device.
+        settings: any setting by its dotted key.
         quiet: no notes and no progress on stderr.
     """
     folder = Path(folder)
     if not folder.exists():
         write_digits(folder)
         note(f"wrote 1,797 handwritten digits of scikit-learn to {folder}/", quiet)
-    run = train(folder, recipe="digits", out=out, overwrite=overwrite, quiet=quiet)
+    run = train(
+        folder,
+        recipe="digits",
+        out=out,
+        overwrite=overwrite,
+        seed=seed,
+        device=device,
+        settings=settings,
+        quiet=quiet,
+    )
     examples = [next((folder / "test" / str(digit)).glob("*.png")) for digit in (3, 5, 8)]
     answers = predict(run.folder, examples, top=2)
     return run, [answer for answer in answers if not isinstance(answer, DataError)]

@@ -28,7 +28,7 @@ from resnetkit.runtime.save import options_of, save, variant_of
 from resnetkit.tasks.evaluate import PREDICTION_COLUMNS, Scores
 from resnetkit.tasks.task import TASKS, Task, task_named
 from resnetkit.training import state as states
-from resnetkit.training.device import Setup, any_process, processes, wait_for_first
+from resnetkit.training.device import Setup, any_process, from_first, processes, wait_for_first
 from resnetkit.training.loader import Loader, Pixels, open_pixels, store_preprocess
 from resnetkit.training.objective import OBJECTIVES, preprocess_of
 from resnetkit.training.optim import freeze, make_optimizer
@@ -36,7 +36,7 @@ from resnetkit.training.plan import epochs_that_fit, measure, memory_format, set
 from resnetkit.training.state import Saver, TrainState
 from resnetkit.training.train import Tick, plan_of
 from resnetkit.training.train import train as ticks
-from resnetkit.trust.report import write_report
+from resnetkit.trust.report import doubts, write_report
 from resnetkit.verbs.console import Signals, bar, note, stop_signals
 from resnetkit.verbs.eval import score_split
 
@@ -239,7 +239,7 @@ def _measured(job: Job, state: TrainState) -> Job:
             left = job.deadline - time.monotonic()
             changes["train.epochs"] = epochs_that_fit(recipe.train.epochs, job.loader.steps_per_epoch, seconds, left)
             note(f"{changes['train.epochs']} of {recipe.train.epochs} epochs fit the time limit", job.quiet)
-    settled = recipes.replace(recipe, changes)
+    settled = recipes.replace(recipe, from_first(changes, job.setup))
     return Job(**{**vars(job), "recipe": settled, "loader": Loader(**{**vars(job.loader), "recipe": settled})})
 
 
@@ -361,6 +361,8 @@ def _finish(job: Job, state: TrainState) -> run.Run:
     read = checkpoint.Checkpoint(job.folder / "model", meta, tensors)
     scores = score_split(Model(read, open_backend(read, device=job.recipe.train.device)), _final_part(job), job.quiet)
     write_run(job.folder, job.recipe, scores, state.history)
+    for doubt in doubts(scores, state.history):
+        note(f"take care: {doubt}")
     save(
         network,
         job.folder / "model",
