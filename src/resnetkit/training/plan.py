@@ -99,6 +99,6 @@ def memory_format(layout: str) -> torch.memory_format:
 
 
 def epochs_that_fit(wanted: int, steps_per_epoch: int, seconds_a_step: float, seconds_left: float) -> int:
-    """Epochs up to those wanted that fit in the time left, at least one; a tenth is kept for scoring and the report."""
+    """Epochs up to those wanted that fit in the time left, at least one; a tenth is kept for steps that take longer."""
     fitting = int(0.9 * seconds_left / (seconds_a_step * steps_per_epoch))
     return max(1, min(wanted, fitting))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -125,7 +126,9 @@ def train(
         "train.device": device,
     }
     given = recipes.merged({key: value for key, value in named.items() if value is not None}, settings or {})
-    folder = Path(out) if out else Path("runs") / (Path(str(given.get("data.source", ""))).stem or "run")
+    source = Path(str(given.get("data.source", ""))).resolve()
+    folder = Path(out) if out else Path("runs") / (source.stem if source.suffix.lower() == ".csv" else source.name)
+    quiet = quiet or int(os.environ.get("RANK", "0")) > 0
     run.refuse(folder, resume=resume, overwrite=overwrite or dry_run)
     wanted = _frozen(folder, given) if resume else recipes.read(recipe, given)
     return _run(folder, wanted, Choices(resume, overwrite, dry_run, quiet, started or time.monotonic()))
@@ -203,7 +206,6 @@ def _train(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choices
 
 def _open(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choices: Choices) -> Job:
     """Decode everything once, so that a file that cannot be read stops the run before its first step."""
-    quiet = choices.quiet or setup.rank > 0
     key = "classify" if recipe.data.task == "auto" else recipe.data.task
     parts = {split: dataset.select(split) for split in ("train", "val", "test")}
     pixels = {}
@@ -211,14 +213,15 @@ def _open(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choices:
         prepared = store_preprocess(recipe) if split == "train" else preprocess_of(recipe)
         # the test split is decoded to be checked, and read again when it is scored
         room = 0.0 if split == "test" else recipe.train.cache_gb
-        with bar(f"decoding {split}", len(part), quiet=quiet) as advance:
+        with bar(f"decoding {split}", len(part), quiet=choices.quiet) as advance:
             pixels[split] = open_pixels(part.paths, prepared, room, advance)
     loader = Loader(
         pixels["train"], parts["train"].targets, len(dataset.classes), recipe, OBJECTIVES[key], setup.rank, setup.world
     )
     limit = recipe.train.time_limit
-    deadline = choices.started + limit if limit else math.inf
-    return Job(folder, recipe, dataset, setup, TASKS[key], loader, pixels["val"], deadline, quiet)
+    # a tenth is left for scoring and the report
+    deadline = choices.started + 0.9 * limit if limit else math.inf
+    return Job(folder, recipe, dataset, setup, TASKS[key], loader, pixels["val"], deadline, choices.quiet)
 
 
 def _measured(job: Job, state: TrainState) -> Job:
