@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from resnetkit import recipe as recipes
 from resnetkit import run
 from resnetkit.data.dataset import SPLITS, Dataset, assign_splits
 from resnetkit.errors import DataError, UsageError
-from resnetkit.files import write
+from resnetkit.files import resource_errors, write
 from resnetkit.runtime.model import Model, load
 from resnetkit.tasks.evaluate import PREDICTION_COLUMNS, Scores, score
 from resnetkit.trust.report import write_report
@@ -57,7 +59,10 @@ def evaluate(
     note(f"{source}: {len(part):,} images ({chosen})", quiet)
     scores = score_split(opened, (chosen, part), quiet)
     if out is not None:
-        _write(Path(out), scores, dataset.root)
+        run.refuse(Path(out), resume=False, overwrite=False)
+        with resource_errors(out):
+            Path(out).mkdir(parents=True, exist_ok=True)
+        write_scores(Path(out), scores, dataset.root)
     return scores
 
 
@@ -96,9 +101,10 @@ def score_split(model: Model, part: tuple[str, Dataset], quiet: bool) -> Scores:
     return score(model.task, split, model.classes, paths, dataset.targets, answers)
 
 
-def _write(out: Path, scores: Scores, root: Path) -> None:
-    run.refuse(out, resume=False, overwrite=False)
-    out.mkdir(parents=True, exist_ok=True)
-    run.write_json(out / "metrics.json", scores.as_dict())
-    write(out / "predictions.csv", run.as_csv(PREDICTION_COLUMNS, scores.rows()))
-    write_report(out / "report.html", scores, [], root, "")
+def write_scores(
+    folder: Path, scores: Scores, root: Path, history: Sequence[Mapping[str, Any]] = (), recipe: str = ""
+) -> None:
+    """metrics.json, predictions.csv and report.html of a run or an evaluation."""
+    run.write_json(folder / "metrics.json", scores.as_dict())
+    write(folder / "predictions.csv", run.as_csv(PREDICTION_COLUMNS, scores.rows()))
+    write_report(folder / "report.html", scores, history, root, recipe)

@@ -26,7 +26,6 @@ from resnetkit.runtime.backends import open_backend
 from resnetkit.runtime.model import Model
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.runtime.save import options_of, save, variant_of
-from resnetkit.tasks.evaluate import PREDICTION_COLUMNS, Scores
 from resnetkit.tasks.task import TASKS, Task, task_named
 from resnetkit.training import state as states
 from resnetkit.training.device import Setup, any_process, from_first, processes, wait_for_first
@@ -37,9 +36,9 @@ from resnetkit.training.plan import epochs_that_fit, measure, memory_format, set
 from resnetkit.training.state import Saver, TrainState
 from resnetkit.training.train import Tick, plan_of
 from resnetkit.training.train import train as ticks
-from resnetkit.trust.report import doubts, write_report
+from resnetkit.trust.report import doubts
 from resnetkit.verbs.console import Signals, bar, note, stop_signals
-from resnetkit.verbs.eval import score_split
+from resnetkit.verbs.eval import score_split, write_scores
 
 RESULT_COLUMNS = ("epoch", "step", "train_loss", "val_loss", "val_accuracy", "val_macro_f1", "lr", "best", "seconds")
 
@@ -126,12 +125,19 @@ def train(
         "train.device": device,
     }
     given = recipes.merged({key: value for key, value in named.items() if value is not None}, settings or {})
-    source = Path(str(given.get("data.source", ""))).resolve()
-    folder = Path(out) if out else Path("runs") / (source.stem if source.suffix.lower() == ".csv" else source.name)
-    quiet = quiet or int(os.environ.get("RANK", "0")) > 0
+    folder = Path(out) if out else _default_folder(str(given.get("data.source", "")))
     run.refuse(folder, resume=resume, overwrite=overwrite or dry_run)
     wanted = _frozen(folder, given) if resume else recipes.read(recipe, given)
-    return _run(folder, wanted, Choices(resume, overwrite, dry_run, quiet, started or time.monotonic()))
+    return _run(folder, wanted, Choices(resume, overwrite, dry_run, quiet or not _first(), started or time.monotonic()))
+
+
+def _first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _default_folder(source: str) -> Path:
+    path = Path(source).resolve()
+    return Path("runs") / (path.stem if path.suffix.lower() == ".csv" else path.name)
 
 
 def _run(folder: Path, recipe: Recipe, choices: Choices) -> run.Run:
@@ -363,7 +369,9 @@ def _finish(job: Job, state: TrainState) -> run.Run:
     )
     read = checkpoint.Checkpoint(job.folder / "model", meta, tensors)
     scores = score_split(Model(read, open_backend(read, device=job.recipe.train.device)), _final_part(job), job.quiet)
-    write_run(job.folder, job.recipe, scores, state.history)
+    source = Path(job.recipe.data.source)
+    root = source if source.is_dir() else source.parent
+    write_scores(job.folder, scores, root, state.history, recipes.as_toml(job.recipe))
     for doubt in doubts(scores, state.history):
         note(f"take care: {doubt}")
     save(
@@ -387,13 +395,3 @@ def _final_part(job: Job) -> tuple[str, Dataset]:
             return split, job.dataset.select(split)
     note("no held-out images: nothing was scored", job.quiet)
     return "test", job.dataset.select("test")
-
-
-def write_run(folder: Path, recipe: Recipe, scores: Scores, history: list[dict[str, Any]]) -> None:
-    """metrics.json, predictions.csv and report.html of a run."""
-    run.write_json(folder / "metrics.json", scores.as_dict())
-    write(folder / "predictions.csv", run.as_csv(PREDICTION_COLUMNS, scores.rows()))
-    root = Path(recipe.data.source)
-    write_report(
-        folder / "report.html", scores, history, root if root.is_dir() else root.parent, recipes.as_toml(recipe)
-    )
