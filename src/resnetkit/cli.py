@@ -309,9 +309,9 @@ def main(argv: Iterable[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         code = _complain(error, arguments)
-    except BrokenPipeError:
-        # whoever read our output has enough of it; the interpreter must not try to flush the rest
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:
+        # typer ends so where stdout was closed, as by `| head`: whoever reads has enough, and that is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
     except Exception as error:
         if debug:
