@@ -45,8 +45,8 @@ class Setup:
 def processor_precision(kind: str) -> Precision:
     """What precision=auto means: bf16 on GPUs that compute in it, f16 on older ones, f32 everywhere else.
 
-    On CPUs bf16 autocast is 1.5 times faster or 10 times slower than f32, by processor and size of the images, so it
-    has to be asked for (docs/decisions/003-f32-on-cpus.md).
+    On a CPU without bf16 units autocast is many times slower than f32, on one with them faster; what it costs in accuracy
+    has not been measured, so it has to be asked for (docs/decisions/003-f32-on-cpus.md).
     """
     if kind != "cuda":
         return "f32"
