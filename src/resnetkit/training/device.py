@@ -45,7 +45,7 @@ class Setup:
 def processor_precision(kind: str) -> Precision:
     """What precision=auto means: bf16 on GPUs that compute in it, f16 on older ones, f32 everywhere else.
 
-    On a CPU without bf16 units autocast is many times slower than f32, on one with them faster; what it costs in accuracy
+    On a CPU without bf16 units autocast is many times slower than f32, on one with them faster; its cost in accuracy
     has not been measured, so it has to be asked for (docs/decisions/003-f32-on-cpus.md).
     """
     if kind != "cuda":
