@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from conftest import picture
+from resnetkit import cli
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,3 +69,16 @@ def test_the_settings_page_is_that_of_the_code() -> None:
     from resnetkit.recipe import keys
 
     assert re.findall(r"^\| `([a-z_.]+)`", made.stdout, re.MULTILINE) == keys()
+
+
+def test_the_commands_of_the_results_parse() -> None:
+    """They take hours, or need data that is not here; that they are commands at all is checked."""
+    verbs = typer.main.get_command(cli.app).commands
+    found = re.findall(
+        rf"`resnetkit ((?:{'|'.join(verbs)})\b[^`]*)`", (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    )
+    assert len(found) >= 3
+    for command in found:
+        verb, *arguments = shlex.split(command)
+        if "--help" not in arguments:
+            verbs[verb].make_context(verb, arguments)
