@@ -47,9 +47,10 @@ def ours(root: Path, size: int, batch: int, steps: int) -> dict[str, float]:
     from resnetkit import recipe as recipes
     from resnetkit.tasks.task import TASKS
     from resnetkit.training.device import Setup
-    from resnetkit.training.loader import Loader, open_pixels, store_preprocess
+    from resnetkit.training.loader import Loader, store_preprocess
     from resnetkit.training.objective import OBJECTIVES
     from resnetkit.training.optim import make_optimizer
+    from resnetkit.training.pixels import in_memory
     from resnetkit.training.plan import measure, memory_format, settle
     from resnetkit.training.state import TrainState
     from resnetkit.training.train import plan_of, train
@@ -59,7 +60,7 @@ def ours(root: Path, size: int, batch: int, steps: int) -> dict[str, float]:
     recipe = settle(recipes.read("", overrides | {"model.stem": "imagenet", "augment.color": 0.0}), size)
     dataset = TASKS["classify"].modality.scan(root)
     started = time.perf_counter()
-    pixels = open_pixels(dataset.paths, store_preprocess(recipe), 4.0, lambda now, words="": None)
+    pixels = in_memory(dataset.files, store_preprocess(recipe), lambda now: None)
     decoding = time.perf_counter() - started
     objective = OBJECTIVES["classify"]
     setup = Setup("cpu", "f32")

@@ -4,6 +4,9 @@ import json
 import os
 import pickle
 import stat
+import sys
+import time
+import warnings
 
 import numpy as np
 import pytest
@@ -13,7 +16,10 @@ from resnetkit import checkpoint, files
 from resnetkit.checkpoint import Meta, card, read, timm_config, write
 from resnetkit.data.image import Preprocess
 from resnetkit.errors import ModelError, ResourceError, UsageError
+from resnetkit.models import build
 from resnetkit.ops.intervals import wilson
+from weights.conftest import python
+from weights.headers import MEASURE, check_measured, header, hostile
 
 FILES = ["README.md", "config.json", "manifest.json", "model.json", "model.safetensors"]
 HOSTILE = (
@@ -175,8 +181,20 @@ def test_unsound_weights_are_refused(folder, name):
     refused(seal(folder), message)
 
 
-def header(text, rest=b""):
-    return len(text).to_bytes(8, "little") + text + rest
+DTYPES = {"float16": "<f2", "float32": "<f4", "float64": "<f8"}
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_floats_of_numpy_are_read_as_they_are(tmp_path, name):
+    weight = np.array([[0.5, -2, 1, 4]] * 3).astype(DTYPES[name])
+    found = read(write(tmp_path / "m", meta(), tensors(**{"fc.weight": weight}))).tensors["fc.weight"]
+    assert found.dtype == np.dtype(name) and found.tolist() == weight.tolist()
+
+
+def test_tensors_of_the_other_byte_order_are_written_as_little_endian(tmp_path):
+    weight = np.arange(12, dtype=">f4").reshape(3, 4)
+    folder = write(tmp_path / "m", meta(), tensors(**{"fc.weight": weight}))
+    np.testing.assert_array_equal(read(folder).tensors["fc.weight"], weight)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +217,19 @@ def test_a_weights_file_that_is_none(folder, content):
     refused(seal(folder), "")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux only")
+def test_hostile_headers_are_refused_at_once_and_in_little_memory(tmp_path):
+    names = set()
+    for name, content in hostile():
+        folder = write(tmp_path / name, meta(), tensors())
+        (folder / "model.safetensors").write_bytes(content)
+        seal(folder)
+        names.add(name)
+    done = python("from resnetkit.checkpoint import read" + MEASURE, *tmp_path.iterdir())
+    assert done.returncode == 0, done.stderr
+    check_measured(done.stdout, names)
+
+
 class Canary:
     def __reduce__(self):
         return os.mkdir, ("canary",)
@@ -218,6 +249,61 @@ def test_folders_that_are_no_models(tmp_path):
     refused(tmp_path, "holds no model.json")
     (tmp_path / "recipe.toml").touch()
     refused(tmp_path, "is a run without a model yet (finish it with train --resume)")
+
+
+def test_paths_that_cannot_be(tmp_path):
+    refused(tmp_path / ("x" * 5000), "there is no such model")
+    with pytest.raises(ModelError, match="there is no such model"):
+        read(tmp_path / "a\0b")
+
+
+def test_a_file_that_may_not_be_read(folder):
+    (folder / "model.safetensors").chmod(0)
+    folder.parent.chmod(0o755)
+    code = """
+import os
+from pathlib import Path
+from resnetkit.checkpoint import read
+if os.geteuid() == 0:
+    os.seteuid(65534)
+read(Path("model"))
+"""
+    done = python(code, cwd=folder.parent)
+    assert done.returncode == 5, done.stderr
+    assert done.stdout.startswith("model/model.safetensors: cannot be read: Permission denied (")
+
+
+FOREIGN = {
+    "torch.distributed.checkpoint": [".metadata", "__0_0.distcp"],
+    "Orbax": ["_CHECKPOINT_METADATA", "manifest.ocdbt", "d/x"],
+    "TensorFlow SavedModel": ["saved_model.pb", "variables/variables.index"],
+    "TensorFlow checkpoint": ["checkpoint", "model.ckpt-1.index", "model.ckpt-1.data-00000-of-00001"],
+    "": ["config.json", "pytorch_model.bin"],
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_folders_of_others_are_refused_and_named(tmp_path, run_cli, kind):
+    for name in FOREIGN[kind]:
+        (tmp_path / "m" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "m" / name).write_bytes(pickle.dumps(Canary()))
+    refused(
+        tmp_path / "m", "is not a resnetkit checkpoint" + (f" but a{'n' * (kind == 'Orbax')} {kind}" if kind else "")
+    )
+    code, out, err = run_cli("predict", tmp_path / "m", tmp_path)
+    assert (code, out) == (5, "") and "is not a resnetkit checkpoint" in err and err.count("\n") == 1
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_checkpoint_of_torch_distributed(tmp_path):
+    """A real one, as torch writes it."""
+    import torch
+    import torch.distributed.checkpoint as dcp
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is one process only
+        dcp.save({"fc.bias": torch.zeros(3)}, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    refused(tmp_path / "dcp", "is not a resnetkit checkpoint but a torch.distributed.checkpoint")
 
 
 @pytest.mark.parametrize(
@@ -257,6 +343,45 @@ def test_hostile_class_names_survive(tmp_path):
     assert read(folder).meta.classes == HOSTILE
     assert json.loads((folder / "config.json").read_text())["label_names"] == list(HOSTILE)
     assert os.listdir(tmp_path) == ["m"] and sorted(os.listdir(folder)) == FILES
+
+
+@pytest.mark.parametrize("key", ["task", "variant", "weights", "written_by", "classes"])
+@pytest.mark.parametrize("size", [4097, 10_000_000])
+def test_names_without_end_are_refused(folder, key, size):
+    value = "x" * size
+    changed = edit(folder, **{key: ["a", value, "b"] if key == "classes" else value})
+    refused(changed, "of more than 4,096" if key == "classes" else f"says its {key} in no text of at most 4,096")
+    assert len(str(pytest.raises(ModelError, read, changed).value)) < 1000
+
+
+def test_long_names_are_not_written(tmp_path):
+    with pytest.raises(UsageError, match="a class of more than 4,096 characters"):
+        write(tmp_path / "m", meta(classes=("a", "b", "x" * 4097)), tensors())
+    folder = write(tmp_path / "m", meta(classes=("a", "b", "x" * 4096)), tensors())
+    assert read(folder).meta.classes[2] == "x" * 4096
+
+
+@pytest.mark.parametrize("value", [1, None, ["IMAGENET1K_V1"], {"a": 1}])
+def test_a_source_that_is_no_text(folder, value):
+    refused(edit(folder, weights=value), "says its weights in no text")
+
+
+@pytest.mark.parametrize("name", ["model.json", "manifest.json", "README.md", "config.json"])
+def test_a_huge_file_is_refused_without_being_read(folder, name):
+    with (folder / name).open("r+b") as file:
+        file.truncate(1 << 40)
+    started = time.perf_counter()
+    refused(folder, "")
+    assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "<script>alert(1)</script>", "nul\0", "resnet18/../.."])
+def test_names_are_never_paths(folder, name):
+    """They come back as they are, and what builds a network of them says that there is none."""
+    found = read(edit(folder, variant=name, weights=name)).meta
+    assert (found.variant, found.weights) == (name, name)
+    with pytest.raises(UsageError, match="there is no model"):
+        build(found.variant)
 
 
 def test_timm_config(folder):

@@ -170,6 +170,22 @@ def test_broken_manifest_is_refused(model, content):
     refused(model, "manifest cannot be read")
 
 
+def test_a_manifest_of_a_newer_format_is_refused(model):
+    """D: by its format, whatever else has changed in it."""
+    (model / MANIFEST).write_text('{"format": 2, "sums": {}}')
+    refused(model, "manifest.json: is of format 2, this version reads 1 ")
+
+
+def test_the_names_in_the_manifest_are_told(model):
+    (model / "more").touch()
+    assert verify_manifest(model) == ["weights"]
+
+
+def test_a_file_that_cannot_be_read(model, monkeypatch):
+    monkeypatch.setattr(files, "sha256", failing(OSError(errno.EIO, "Input/output error")))
+    refused(model, "weights: cannot be read: Input/output error")
+
+
 def test_folder_without_manifest_is_refused(tmp_path):
     refused(tmp_path, "has no manifest.json")
 
@@ -189,7 +205,8 @@ def test_set_aside_takes_the_first_free_name(tmp_path, kind):
 @pytest.mark.parametrize(
     ("number", "advice"),
     [
-        (errno.ENOSPC, "free some space"),
+        (errno.ENOSPC, "free some space: "),
+        (errno.EFBIG, "ulimit"),
         (errno.EDQUOT, "quota"),
         (errno.EROFS, "--out"),
         (errno.EACCES, "permissions"),
@@ -205,6 +222,71 @@ def test_resource_errors(number, advice):
     assert caught.value.__cause__ is cause
     assert str(caught.value).startswith(f"runs/a: {os.strerror(number).lower()}")
     assert advice in caught.value.fix if advice else not caught.value.fix
+
+
+def test_a_full_disk_is_told_in_numbers(tmp_path, monkeypatch):
+    """C4: bytes free and bytes needed, of the disk that the path would be on."""
+    places = []
+    usage = type("", (), {"free": 12_400_000})
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda place: places.append(place) or usage)
+    for needed, words in (
+        (88_000_000, "12 MB free, 88 MB needed"),
+        (0, "12 MB free"),
+        (999, "12 MB free, 999 bytes needed"),
+    ):
+        told = rf"no space left on device \(free some space: {words}\)"
+        with pytest.raises(ResourceError, match=told), resource_errors(tmp_path / "runs" / "a", needed):
+            raise FULL
+    assert places == [tmp_path] * 3
+    monkeypatch.setattr(files.shutil, "disk_usage", failing(OSError()))
+    assert files.room(tmp_path, 5_200) == "5.2 kB needed"
+    monkeypatch.setattr(files.os, "fsync", failing(FULL))
+    with pytest.raises(ResourceError, match="free some space: 5 bytes needed"):
+        write(tmp_path / "file", "12345")
+    with (
+        pytest.raises(ResourceError, match="free some space: 2.0 GB needed"),
+        new_folder(tmp_path / "a", needed=2 * 10**9),
+    ):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_only_what_is_ours_is_removed(tmp_path):
+    ours = [".model.tmp-17", ".results.csv.tmp-1"]
+    others = [".tmp-17", "model.tmp-17", ".model.tmp-x", ".model.tmp-17.bak", ".notes"]
+    for name in ours + others:
+        (tmp_path / name).mkdir() if "model" in name else (tmp_path / name).touch()
+    (tmp_path / ".model.tmp-17" / "weights").touch()
+    files.remove_temporaries(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(others)
+    files.remove_temporaries(tmp_path / "gone")
+    assert files.is_temporary(files.temporary_beside(tmp_path / "a.b"))
+
+
+def test_remove_first_takes_the_name(tmp_path, monkeypatch, model):
+    monkeypatch.setattr(files.shutil, "rmtree", lambda path, ignore_errors: None)  # killed before it
+    files.remove(model)
+    assert [files.is_temporary(path) for path in tmp_path.iterdir()] == [True]
+    files.remove(model)  # there is nothing: no error
+
+
+def test_a_folder_that_cannot_be_flushed(tmp_path, monkeypatch):
+    """Some network file systems cannot; an error of the disk is always one."""
+    fsync = os.fsync
+
+    def refusing(number):
+        def call(descriptor):
+            if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+                raise OSError(number, os.strerror(number))
+            fsync(descriptor)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", refusing(errno.EINVAL))
+    write(tmp_path / "file", "x")
+    monkeypatch.setattr(os, "fsync", refusing(errno.EIO))
+    with pytest.raises(ResourceError, match="input/output error"):
+        write(tmp_path / "file", "x")
 
 
 def test_resource_errors_leave_other_errors_alone():

@@ -1,13 +1,8 @@
 """The family against torchvision and timm, its table of sizes, and its builders with their weights."""
 
 import functools
-import hashlib
 import re
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from inspect import signature
-from pathlib import Path
-from urllib.parse import urlparse
 
 import pytest
 import timm
@@ -17,11 +12,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from resnetkit import models
-from resnetkit.errors import ModelError, NetworkError, ResnetkitError, UsageError
+from resnetkit.errors import NetworkError, UsageError
 from resnetkit.models import VARIANTS, build, resnet18, resnet34
 from resnetkit.nn.blocks import BasicBlock
 from resnetkit.nn.resnet import ResNet
-from resnetkit.weights.fetch import download
 
 TABLE = {name: row for name, *row in re.findall(r"^ +(\w+) +([\d,]+) +([\d.]+) G$", models.__doc__, re.MULTILINE)}
 
@@ -167,85 +161,12 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "home" / "hub" / "checkpoints"
 
 
-@pytest.fixture
-def site(tmp_path):
-    """A folder, and the address under which a local server gives its files."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=folder)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield folder, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-RESNET18 = Path(urlparse(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url).path).name
-
-
-def test_pretrained_comes_from_the_cache_of_torch(cache, monkeypatch, caplog):
-    monkeypatch.setenv("RESNETKIT_OFFLINE", "1")
-    cache.mkdir(parents=True)
-    state = build("resnet18").state_dict()
-    torch.save(state, cache / RESNET18)
-    assert same(resnet18(pretrained=True).state_dict(), state)
-    assert "IMAGENET1K_V1: loaded 122 of 122 tensors" in caplog.text
-    network = resnet18(True, num_classes=3, in_channels=1)
-    assert torch.equal(network.layer4[1].bn2.weight, state["layer4.1.bn2.weight"])
-    assert network.fc.out_features == 3
-
-
 @pytest.mark.parametrize("variable", ["RESNETKIT_OFFLINE", "HF_HUB_OFFLINE"])
 def test_offline_with_an_empty_cache_names_both_ways_out(cache, monkeypatch, variable):
     monkeypatch.setenv(variable, "1")
     with pytest.raises(NetworkError) as caught:
         resnet18(pretrained=True)
     assert caught.value.exit_code == 8
-    for word in (str(cache / RESNET18), "copy the file there", "--weights PATH", "--weights none"):
+    for word in (str(cache / "resnet18-f37072fd.pth"), "copy the file there", "--weights PATH", "--weights none"):
         assert word in str(caught.value)
     assert not cache.exists()
-
-
-def publish(folder, digest=None):
-    """A checkpoint in the folder, named after its own SHA-256 or the one given."""
-    torch.save({"a": torch.arange(5.0)}, folder / "new")
-    digest = digest or hashlib.sha256((folder / "new").read_bytes()).hexdigest()[:8]
-    return (folder / "new").rename(folder / f"net-{digest}.pth").name
-
-
-def test_download_with_the_right_hash_is_cached(cache, site, monkeypatch, capsys):
-    folder, address = site
-    name = publish(folder)
-    assert torch.equal(download(f"{address}/{name}", progress=False)["a"], torch.arange(5.0))
-    assert [file.name for file in cache.iterdir()] == [name]
-    assert capsys.readouterr().out == "", "stdout is for results"
-    (folder / name).unlink()
-    monkeypatch.setenv("RESNETKIT_OFFLINE", "1")
-    assert "a" in download(f"{address}/{name}")
-
-
-@pytest.mark.parametrize("failure", ["wrong hash", "not found", "refused"])
-def test_failed_download_leaves_nothing(cache, site, failure):
-    folder, address = site
-    name = publish(folder, "0123abcd")
-    url = {
-        "wrong hash": f"{address}/{name}",
-        "not found": f"{address}/other-0123abcd.pth",
-        "refused": f"http://127.0.0.1:1/{name}",
-    }[failure]
-    with pytest.raises(NetworkError, match="could not be downloaded") as caught:
-        download(url, progress=False)
-    assert caught.value.exit_code == 8
-    assert not list(cache.iterdir())
-
-
-@pytest.mark.parametrize("content", [b"", b"\x80", b"PK\x03\x04", b"\x80\x04cposix\nsystem\n."])
-def test_damaged_cache_is_refused_in_one_line(cache, content):
-    cache.mkdir(parents=True)
-    (cache / "net-0123abcd.pth").write_bytes(content)
-    with pytest.raises(ResnetkitError) as caught:
-        download("http://127.0.0.1:1/net-0123abcd.pth")
-    assert isinstance(caught.value, ModelError | NetworkError)
-    assert "net-0123abcd.pth" in str(caught.value)
-    assert "\n" not in str(caught.value)

@@ -7,6 +7,7 @@ be used without another look.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,12 +20,23 @@ from safetensors import SafetensorError
 
 from resnetkit._version import __version__
 from resnetkit.errors import ModelError, UsageError
-from resnetkit.files import new_folder, verify_manifest
+from resnetkit.files import MANIFEST, new_folder, verify_manifest
 
 FORMAT = 1
 WEIGHTS, META, TIMM_CONFIG, CARD = "model.safetensors", "model.json", "config.json", "README.md"
 Tensors = Mapping[str, NDArray[Any]]
 RETRAIN = "train or save the model again"
+COPY_AGAIN = "copy the folder again from its source"
+MAX_HEADER = 8 << 20  # bytes of JSON before the tensors; ResNet-152 has 0.1 MB of it
+MAX_JSON = 64 << 20  # bytes of model.json
+MAX_TEXT = 4096  # characters of a name in model.json; a path has no more
+# Whose folder it is that has such a file.
+FOREIGN = {
+    ".metadata": "a torch.distributed.checkpoint",
+    "_CHECKPOINT_METADATA": "an Orbax checkpoint",
+    "saved_model.pb": "a TensorFlow SavedModel",
+    "checkpoint": "a TensorFlow checkpoint",
+}
 
 
 @dataclass(frozen=True)
@@ -93,16 +105,9 @@ def read(folder: Path) -> Checkpoint:
     Raises:
         ModelError: it is not a model folder, a byte is changed, it is of a newer format, or a value is missing.
     """
-    folder = folder / "model" if (folder / "model" / META).is_file() else folder
-    if not folder.is_dir():
-        fix = "give a run folder or a model folder"
-        if folder.is_file():
-            raise ModelError("is a file, not a model folder", path=folder, fix=fix + "; weights go to train --weights")
-        raise ModelError("there is no such model", path=folder, fix=fix)
-    if not (folder / META).is_file():
-        unfinished = (folder / "recipe.toml").is_file()
-        fix = "finish it with train --resume" if unfinished else "give a run folder or a model folder"
-        raise ModelError("is a run without a model yet" if unfinished else "holds no model.json", path=folder, fix=fix)
+    folder = folder / "model" if os.path.isfile(folder / "model" / META) else folder
+    _refuse_others(folder)
+    _refuse_large(folder)
     verify_manifest(folder)
     meta = _read_meta(folder / META)
     tensors = _read_tensors(folder / WEIGHTS)
@@ -110,6 +115,30 @@ def read(folder: Path) -> Checkpoint:
     if problem:
         raise ModelError(problem, path=folder / META, fix=RETRAIN)
     return Checkpoint(folder, meta, tensors)
+
+
+def _refuse_others(folder: Path) -> None:
+    """Refuse what is not a model folder, and say what it looks like."""
+    fix = "give a run folder or a model folder"
+    if os.path.isfile(folder):
+        raise ModelError("is a file, not a model folder", path=folder, fix=fix + "; weights go to train --weights")
+    if not os.path.isdir(folder):
+        raise ModelError("there is no such model", path=folder, fix=fix)
+    if (folder / META).is_file():
+        return
+    if (folder / "recipe.toml").is_file():
+        raise ModelError("is a run without a model yet", path=folder, fix="finish it with train --resume")
+    kind = next((f" but {kind}" for name, kind in FOREIGN.items() if (folder / name).exists()), "")
+    raise ModelError(f"is not a resnetkit checkpoint{kind}: it holds no model.json", path=folder, fix=fix)
+
+
+def _refuse_large(folder: Path) -> None:
+    """Refuse by their sizes alone files that would fill the memory; the manifest's sums take a look at every byte."""
+    for path in (folder / META, folder / MANIFEST):
+        if path.is_file() and path.stat().st_size > MAX_JSON:
+            raise ModelError(f"corrupt: has {path.stat().st_size:,} bytes", path=path, fix=COPY_AGAIN)
+    if (folder / WEIGHTS).is_file():
+        _header(folder / WEIGHTS)
 
 
 def _read_meta(path: Path) -> Meta:
@@ -123,34 +152,75 @@ def _read_meta(path: Path) -> Meta:
     for key, kind in (("task", str), ("variant", str), ("options", dict), ("classes", list), ("preprocess", dict)):
         if not isinstance(values.get(key), kind) or (key != "options" and not values[key]):
             raise ModelError(f"does not say its {key}", path=path, fix=RETRAIN)
+    for key in ("task", "variant", "weights", "written_by"):
+        if key in values and (not isinstance(values[key], str) or len(values[key]) > MAX_TEXT):
+            raise ModelError(f"says its {key} in no text of at most {MAX_TEXT:,} characters", path=path, fix=RETRAIN)
     known = {name: values[name] for name in Meta.__dataclass_fields__ if name in values}
     return Meta(**{**known, "classes": tuple(str(name) for name in values["classes"])})
 
 
+def check_header(path: Path) -> None:
+    """Look at the header of a safetensors file before anything is allocated for its tensors.
+
+    Raises:
+        ModelError: it is too large for a network, no JSON, or names a tensor twice, which readers take differently.
+    """
+    try:
+        json.loads(_header(path), object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"corrupt: its header cannot be read: {error}", path=path, fix=COPY_AGAIN) from error
+
+
+def _header(path: Path) -> bytes:
+    """The text of the header, if it is no larger than that of a network can be."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            text = file.read(length) if length <= MAX_HEADER else b""
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror}", path=path, fix=COPY_AGAIN) from error
+    if length > MAX_HEADER:
+        raise ModelError(f"corrupt: claims a header of {length:,} bytes", path=path, fix=COPY_AGAIN)
+    return text
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a name is there twice")
+    return values
+
+
 def _read_tensors(path: Path) -> Tensors:
+    check_header(path)
     try:
         tensors = safetensors.numpy.load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"corrupt: {error}", path=path, fix="copy the folder again from its source") from error
+        raise ModelError(f"corrupt: {error}", path=path, fix=COPY_AGAIN) from error
     except (TypeError, AttributeError) as error:  # what numpy has no type for, as bfloat16
         raise ModelError(f"cannot be read: {error}", path=path, fix="save it as float32 or float16") from error
     refuse_unsound(tensors, path)
     return tensors
 
 
-def refuse_unsound(tensors: Tensors, path: Path) -> None:
+def refuse_unsound(tensors: Tensors, path: str | Path, fix: str = RETRAIN) -> None:
     """Refuse weights that cannot give an answer.
+
+    Args:
+        tensors: names to arrays.
+        path: where they are from, for the message.
+        fix: the way out, for the message.
 
     Raises:
         ModelError: a value is NaN or infinite, a running variance is below zero, or all weights are zero.
     """
     for name, array in tensors.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ModelError(f"{name} holds NaN or infinite values", path=path, fix=RETRAIN)
+            raise ModelError(f"{name} holds NaN or infinite values", path=path, fix=fix)
         if name.endswith("running_var") and not (array >= 0).all():
-            raise ModelError(f"{name} holds negative variances", path=path, fix=RETRAIN)
+            raise ModelError(f"{name} holds negative variances", path=path, fix=fix)
     if not any(array.any() for name, array in tensors.items() if name.endswith("weight")):
-        raise ModelError("all weights are zero", path=path, fix=RETRAIN)
+        raise ModelError("all weights are zero", path=path, fix=fix)
 
 
 def _class_problem(meta: Meta, tensors: Tensors) -> str:
@@ -161,6 +231,8 @@ def _class_problem(meta: Meta, tensors: Tensors) -> str:
         return f"names {len(meta.classes)} classes for a head of {head.size}"
     if any(name.encode("utf-8", "ignore").decode() != name for name in meta.classes):
         return "names a class that is not valid Unicode"
+    if any(len(name) > MAX_TEXT for name in meta.classes):
+        return f"names a class of more than {MAX_TEXT:,} characters"
     twice = [name for name in meta.classes if meta.classes.count(name) > 1]
     return f"names the class {twice[0]!r} twice" if twice else ""
 

@@ -24,7 +24,7 @@ import typer
 from typer.exceptions import TyperException
 
 from resnetkit._version import __version__
-from resnetkit.errors import ResnetkitError, UsageError
+from resnetkit.errors import ResnetkitError, ResourceError, UsageError
 
 _STARTED = time.monotonic()
 INTERRUPTED = 130
@@ -300,6 +300,7 @@ def main(argv: Iterable[str] | None = None) -> None:
     if "--quiet" in arguments:
         logging.getLogger("resnetkit").setLevel(logging.ERROR)
     try:
+        _refuse_lost_folder()
         code = app(arguments, standalone_mode=False) or 0
         if code == INTERRUPTED:  # typer has caught Ctrl-C where no verb was ready for it
             print("error: interrupted", file=sys.stderr)
@@ -318,6 +319,14 @@ def main(argv: Iterable[str] | None = None) -> None:
             raise
         code = _complain(_bug(error), arguments)
     sys.exit(code)
+
+
+def _refuse_lost_folder() -> None:
+    """MKL ends the process where the working folder is gone, so that is told before torch is loaded."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise ResourceError("the working folder is gone", fix="cd to one that is there") from error
 
 
 def _complain(error: ResnetkitError, arguments: list[str]) -> int:

@@ -1,6 +1,7 @@
 """Files that are whole or not there: atomic writes, folders published by one rename, manifests of SHA-256 sums.
 
 The order is that of a crash-safe writer: temporary name in the same folder, write, fsync, rename, fsync of the parent.
+A file whose fsync failed is given up, never flushed again: the second try would report success for pages that are lost.
 """
 
 from __future__ import annotations
@@ -9,17 +10,21 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from resnetkit.errors import ModelError, ResourceError
 
 MANIFEST = "manifest.json"
+FORMAT = 1  # of manifest.json
+_TEMPORARY = re.compile(r"\..+\.tmp-\d+")
 _ADVICE = {
-    errno.ENOSPC: "free some space on the disk",
+    errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space: the quota is used up",
+    errno.EFBIG: "raise the limit on the size of files: ulimit -f",
     errno.EROFS: "choose another folder with --out: this disk is read-only",
     errno.EACCES: "choose another folder with --out, or change its permissions",
     errno.EPERM: "choose another folder with --out, or change its permissions",
@@ -28,13 +33,57 @@ _ADVICE = {
 
 
 @contextmanager
-def resource_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn an OSError inside the block into a ResourceError that names `path` and the way out."""
+def resource_errors(path: str | os.PathLike[str], needed: int = 0) -> Iterator[None]:
+    """Turn an OSError inside the block into a ResourceError that names `path` and the way out.
+
+    Args:
+        path: what is read or written.
+        needed: bytes to be written, where known: a full disk is then reported with both numbers.
+    """
     try:
         yield
     except OSError as error:
         what = error.strerror or str(error)
-        raise ResourceError(what.lower(), path=path, fix=_ADVICE.get(error.errno or 0, "")) from error
+        fix = _ADVICE.get(error.errno or 0, "")
+        if error.errno == errno.ENOSPC:
+            fix += ": " + room(path, needed)
+        raise ResourceError(what.lower(), path=path, fix=fix) from error
+
+
+def room(path: str | os.PathLike[str], needed: int) -> str:
+    """What the disk of `path` has free and what is needed of it (0: not known), in words."""
+    words = []
+    with suppress(OSError):  # this is said when something failed already
+        words.append(f"{_in_words(free_bytes(path))} free")
+    return ", ".join([*words, f"{_in_words(needed)} needed"] if needed else words)
+
+
+def _in_words(size: int) -> str:
+    for divisor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= divisor:
+            return f"{size / divisor:.{int(size < 10 * divisor)}f} {unit}"
+    return f"{size} bytes"
+
+
+def free_bytes(path: str | os.PathLike[str]) -> int:
+    """Bytes that may be written on the disk that `path` is on, or would be on."""
+    absolute = Path(path).absolute()
+    return shutil.disk_usage(next(p for p in (absolute, *absolute.parents) if p.exists())).free
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """The folders that have to be made for `path` to be one, uppermost first."""
+    return [p for p in (path, *path.parents) if not p.exists()][::-1]
+
+
+def temporary_beside(path: Path) -> Path:
+    """The name under which this process makes `path`; no other process has the same."""
+    return path.with_name(f".{path.name}.tmp-{os.getpid()}")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a name is one of `temporary_beside`, of whatever process: left by a killed one, if none is at work."""
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def sha256(path: Path) -> str:
@@ -47,9 +96,13 @@ def _fsync(path: Path) -> None:
     """Flush a file, or a folder's list of names, to the disk (a folder cannot be opened on Windows: skipped there)."""
     if os.name == "nt" and path.is_dir():
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # some network file systems cannot flush a folder; an error of the disk is never passed over
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):
+            raise
     finally:
         os.close(descriptor)
 
@@ -60,9 +113,9 @@ def write(path: Path, content: bytes | str) -> None:
     Raises:
         ResourceError: no space, no permission.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = temporary_beside(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
-    with resource_errors(path):
+    with resource_errors(path, len(data)):
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -70,24 +123,28 @@ def write(path: Path, content: bytes | str) -> None:
                 os.fsync(file.fileno())
             temporary.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # the first error is the one to report
+                temporary.unlink(missing_ok=True)
         _fsync(path.parent)
 
 
 @contextmanager
-def new_folder(path: Path, *, manifest: bool = True) -> Iterator[Path]:
+def new_folder(path: Path, *, manifest: bool = True, needed: int = 0) -> Iterator[Path]:
     """Give a temporary folder beside `path` to fill; it takes that name, with a manifest, when the block ends well.
 
     Args:
         path: the folder to be.
         manifest: add manifest.json with the SHA-256 of each file; then the folder must hold files only.
+        needed: bytes to be written, where known: a full disk is then reported with both numbers.
 
     Raises:
         ResourceError: `path` exists and is not empty, or the disk refuses.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with resource_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(path)
+    with resource_errors(path, needed):
+        for folder in missing_folders(path.parent):
+            folder.mkdir(exist_ok=True)
+            _fsync(folder.parent)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
@@ -102,46 +159,70 @@ def new_folder(path: Path, *, manifest: bool = True) -> Iterator[Path]:
         _fsync(path.parent)
 
 
+def remove(path: Path) -> None:
+    """Remove a folder so that at every moment it is whole or not there; one that cannot be removed is left."""
+    doomed = temporary_beside(path)
+    with suppress(OSError):
+        path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes left in a folder under temporary names; the caller knows that none is at work."""
+    with suppress(OSError):  # what cannot be removed does no harm
+        for path in filter(is_temporary, folder.iterdir()):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def _write_manifest(folder: Path) -> None:
     files = {f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in sorted(folder.iterdir())}
-    (folder / MANIFEST).write_text(json.dumps({"format": 1, "files": files}, indent=2) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=2) + "\n", encoding="utf-8")
 
 
-def verify_manifest(folder: Path) -> None:
-    """Check every file of a folder against its manifest.
+def verify_manifest(folder: Path) -> list[str]:
+    """Check every file of a folder against its manifest; the names of these files are returned.
 
     Raises:
         ModelError: a file is missing, shorter, longer or changed, or the manifest itself cannot be read.
     """
     path = folder / MANIFEST
     try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
-        expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = int(content.get("format", FORMAT))
+        entries = content["files"].items() if found <= FORMAT else ()
+        expected = {Path(name).name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries}
     except FileNotFoundError:
         raise ModelError("has no manifest.json", path=folder, fix="give a folder that resnetkit wrote") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelError("manifest cannot be read", path=path, fix="copy the folder again from its source") from error
+    if found > FORMAT:
+        raise ModelError(f"is of format {found}, this version reads {FORMAT}", path=path, fix="update resnetkit")
     for name, (size, digest) in expected.items():
-        _verify(folder / Path(name).name, size, digest)
+        _verify(folder / name, size, digest)
+    return list(expected)
 
 
 def _verify(path: Path, size: int, digest: str) -> None:
     fix = "copy the folder again from its source"
     if not path.is_file():
         raise ModelError("is missing", path=path, fix=fix)
-    found = path.stat().st_size
+    try:
+        found = path.stat().st_size
+        same = found == size and sha256(path) == digest
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror}", path=path, fix=fix) from error
     if found != size:
         raise ModelError(f"corrupt: {found:,} of {size:,} bytes", path=path, fix=fix)
-    if sha256(path) != digest:
+    if not same:
         raise ModelError("corrupt: its SHA-256 is not the one in manifest.json", path=path, fix=fix)
 
 
 def set_aside(path: Path) -> Path | None:
     """Rename an existing file or folder to the first free of name.1, name.2, ...; None if there is nothing there."""
-    if not path.exists():
-        return None
-    number = next(n for n in range(1, 10_000) if not path.with_name(f"{path.name}.{n}").exists())
-    aside = path.with_name(f"{path.name}.{number}")
     with resource_errors(path):
+        if not path.exists():
+            return None
+        number = next(n for n in range(1, 10_000) if not path.with_name(f"{path.name}.{n}").exists())
+        aside = path.with_name(f"{path.name}.{number}")
         path.rename(aside)
     return aside

@@ -33,7 +33,7 @@ class Data:
     """Where the examples are and how they are split."""
 
     source: str = ""
-    """Folder of class folders, or a CSV of path,label[,split]."""
+    """Folder of class folders, a .zip or .tar of them, or a CSV of path,label[,split]."""
     task: str = "auto"
     """What is predicted; read from the data."""
     val: Share = 0.15
@@ -42,6 +42,12 @@ class Data:
     """Share that is only scored, where the data has no splits."""
     allow_empty_class: bool = False
     """Go on with a class that has no images, or none in a given split."""
+    allow_leak: bool = False
+    """Go on although given splits share images, byte for byte."""
+    max_bad: Share = 0.0
+    """Share of the images of a split that may be unreadable and are left out; they are listed."""
+    follow_links: bool = False
+    """Follow links to files outside the folder."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -148,8 +154,18 @@ class Train:
     """auto: f32 on CPUs, bf16 on GPUs that compute in it, f16 on older ones."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """auto: whichever is faster in a few steps."""
-    cache_gb: Annotated[float, Field(ge=0)] = 4.0
-    """Memory for decoded training images; a larger set is decoded anew in every epoch."""
+    workers: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
+    """Processes that decode, where the decoded images do not fit the cache; auto: one a core."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Cache:
+    """Where decoded images are kept, so that each is decoded once and not in every epoch of every run."""
+
+    folder: str = "auto"
+    """A folder; "none": in memory only; auto: resnetkit/pixels under RESNETKIT_CACHE or the user's cache folder."""
+    gb: Annotated[float, Field(ge=0)] = 4.0
+    """Largest size, 10^9 bytes, of all that is kept there; a set that is larger is decoded anew in every epoch."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -162,6 +178,7 @@ class Recipe:
     augment: Augment = Augment()
     optim: Optim = Optim()
     train: Train = Train()
+    cache: Cache = Cache()
 
 
 def keys() -> list[str]:

@@ -1,12 +1,14 @@
 """What is read as a data set, in which order, how it is cut, and what is refused."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from resnetkit.data.dataset import assign_splits, held_out, refuse_untrainable, scan
-from resnetkit.errors import DataError
+from resnetkit.data.dataset import CODES, assign_splits, held_out, refuse_untrainable, scan
+from resnetkit.errors import DataError, ResourceError
 
 ENDINGS = (".png", ".jpg")
 
@@ -23,7 +25,8 @@ def read(root):
 
 
 def rows(dataset):
-    return [(sample.path, sample.label, sample.split) for sample in dataset.samples]
+    labels = [dataset.classes[target] for target in dataset.targets]
+    return list(zip(dataset.names, labels, (CODES[code] for code in dataset.splits), strict=True))
 
 
 def many(root, counts):
@@ -36,9 +39,9 @@ def many(root, counts):
 def test_class_folders_in_natural_order(tmp_path):
     dataset = read(make(tmp_path, "10/b.png", "2/10.JPG", "2/9.png", "1/deep/er/x.png"))
     assert dataset.classes == ("1", "2", "10")
-    assert [sample.path for sample in dataset.samples] == ["1/deep/er/x.png", "2/9.png", "2/10.JPG", "10/b.png"]
-    assert dataset.targets.tolist() == [0, 1, 1, 2] and not dataset.has_splits and len(dataset) == 4
-    assert all(path.is_file() for path in dataset.paths)
+    assert list(dataset.names) == ["1/deep/er/x.png", "10/b.png", "2/10.JPG", "2/9.png"]
+    assert dataset.targets.tolist() == [0, 2, 1, 1] and not dataset.has_splits and len(dataset) == 4
+    assert all(path.is_file() for path in dataset.files)
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "VAL"])
@@ -49,7 +52,7 @@ def test_split_folders_and_their_other_names(tmp_path, train, val, test):
     assert dataset.classes == ("cat", "dog") and dataset.has_splits
     for split, part in (("train", train), ("val", val), ("test", test)):
         chosen = dataset.select(split)
-        assert [sample.path for sample in chosen.samples] == [f"{part}/cat/{part}.png", f"{part}/dog/{part}.png"]
+        assert list(chosen.names) == [f"{part}/cat/{part}.png", f"{part}/dog/{part}.png"]
         assert chosen.targets.tolist() == [0, 1] and dataset.counts(split).tolist() == [1, 1]
 
 
@@ -77,7 +80,7 @@ def test_what_is_passed_over_is_counted(tmp_path):
     (root / "a" / "dangling.png").symlink_to(root / "gone.png")
     os.mkfifo(root / "b" / "pipe.png")  # opening it would wait for ever
     dataset = read(root)
-    assert [sample.path for sample in dataset.samples] == ["a/1.png", "b/1.png"]
+    assert list(dataset.names) == ["a/1.png", "b/1.png"]
     assert dict(dataset.ignored) == {
         "hidden or system files": 6,
         "links to folders": 2,
@@ -86,6 +89,92 @@ def test_what_is_passed_over_is_counted(tmp_path):
         "endless files": 1,
         "files outside class folders": 1,
     }
+
+
+def test_links_out_of_the_folder_are_counted_and_followed_on_demand(tmp_path):
+    """A30."""
+    root = make(tmp_path / "data", "a/1.png", "a/2.png", "b/1.png")
+    make(tmp_path, "elsewhere/3.png")
+    (root / "a" / "out.png").symlink_to(tmp_path / "elsewhere" / "3.png")
+    (root / "b" / "in.png").symlink_to(root / "a" / "1.png")
+    os.link(root / "a" / "2.png", root / "b" / "hard.png")
+    (root / "b" / "self.png").symlink_to(root / "b" / "self.png")
+    dataset = read(root)
+    assert list(dataset.names) == ["a/1.png", "a/2.png", "b/1.png", "b/hard.png", "b/in.png"]
+    assert dict(dataset.ignored) == {
+        "links out of the folder (follow them: --set data.follow_links=true)": 1,
+        "neither files nor folders": 1,
+    }
+    assert "a/out.png" in scan(root, ENDINGS, follow_links=True).names
+
+
+def test_a_folder_of_links_only_says_so(tmp_path):
+    make(tmp_path, "elsewhere/3.png")
+    for name in "ab":
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "1.png").symlink_to(tmp_path / "elsewhere" / "3.png")
+    with pytest.raises(DataError, match=r"ignored: 2 links out of the folder .*follow_links=true"):
+        read(tmp_path / "data")
+
+
+FILES = [
+    "new\nline.png",
+    "tab\t.png",
+    "🐈.png",
+    "\u202etlr.png",
+    os.fsdecode(b"\xff\x80.png"),
+    "-rf.png",
+    "y" * 251 + ".png",
+]
+
+
+def test_hostile_file_names_come_back_byte_for_byte(tmp_path):
+    """A31."""
+    dataset = read(make(tmp_path, *(f"{label}/{name}" for label in "ab" for name in FILES)))
+    assert sorted(dataset.names) == sorted(f"{label}/{name}" for label in "ab" for name in FILES)
+    assert all(file.is_file() for file in dataset.files) and dict(dataset.ignored) == {}
+
+
+def test_a_folder_deeper_than_a_path_may_be(tmp_path, monkeypatch):
+    """A32: named by its beginning, not with 4,000 characters."""
+    make(tmp_path, "a/1.png", "b/1.png")
+    monkeypatch.chdir(tmp_path / "a")
+    for _ in range(25):
+        os.mkdir("d" * 200)
+        os.chdir("d" * 200)
+    with pytest.raises((DataError, ResourceError)) as caught:
+        read(tmp_path)
+    assert caught.value.exit_code == 3 and "nested too deep" in str(caught.value) and len(str(caught.value)) < 400
+
+
+MILLION = """
+import resource, sys
+from pathlib import Path
+from collections import Counter
+from resnetkit.data import dataset as data
+
+class Generated:
+    ignored = Counter()
+    def children(self, folder):
+        if not folder:
+            return [f"class_{{i:04d}}" for i in range({folders})], []
+        return [], [f"photo_{{i:07d}}.jpg" for i in range({files})]
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = data._from_tree(Path("."), Generated(), (".jpg",))
+cut = data.assign_splits(found, val=0.1, test=0.1, seed=0)
+assert len(cut) == 1_000_000 and cut.names[123] and sum(cut.counts("val")) == 100_000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in another unit there")
+@pytest.mark.parametrize(("folders", "files"), [(1000, 1000), (2, 500_000)])
+def test_a_million_files_in_150_mb(folders, files):
+    """A32: names as they come from a folder, up to the splits."""
+    script = MILLION.format(folders=folders, files=files)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert int(done.stdout) < 150_000
 
 
 NAMES = ["<script>alert(1)<", "-rf", "con", "trailing.", "=cmd()", "a,b\"c'd", "two\nlines", "🐈", "x" * 255, "%s {0}"]
@@ -258,7 +347,7 @@ def test_splits_are_stratified_disjoint_and_reproducible(tmp_path):
     cut = assign_splits(dataset, val=0.15, test=0.15, seed=3)
     assert rows(cut) == rows(assign_splits(dataset, val=0.15, test=0.15, seed=3))
     assert rows(cut) != rows(assign_splits(dataset, val=0.15, test=0.15, seed=4))
-    assert [sample.path for sample in cut.samples] == [sample.path for sample in dataset.samples]  # one split each
+    assert list(cut.names) == list(dataset.names)  # one split each
     assert {split: cut.counts(split).tolist() for split in ("train", "val", "test")} == {
         "train": [1, 2, 1, 28, 71],
         "val": [0, 0, 1, 6, 15],

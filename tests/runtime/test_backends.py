@@ -149,6 +149,6 @@ def test_prediction_without_torch(folder):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "['ant', 'bee']",
-        "6 the torch backend needs torch (pip install torch torchvision)",
+        "6 the torch backend needs torch: torch is blocked (pip install torch torchvision)",
         "[]",
     ]

@@ -45,11 +45,11 @@ def test_from_files_to_the_input_of_a_network(name, root):
     assert all(ending == ending.lower() and ending.startswith(".") for ending in modality.extensions)
     dataset = modality.scan(root)
     assert len(dataset) == 3 and set(dataset.classes) == set(CLASSES)
-    values = [modality.preprocess(modality.read(path, PREPROCESS), PREPROCESS) for path in dataset.paths]
+    values = [modality.preprocess(modality.read(path, PREPROCESS), PREPROCESS) for path in dataset.files]
     assert all(value.dtype == np.uint8 and value.shape == (16, 16, 3) for value in values)
     batch = modality.normalise(np.stack(values), PREPROCESS)
     assert batch.shape == (3, 3, 16, 16) and batch.dtype == np.float32
-    for path, value in zip(dataset.paths, values, strict=True):
+    for path, value in zip(dataset.files, values, strict=True):
         again = modality.preprocess(modality.read(path.read_bytes(), PREPROCESS), PREPROCESS)
         np.testing.assert_array_equal(again, value)
         with Image.open(io.BytesIO(modality.thumbnail(path))) as image:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from resnetkit import recipe as recipes
-from resnetkit.data.dataset import scan
-from resnetkit.data.image import EXTENSIONS, Preprocess
-from resnetkit.errors import DataError
-from resnetkit.training.loader import Loader, Pixels, num_batches, open_pixels, rows_of
+from resnetkit.training.loader import Loader, num_batches, rows_of, share_of
 from resnetkit.training.objective import OBJECTIVES
+from resnetkit.training.pixels import Pixels
 from resnetkit.training.plan import settle
 
 
 def loader(n: int = 21, rank: int = 0, world: int = 1, **changes: object) -> Loader:
     squares = np.random.default_rng(0).integers(0, 256, (n, 37, 37, 3), np.uint8)
     recipe = settle(recipes.read("", {"train.batch_size": 8, "model.weights": "none", "image.size": 32, **changes}), 32)
-    pixels = Pixels(squares.__getitem__, np.ones(n))
+    pixels = Pixels(lambda rows: lambda: squares[rows], np.ones(n), np.zeros(n, np.uint64))
     return Loader(pixels, np.arange(n) % 3, 3, recipe, OBJECTIVES["classify"], rank, world)
 
 
@@ -32,7 +28,8 @@ def test_every_sample_once_an_epoch_and_never_one_alone(world: int, batch_size: 
         steps = num_batches(n, batch_size, world)
         parts = [rows_of(step, n, batch_size, 0, world) for step in range(steps)]
         assert sorted(np.concatenate(parts)) == list(range(n))
-        assert min(len(shard) for rows in parts for shard in np.array_split(rows, world)) >= 2
+        shards = [rows[share_of(len(rows), rank, world)] for rows in parts for rank in range(world)]
+        assert sorted(np.concatenate(shards)) == list(range(n)) and min(map(len, shards)) >= 2
         assert max(map(len, parts)) <= max(batch_size, 4 * world - 1)
 
 
@@ -53,26 +50,12 @@ def test_a_batch_depends_on_its_step_alone(changes) -> None:
         assert torch.equal(one.images, other.images) and torch.equal(one.targets, other.targets)
 
 
-def test_processes_share_a_step() -> None:
-    alone = rows_of(1, 21, 8, 0)
-    shards = [loader(rank=rank, world=2).batch(1) for rank in (0, 1)]
-    assert {shard.total for shard in shards} == {len(rows_of(1, 21, 8, 0, 2))}
-    assert sum(len(shard.rows) for shard in shards) == shards[0].total
-    assert not set(shards[0].rows) & set(shards[1].rows) and len(alone)
-
-
-def test_decoding_now_and_decoding_anew_give_the_same_pixels(photos: Path) -> None:
-    paths = scan(photos, EXTENSIONS).paths
-    done: list[int] = []
-    kept = open_pixels(paths, Preprocess(size=24, resize="squash"), 1.0, done.append)
-    anew = open_pixels(paths, Preprocess(size=24, resize="squash"), 0.0, lambda n: None)
-    rows = np.array([3, 0, 35])
-    assert np.array_equal(kept.store(rows), anew.store(rows)) and done[-1] == len(paths)
-
-
-def test_unreadable_images_are_all_named(photos: Path) -> None:
-    """A13-A16 in training: named before the first step."""
-    for name in ("red/0.png", "blue/3.png"):
-        (photos / name).write_bytes(b"")
-    with pytest.raises(DataError, match=r"2 of 36 images cannot be read: .*blue/3.png: .*empty.*red/0.png"):
-        open_pixels(scan(photos, EXTENSIONS).paths, Preprocess(size=24), 1.0, lambda n: None)
+@pytest.mark.parametrize("changes", [{}, {"augment.erasing": 0.5, "augment.trivial_augment": True}])
+def test_processes_share_a_step(changes) -> None:
+    """What each process gets is its part of what one process would get, pixel by pixel."""
+    for step in range(3):
+        alone = loader(n=24, **changes).batch(step)
+        shards = [loader(n=24, rank=rank, world=3, **changes).batch(step) for rank in range(3)]
+        assert {shard.total for shard in shards} == {len(alone.rows)}
+        assert np.array_equal(np.concatenate([shard.rows for shard in shards]), alone.rows)
+        assert torch.equal(torch.cat([shard.images for shard in shards]), alone.images)

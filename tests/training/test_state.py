@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from resnetkit import models
+from resnetkit import files
 from resnetkit.errors import ModelError
+from resnetkit.nn.blocks import Bottleneck
+from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Optim
 from resnetkit.training import optim
 from resnetkit.training import state as states
@@ -16,7 +21,8 @@ from resnetkit.training import state as states
 
 def fresh(optimizer: str = "sgd", num_classes: int = 3) -> states.TrainState:
     torch.manual_seed(0)
-    network = models.resnet18(num_classes=num_classes)
+    # the narrowest there is: a second of writing less for each state
+    network = ResNet(Bottleneck, (1, 1, 1, 1), num_classes, width_per_group=4, shortcut="A")
     return states.TrainState(network, optim.make_optimizer(network, Optim(optimizer=optimizer)), 10)
 
 
@@ -74,6 +80,91 @@ def test_another_network_or_a_changed_byte_is_refused(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(ModelError, match="SHA-256"):
         states.load(fresh(), folder)
+
+
+def changed(folder: Path, **values: object) -> Path:
+    """A state with other values and sums that fit."""
+    path = folder / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    (folder / "manifest.json").unlink()
+    files._write_manifest(folder)
+    return folder
+
+
+@pytest.mark.parametrize("scaler", [None, {"scale": 2.0**16, "_growth_tracker": 3}])
+def test_scaler_and_numbers_that_json_has_no_word_for(tmp_path: Path, scaler: dict[str, float] | None) -> None:
+    state, other = stepped(), fresh()
+    state.scaler, state.history = scaler, [{"epoch": 1, "val_loss": float("nan")}]
+    states.load(other, states.save(state, tmp_path))
+    assert other.scaler == scaler and other.history == [{"epoch": 1, "val_loss": None}]
+
+
+def test_other_data_is_refused(tmp_path: Path) -> None:
+    """C25: by the fingerprint; where either has none, nothing is known and nothing is said."""
+    state, other = stepped(), fresh()
+    state.fingerprint, other.fingerprint = "aa", "bb"
+    folder = states.save(state, tmp_path)
+    before = {name: tensor.clone() for name, tensor in other.network.state_dict().items()}
+    with pytest.raises(ModelError, match="was trained on other data") as caught:
+        states.load(other, folder)
+    assert caught.value.exit_code == 5 and other.step == 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in other.network.state_dict().items())
+    for fingerprint in ("aa", ""):
+        other.fingerprint = fingerprint
+        states.load(other, folder)
+        assert other.fingerprint == fingerprint
+
+
+def test_another_number_of_steps_is_refused(tmp_path: Path) -> None:
+    """C25."""
+    folder, other = states.save(stepped(), tmp_path), fresh()
+    other.total_steps = 11
+    with pytest.raises(ModelError, match="of a training of 10 steps, not 11"):
+        states.load(other, folder)
+
+
+def test_another_torch_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """C25: going on is allowed, bit-exactness is not promised; states of versions that did not say it load too."""
+    folder = states.save(stepped(), tmp_path)
+    states.load(fresh(), folder)
+    states.load(fresh(), changed(folder, torch=None))
+    assert caplog.messages == []
+    states.load(fresh(), changed(folder, torch="1.0"))
+    (said,) = caplog.messages
+    assert said == (
+        f"{folder}: saved by torch 1.0, this is {torch.__version__}: going on is not promised to be bit-exact"
+    )
+
+
+def test_the_newest_whole_state(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """D2: a damaged state is told and passed over, but never all of them; the next save replaces it."""
+    state, other = stepped(), fresh()
+    assert states.load_newest(other, tmp_path / "state") is None
+    for step in (1, 2):
+        state.step = step
+        states.save(state, tmp_path)
+    (tmp_path / "00000002" / "network.safetensors").write_bytes(b"")
+    assert states.load_newest(other, tmp_path) == tmp_path / "00000001" and other.step == 1
+    (said,) = caplog.messages
+    assert "corrupt: 0 of" in said and said.endswith("; going on from the state before it, of step 1")
+    shutil.copytree(tmp_path / "00000002", tmp_path / "00000003")
+    state.step = 2
+    states.save(state, tmp_path)
+    assert [path.name for path in states.saved_states(tmp_path)] == ["00000001", "00000002"]
+    for name in ("00000001", "00000002"):
+        os.unlink(tmp_path / name / "best.safetensors")
+    with pytest.raises(ModelError, match="00000002.best.safetensors: is missing"):
+        states.load_newest(other, tmp_path)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("average", [False, True])
+def test_the_size_is_known_beforehand(tmp_path: Path, optimizer: str, average: bool) -> None:
+    """C7: what a state will need is what it needs, but for names and numbers."""
+    state, other = stepped(optimizer), fresh(optimizer)
+    other.average = state.average = state.average if average else None
+    found = sum(path.stat().st_size for path in states.save(state, tmp_path).iterdir())
+    assert found * 0.99 < states.size(other) == states.size(state) <= found
 
 
 def test_nan_never_is_the_best() -> None:

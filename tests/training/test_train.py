@@ -11,9 +11,10 @@ from resnetkit import models
 from resnetkit import recipe as recipes
 from resnetkit.errors import DivergedError
 from resnetkit.training.device import Setup, processor_precision
-from resnetkit.training.loader import Loader, Pixels
+from resnetkit.training.loader import Loader
 from resnetkit.training.objective import OBJECTIVES, class_weights
 from resnetkit.training.optim import lr_at, make_optimizer
+from resnetkit.training.pixels import Pixels
 from resnetkit.training.plan import default_lr, epochs_that_fit, settle
 from resnetkit.training.state import TrainState
 from resnetkit.training.train import plan_of, train
@@ -31,7 +32,13 @@ def ready(total: int = 6, **changes: object) -> tuple[TrainState, Loader]:
     }
     recipe = settle(recipes.read("", overrides), 32)
     squares = np.random.default_rng(0).integers(0, 256, (24, 37, 37, 3), np.uint8)
-    loader = Loader(Pixels(squares.__getitem__, np.ones(24)), np.arange(24) % 3, 3, recipe, OBJECTIVES["classify"])
+    loader = Loader(
+        Pixels(lambda rows: lambda: squares[rows], np.ones(24), np.zeros(24, np.uint64)),
+        np.arange(24) % 3,
+        3,
+        recipe,
+        OBJECTIVES["classify"],
+    )
     network = loader.objective.build(recipe, 3)
     return TrainState(network, make_optimizer(network, recipe.optim), total), loader
 

@@ -54,7 +54,7 @@ class Page(HTMLParser):
 
 
 def page(tmp_path, scores, history=(), recipe=""):
-    write_report(tmp_path / "report.html", scores, history, tmp_path, recipe)
+    write_report(tmp_path / "report.html", scores, history, tmp_path.joinpath, recipe)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     return text, Page(text)
 
@@ -102,13 +102,13 @@ def test_every_number_has_n_and_interval(tmp_path):
 
 
 def test_worst_mistakes_come_first(pictures):
-    found = worst_mistakes(example(), pictures)
+    found = worst_mistakes(example(), pictures.joinpath)
     assert [mistake.path for mistake in found] == ["dog/1.png", "cat/0.png", "cat/2.png"]
     assert (found[0].target, found[0].label) == ("dog", "cat") and found[0].score > 99
     assert all(mistake.picture.startswith("data:image/jpeg;base64,") for mistake in found)
     (pictures / "dog" / "1.png").unlink()
-    assert worst_mistakes(example(), pictures)[0].picture == ""
-    assert len(worst_mistakes(example(n=100, wrong=90), pictures)) == WORST
+    assert worst_mistakes(example(), pictures.joinpath)[0].picture == ""
+    assert len(worst_mistakes(example(n=100, wrong=90), pictures.joinpath)) == WORST
 
 
 def test_hostile_names_are_text(tmp_path):

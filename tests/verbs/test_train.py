@@ -17,7 +17,7 @@ import pytest
 import safetensors.numpy
 
 from conftest import COLOURS, tiny, write_classes
-from resnetkit import api
+from resnetkit import api, run
 from resnetkit.training import train as loop
 
 FILES = {
@@ -53,7 +53,9 @@ def test_the_run_folder_is_whole(trained: Path) -> None:
     with (trained / "predictions.csv").open() as file:
         assert {row["split"] for row in csv.DictReader(file)} == {"test"}
     assert '"auto"' not in "".join(
-        line for line in (trained / "recipe.toml").read_text().splitlines() if not line.startswith(("task", "device"))
+        line
+        for line in (trained / "recipe.toml").read_text().splitlines()
+        if not line.startswith(("task", "device", "folder"))
     )
     assert {path.name for path in (trained / "model").iterdir()} == {
         "model.safetensors",
@@ -131,15 +133,48 @@ def test_sigkill_and_resume(photos: Path, run_cli) -> None:
     assert same(Path("whole"), Path("killed"))
 
 
-def test_a_damaged_state_is_passed_over_loudly(photos: Path, run_cli, monkeypatch) -> None:
+def test_a_damaged_state_is_passed_over_loudly(photos: Path, run_cli, monkeypatch, caplog) -> None:
     """D3."""
     with monkeypatch.context() as patch:
         interrupted_at(7, patch)
         assert run_cli("train", photos, *tiny(), "--out", "r")[0] == 130
     newest = sorted(Path("r/state").iterdir())[-1]
     (newest / "network.safetensors").write_bytes(b"damaged")
-    code, _, err = run_cli("train", "--resume", "--out", "r")
-    assert code == 0 and "corrupt" in err and "trying the state before it" in err
+    code, _, err = run_cli("train", "--resume", "--out", "r", "--quiet")
+    assert code == 0 and "corrupt" in caplog.text and "going on from the state before it" in caplog.text
+
+
+def test_no_state_that_can_be_used_is_an_error_and_nothing_is_deleted(photos: Path, run_cli, monkeypatch) -> None:
+    """D4; starting anew would throw the states away."""
+    with monkeypatch.context() as patch:
+        interrupted_at(7, patch)
+        assert run_cli("train", photos, *tiny(), "--out", "r")[0] == 130
+    for state in Path("r/state").iterdir():
+        (state / "network.safetensors").write_bytes(b"damaged")
+    before = sorted(Path("r").rglob("*"))
+    code, _, err = run_cli("train", "--resume", "--out", "r", "--quiet")
+    assert code == 5 and "corrupt" in err and err.count("\n") == 1
+    assert sorted(path for path in Path("r").rglob("*") if path.name != "env.json") == [
+        path for path in before if path.name != "env.json"
+    ]
+
+
+def test_resume_with_other_data_is_refused(photos: Path, run_cli, monkeypatch) -> None:
+    """C25: the same number of images, of which one is another."""
+    with monkeypatch.context() as patch:
+        interrupted_at(7, patch)
+        assert run_cli("train", photos, *tiny(), "--out", "r")[0] == 130
+    (photos / "red" / "0.png").rename(photos / "red" / "other.png")
+    code, _, err = run_cli("train", "--resume", "--out", "r", "--quiet")
+    assert code == 5 and "other data" in err, err
+
+
+def test_a_second_run_in_the_same_folder_is_refused(photos: Path, run_cli) -> None:
+    """C9; two real processes in test_run.py."""
+    with run.locked(Path("r")):
+        code, _, err = run_cli("train", photos, *tiny(), "--out", "r", "--quiet")
+    assert code == 6 and "is being written by another process" in err and not Path("r").exists()
+    assert run_cli("train", photos, *tiny("train.epochs=1"), "--out", "r", "--quiet")[0] == 0
 
 
 def test_resume_refuses_what_would_not_be_the_same_run(photos: Path, run_cli, trained: Path) -> None:
@@ -173,7 +208,7 @@ def test_an_existing_run_is_kept(photos: Path, run_cli) -> None:
 def test_an_unreadable_image_stops_before_the_first_step(tmp_path: Path, run_cli, split: str, content: bytes) -> None:
     """A13-A16: named, exit 3, and no run folder that would be in the way of the next try."""
     for name in ("train", "val", "test"):
-        write_classes(tmp_path / "data" / name, 3)
+        write_classes(tmp_path / "data" / name, 3, seed=100 * len(name))
     bad = tmp_path / "data" / split / "red" / "1.png"
     bad.write_bytes(content)
     code, _, err = run_cli("train", "data", *tiny())

@@ -117,6 +117,50 @@ def test_half_precision_is_cast(source, in_channels):
     assert torch.equal(network.fc.weight, state["fc.weight"].float())
 
 
+DTYPES = ("float16", "bfloat16", "float64", "float8_e4m3fn", "float8_e5m2")
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_floats_of_every_size_are_cast_with_a_note(source, name):
+    dtype = getattr(torch, name)
+    state = {key: t.to(dtype) if t.is_floating_point() else t for key, t in source.state_dict().items()}
+    network = build("resnet18")
+    assert fit(network, state, "w.pth") == f"w.pth: loaded 122 of 122 tensors; cast from {name}"
+    assert torch.equal(network.layer1[0].conv1.weight, state["layer1.0.conv1.weight"].float())
+
+
+def spoilt(state, name, value):
+    return {**state, name: torch.full_like(state[name], value)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("layer3.0.conv1.weight", float("nan"), "layer3.0.conv1.weight holds NaN or infinite values"),
+        ("fc.bias", float("inf"), "fc.bias holds NaN or infinite values"),
+        ("bn1.running_var", -1e-3, "bn1.running_var holds negative variances"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_unsound_weights_are_refused(source, name, value, words, dtype):
+    state = {key: t.to(dtype) if t.is_floating_point() else t for key, t in source.state_dict().items()}
+    with pytest.raises(ModelError) as caught:
+        fit(build("resnet18", num_classes=7), spoilt(state, name, value), "w.pth")
+    assert str(caught.value) == f"w.pth: {words} (start from other weights)"
+
+
+def test_only_zeros_are_refused(source):
+    with pytest.raises(ModelError, match="all weights are zero"):
+        fit(build("resnet18"), {name: torch.zeros_like(t) for name, t in source.state_dict().items()}, "w.pth")
+
+
+def test_quantised_weights_are_refused(source):
+    """Integers without their scales are no weights, whatever their names and shapes."""
+    state = {name: t.to(torch.int8) if t.ndim == 4 else t for name, t in source.state_dict().items()}
+    with pytest.raises(ModelError, match="conv1.weight is int8, not floating point"):
+        fit(build("resnet18"), state, "w.pth")
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason=f"{SHARED.name} is not beside the repository")
 @pytest.mark.parametrize(("num_classes", "said"), [(200, "218 of 218 tensors"), (5, "head 200 -> 5 re-initialised")])
 def test_shared_weights(num_classes, said, caplog):

@@ -1,33 +1,33 @@
-"""Weights by name are torchvision's, weights by path are the user's."""
+"""Weights by name are torchvision's, weights by hf:// the Hub's, weights by path the user's."""
+
+import hashlib
+from dataclasses import replace
 
 import pytest
 import torch
-from torchvision.models import ResNet34_Weights, ResNet50_Weights
 
-from resnetkit.errors import ModelError, UsageError
-from resnetkit.models import VARIANTS
+from resnetkit.errors import ModelError, NetworkError, UsageError
+from resnetkit.models import build, resnet18
 from resnetkit.weights import known
-from resnetkit.weights.known import known_weights, published
+from resnetkit.weights.known import known_weights
+from resnetkit.weights.published import published
+from weights.conftest import DIGEST
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_has_published_weights_with_a_hash(variant):
-    weights = published(variant)
-    assert weights
-    for name, value in weights.items():
-        assert name.startswith("IMAGENET1K_V")
-        assert torch.hub.HASH_REGEX.search(value.url)
-
-
-def test_names_are_those_of_torchvision():
-    assert published("resnet34") == {"IMAGENET1K_V1": ResNet34_Weights.IMAGENET1K_V1}
-    assert published("resnet50") == {weights.name: weights for weights in ResNet50_Weights}
-
-
-def test_a_name_is_downloaded_from_its_address(monkeypatch):
-    monkeypatch.setattr(known, "download", lambda url, progress: (url, progress))
-    for name, value in published("resnet50").items():
-        assert known_weights("resnet50", name, progress=False) == ((value.url, False), name)
+def test_a_name_is_downloaded_from_its_address(site, tmp_path, monkeypatch):
+    monkeypatch.setenv("RESNETKIT_OFFLINE", "0")
+    torch.save({"a": torch.arange(5.0)}, tmp_path / "w")
+    content = (tmp_path / "w").read_bytes()
+    url = f"{site.address}/net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    ours = replace(published("resnet50")["IMAGENET1K_V2"], url=url)
+    monkeypatch.setattr(known, "published", lambda variant: {"IMAGENET1K_V2": ours})
+    site.answer = lambda request: request.send(content)
+    state, source = known_weights("resnet50", "IMAGENET1K_V2", progress=False)
+    assert source == "IMAGENET1K_V2" and torch.equal(state["a"], torch.arange(5.0))
+    with pytest.raises(NetworkError, match="could not be downloaded"):
+        wrong = replace(ours, url=f"{site.address}/net-{DIGEST[:8]}.pth")
+        monkeypatch.setattr(known, "published", lambda variant: {"IMAGENET1K_V2": wrong})
+        known_weights("resnet50", "IMAGENET1K_V2", progress=False)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.bin", "w.safetensors", "IMAGENET1K_V1", "w"])
@@ -40,9 +40,28 @@ def test_a_path_is_read(tmp_path, monkeypatch, name):
         assert source == str(path)
 
 
-def test_unknown_name_and_missing_file(tmp_path):
-    with pytest.raises(UsageError, match=r"resnet34 has no weights 'IMAGENET1K_V2' \(one of IMAGENET1K_V1,") as usage:
-        known_weights("resnet34", "IMAGENET1K_V2")
-    with pytest.raises(ModelError, match="there is no such weights file") as model:
+def test_the_older_files_of_torchvision_load(tmp_path):
+    """As resnet34-333f7ec4.pth is: the older serialisation, without batch counters."""
+    state = {n: t for n, t in build("resnet18").state_dict().items() if not n.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "resnet18-5c106cde.pth", _use_new_zipfile_serialization=False)
+    network = resnet18(weights=tmp_path / "resnet18-5c106cde.pth")
+    assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("name", ["IMAGENET1K_V2", "x" * 5000, "a\0b", "", "https://example.org/w"])
+def test_unknown_names(name):
+    with pytest.raises(UsageError, match=r"resnet34 has no weights .* \(one of IMAGENET1K_V1, or a") as caught:
+        known_weights("resnet34", name)
+    assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(ModelError, match="there is no such weights file") as caught:
         known_weights("resnet34", tmp_path / "none.pth")
-    assert (usage.value.exit_code, model.value.exit_code) == (2, 5)
+    assert caught.value.exit_code == 5
+
+
+def test_a_variant_without_published_weights():
+    with pytest.raises(UsageError, match=r"resnet20 has no weights 'IMAGENET1K_V1' \(one of or a") as caught:
+        known_weights("resnet20", "IMAGENET1K_V1")
+    assert caught.value.exit_code == 2

@@ -8,78 +8,52 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
 import threading
-import warnings
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from resnetkit.data.formats import (
+    DECODE_ERRORS,
+    MAX_PIXELS,
+    QUIET,
+    REPLACE,
+    Source,
+    max_pixels,
+    name_of,
+    open_image,
+    opened,
+    reason,
+    refuse_extreme,
+)
+from resnetkit.data.formats import EXTENSIONS as EXTENSIONS
 from resnetkit.errors import DataError, ModelError, UsageError
 
 Pixels = NDArray[np.uint8]
 Resize = Literal["crop", "squash", "letterbox"]
 Interpolation = Literal["bilinear", "bicubic"]
 
-# What Pillow may open, whatever the file is called. EPS, PSD, PDF, SVG and the like stay closed.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
-EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
-MAX_PIXELS = 89_478_485  # Pillow's own warning level: 268 MB of RGB
-MAX_ASPECT = 1000  # a 1 x 60,000 strip says nothing at 224 x 224
-DECODE_ERRORS = (  # what damaged bytes have led Pillow's decoders to raise
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
+LARGE_PIXELS = 25_000_000  # 100 MB as Pillow holds them: of such images one at a time is decoded
+TURNS = {  # how an upright picture is got from one that is stored under an EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# 16 bits to 8: 65,535 is 255. Pillow's own convert would clip.
+TO_EIGHT_BITS = np.rint(np.arange(65536) / 257).astype(np.uint8)
 
-
-class _Quiet:
-    """Pillow's remarks on odd EXIF and ICC profiles are not worth a line each; a bomb is an error.
-
-    `warnings.catch_warnings` is not made for threads: here the first to enter changes the filters and the last to leave
-    restores them.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._inside, self._caught = threading.Lock(), 0, warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                self._caught = warnings.catch_warnings()
-                self._caught.__enter__()
-                warnings.filterwarnings("ignore", module="PIL")
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-
-    def __exit__(self, *exception: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._caught.__exit__(None, None, None)
-
-
-_QUIET = _Quiet()
+_ONE_LARGE = threading.Lock()
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -94,6 +68,8 @@ class Preprocess:
         interpolation: filter of the resize; always with antialiasing, as Pillow does it.
         mean, std: per channel, of pixels in 0..1; their number is that of the channels (1 grey, 3 RGB).
         background: grey level 0..255 under transparent pixels.
+        draft: a JPEG is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size, in whole pixels, at which either
+            side still has this many times the pixels that the resize leaves of it; from 1, or 0 to decode it whole.
     """
 
     size: Annotated[int, Field(ge=8, le=4096)] = 224
@@ -103,10 +79,13 @@ class Preprocess:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     background: Annotated[int, Field(ge=0, le=255)] = 255
+    draft: Annotated[float, Field(ge=0, le=64)] = 2.0
 
     def __post_init__(self) -> None:
         if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise ValueError("mean and std need 1 or 3 numbers each, std above 0")
+        if 0 < self.draft < 1:
+            raise ValueError("draft is 0 or from 1")
 
     @property
     def channels(self) -> int:
@@ -119,13 +98,13 @@ class Preprocess:
 
 
 def preprocess_from(values: Mapping[str, Any], path: Path) -> Preprocess:
-    """The Preprocess in a model.json at `path`.
+    """The Preprocess in a model.json at `path`; one without `draft` is older than it, and meant 0.
 
     Raises:
         ModelError: it is missing or not valid.
     """
     try:
-        return TypeAdapter(Preprocess).validate_python(dict(values))
+        return TypeAdapter(Preprocess).validate_python({"draft": 0.0, **values})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -134,112 +113,100 @@ def preprocess_from(values: Mapping[str, Any], path: Path) -> Preprocess:
         ) from error
 
 
-def decode(source: Path | str | bytes, preprocess: Preprocess) -> Image.Image:
-    """An image file (a path or its bytes) as an upright 8-bit image of mode RGB or L.
+def decode(source: Source, preprocess: Preprocess) -> Image.Image:
+    """An image file as an upright 8-bit image of mode RGB or L, at a scale that suffices for `preprocess`.
+
+    Args:
+        source: a path, a file's bytes, or a member of an archive.
+        preprocess: what is to become of it.
 
     Raises:
         DataError: the file cannot be read; the message names it and says why.
     """
-    name = "<bytes>" if isinstance(source, bytes) else source
-    try:
-        with _QUIET, _opened(source) as file, Image.open(file, formats=FORMATS) as image:
-            _refuse_extreme(image, name)
+    name = name_of(source)
+    with _named(name), QUIET, opened(source) as file, open_image(file, name) as image:
+        stored = image.width * image.height
+        _draft(image, preprocess)
+        refuse_extreme(image, name)
+        # libjpeg holds a progressive JPEG whole, whatever the scale
+        whole = image.info.get("progressive") or stored > MAX_PIXELS
+        large = (stored if whole else image.width * image.height) > LARGE_PIXELS
+        with _ONE_LARGE if large else contextlib.nullcontext():
             image.load()
             return upright(image, preprocess)
-    except UnidentifiedImageError:
-        raise DataError(_not_an_image(source), path=name, fix="remove it or replace it") from None
-    except DECODE_ERRORS as error:
-        raise DataError(f"cannot be read: {_reason(error)}", path=name, fix="remove it or replace it") from error
 
 
 @contextlib.contextmanager
-def _opened(source: Path | str | bytes) -> Iterator[IO[bytes]]:
-    if isinstance(source, bytes):
-        yield io.BytesIO(source)
-        return
-    with open(source, "rb") as file:
-        yield file
-
-
-def _refuse_extreme(image: Image.Image, name: str | Path) -> None:
-    """From the header alone, before any pixel is decoded."""
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise DataError(f"{width} x {height} is over {MAX_PIXELS:,} pixels", path=name, fix="make it smaller")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise DataError(f"{width} x {height} is over {MAX_ASPECT} times as long as wide", path=name, fix="crop it")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _not_an_image(source: Path | str | bytes) -> str:
-    """Why Pillow could not identify a file, from its first bytes."""
+def _named(name: str) -> Iterator[None]:
+    """What a decoder raises, as a DataError with the name of the file."""
     try:
-        with _opened(source) as file:
-            head = file.read(512).lstrip()
-    except OSError as error:  # it went away in between
-        return f"cannot be read: {_reason(error)}"
-    if not head:
-        return "is not an image: empty file"
-    looks = {
-        b"<svg": "SVG",
-        b"<?xml": "XML or SVG",
-        b"<": "HTML",
-        b"%PDF": "PDF",
-        b"%!PS": "PostScript",
-        b"8BPS": "PSD",
-    }
-    looks |= {b"{": "JSON", b"[": "JSON", b"PK": "a zip archive"}
-    for magic, what in looks.items():
-        if head.startswith(magic):
-            return f"is not an image of {', '.join(FORMATS)}: it looks like {what}"
-    if head[4:8] == b"ftyp":
-        return "is HEIC or a video, which is not supported"
-    return f"is not an image of {', '.join(FORMATS)}"
+        yield
+    except DECODE_ERRORS as error:
+        raise DataError(f"cannot be read: {reason(error)}", path=name, fix=REPLACE) from error
+
+
+def _draft(image: Image.Image, preprocess: Preprocess) -> None:
+    """Let libjpeg leave out the detail that the resize would."""
+    width, height = image.size
+    # A lossless JPEG has no quantization, and libjpeg fails to scale it.
+    if not preprocess.draft or not getattr(image, "quantization", None) or width * height > max_pixels(image):
+        return
+    across, down = preprocess.size / width, preprocess.size / height
+    if preprocess.resize == "crop":
+        across = down = max(across, down) / preprocess.crop_ratio
+    elif preprocess.resize == "letterbox":
+        across = down = min(across, down)
+    most = 1 / (preprocess.draft * max(across, down))
+    part = next((part for part in (8, 4, 2) if part <= most and width % part == height % part == 0), 1)
+    image.draft(None, (width // part, height // part))
 
 
 def upright(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """Orientation from EXIF applied, first frame, mode RGB (or L for one channel), transparency on the background."""
-    # Damaged EXIF is no reason to refuse a picture.
-    with contextlib.suppress(*DECODE_ERRORS):
-        image = ImageOps.exif_transpose(image)
+    """Orientation from EXIF applied, first frame, mode RGB (or L for one channel), transparency on the background.
+
+    An image that is all this already comes back itself. Profiles (ICC) are not applied: the published weights were
+    trained without.
+    """
+    turn = None
+    with contextlib.suppress(*DECODE_ERRORS):  # damaged EXIF is no reason to refuse a picture
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    image = _to_eight_bits(image)
     mode = "L" if preprocess.channels == 1 else "RGB"
-    if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_to_eight_bits(image))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, (preprocess.background,) * 3 + (255,))
-        image = Image.alpha_composite(ground, image)
-    return image.convert(mode)
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        ground = Image.new("RGB", image.size, (preprocess.background,) * 3)
+        ground.paste(image, mask=image)
+        image = ground
+    image = image if image.mode == mode else image.convert(mode)
+    return image if turn is None else image.transpose(turn)
 
 
-def _to_eight_bits(image: Image.Image) -> Pixels:
-    """16-bit greys divided by 257; floats in 0..1 times 255, others as they are. Pillow's own convert would clip."""
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
-    factor = 1 / 257
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit greys divided by 257; floats in 0..1 times 255, others as they are. Modes that nothing else is made of."""
+    if image.mode == "I":
+        return image.point(TO_EIGHT_BITS.tolist(), "L")  # clips to 0..65535 first
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(TO_EIGHT_BITS[np.asarray(image)])
     if image.mode == "F":
-        factor = 255 if values.max() <= 1 else 1
-    return np.clip(np.rint(values * factor), 0, 255).astype(np.uint8)
+        values = np.nan_to_num(np.asarray(image))
+        values *= 255 if values.max() <= 1 else 1  # in place, and so on: no float copy of a large image
+        return Image.fromarray(np.rint(np.clip(values, 0, 255, out=values), out=values).astype(np.uint8))
+    between = {"La": "LA", "LAB": "RGB"}.get(image.mode)
+    return image.convert(between) if between else image
 
 
 def from_image(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """An image in memory as `upright` gives it; one that Pillow has only opened so far is read now.
+    """An image in memory as `upright` gives it; one that Pillow has only opened so far is read now, and whole.
 
     Raises:
         DataError: its file cannot be read, or it has no pixels.
     """
     if not min(image.size):
         raise DataError(f"an image of {image.width} x {image.height} has no pixels", fix="remove it or replace it")
-    try:
-        with _QUIET:
-            _refuse_extreme(image, "<image>")
-            return upright(image, preprocess)
-    except DECODE_ERRORS as error:
-        raise DataError(f"cannot be read: {_reason(error)}", path="<image>", fix="remove it or replace it") from error
+    with _named("<image>"), QUIET:
+        refuse_extreme(image, "<image>")
+        image.load()
+        return upright(image, preprocess)
 
 
 def from_array(array: NDArray[Any], preprocess: Preprocess) -> Image.Image:
@@ -287,22 +254,22 @@ def normalise(batch: Pixels, preprocess: Preprocess) -> NDArray[np.float32]:
     return np.ascontiguousarray(((batch.astype(np.float32) - mean) * scale).transpose(0, 3, 1, 2))
 
 
-def stored_size(path: Path) -> tuple[int, int] | None:
-    """Width and height from a file's header, before orientation; None where it has none that can be read."""
+def stored_size(source: Source) -> tuple[int, int] | None:
+    """Width and height from a file's header, before orientation; None where it has none that would be accepted."""
     try:
-        with _QUIET, Image.open(path, formats=FORMATS) as image:
-            return image.size
-    except DECODE_ERRORS:
+        with QUIET, opened(source) as file, open_image(file, name_of(source)) as image:
+            return image.size if image.width * image.height <= max_pixels(image) else None
+    except (DataError, *DECODE_ERRORS):
         return None
 
 
-def thumbnail(source: Path | str | bytes, side: int = 96) -> bytes:
+def thumbnail(source: Source, side: int = 96) -> bytes:
     """A JPEG of at most side x side pixels, without metadata.
 
     Raises:
         DataError: the file cannot be read.
     """
-    image = decode(source, Preprocess())
+    image = decode(source, Preprocess(size=max(8, side), resize="letterbox"))
     image.thumbnail((side, side))
     clean = Image.new("RGB", image.size)
     clean.paste(image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Protocol
 
 import numpy as np
@@ -41,8 +42,10 @@ def _torch(checkpoint: Checkpoint, device: str) -> Backend:
 
         from resnetkit import models
         from resnetkit.weights.fit import refuse_differences
-    except ImportError as error:
-        raise ResourceError("the torch backend needs torch", fix="pip install torch torchvision") from error
+    except (ImportError, OSError, MemoryError) as error:  # OSError: a library that cannot be loaded
+        fix = "pip install torch torchvision"
+        raise ResourceError(f"the torch backend needs torch: {error}", fix=fix) from error
+    refuse_old_torch(torch.__version__)
     meta = checkpoint.meta
     where = torch_device(device)
     torch.set_num_threads(num_threads())
@@ -61,6 +64,17 @@ def _torch(checkpoint: Checkpoint, device: str) -> Backend:
         return answers
 
     return infer
+
+
+def refuse_old_torch(version: str) -> None:
+    """Refuse a torch that is older than what resnetkit was made for (its weights_only loader was unsafe before 2.10).
+
+    Raises:
+        ResourceError: it is.
+    """
+    numbers = [int(part) for part in re.findall(r"\d+", version)[:2]]
+    if numbers < [2, 10]:
+        raise ResourceError(f"torch {version} is too old", fix="pip install 'torch>=2.10' 'torchvision>=0.25'")
 
 
 def torch_device(name: str) -> str:

@@ -6,16 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from resnetkit.data import dataset, image
+from resnetkit.data.archive import Member
 from resnetkit.errors import UsageError
 from resnetkit.ops.intervals import Metric
 from resnetkit.tasks import classes
+
+
+class Scan(Protocol):
+    """Reads a source of examples."""
+
+    def __call__(self, source: Path, *, follow_links: bool = False) -> dataset.Dataset:
+        """The examples in a source."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,19 +33,19 @@ class Modality:
 
     Attributes:
         extensions: endings of the files that count.
-        scan: a folder or CSV to a Dataset.
+        scan: a folder, archive or CSV to a Dataset; `follow_links` as in `data.dataset.scan`.
         read: a path, bytes, or value in memory, to what `preprocess` takes.
         preprocess: that to uint8 [size, size, channels].
         normalise: a batch of these to the float32 input of a network.
-        thumbnail: a path to a small JPEG.
+        thumbnail: a file to a small JPEG.
     """
 
     extensions: tuple[str, ...]
-    scan: Callable[[Path], dataset.Dataset]
+    scan: Scan
     read: Callable[[Any, image.Preprocess], Any]
     preprocess: Callable[[Any, image.Preprocess], image.Pixels]
     normalise: Callable[[image.Pixels, image.Preprocess], NDArray[np.float32]]
-    thumbnail: Callable[[Path], bytes]
+    thumbnail: Callable[[dataset.File], bytes]
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class Task:
 
 
 def _read_image(source: Any, preprocess: image.Preprocess) -> Image.Image:
-    if isinstance(source, str | bytes | Path):
+    if isinstance(source, str | bytes | Path | Member):
         return image.decode(source, preprocess)
     if isinstance(source, Image.Image):
         return image.from_image(source, preprocess)

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on tensors; every number is drawn from one NumPy generator for (seed, step, process).
+"""Augmentation of whole batches on tensors; every number is drawn from one NumPy generator for (seed, step).
 
 The pixels of the training set are stored squashed to squares; `aspects` (width / height of the original) undoes that in
 the same resampling that crops, flips and rotates.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,46 +19,69 @@ from torchvision.transforms.v2 import functional as V
 
 from resnetkit.recipe import Augment
 
-Rng = np.random.Generator
 Floats = NDArray[np.floating]
 # How far a batch of stored squares is larger than what the network sees, so that crops keep their detail.
 STORE_RATIO = 1.15
 
 
-def generator(seed: int, step: int, rank: int) -> Rng:
-    """The one source of randomness of a step in a process."""
-    return np.random.default_rng([seed, step, rank])
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers of a step: drawn for its whole batch in every process, of which each keeps those of its samples.
+
+    So the number of processes changes nothing.
+
+    Attributes:
+        rng: generator of the step.
+        total: samples of the step over all processes.
+        part: those of this process.
+    """
+
+    rng: np.random.Generator
+    total: int
+    part: slice
+
+    def uniform(self, low: float, high: float, *shape: int) -> Floats:
+        """Numbers [n, *shape] in low..high, for the n samples of this process."""
+        return self.rng.uniform(low, high, (self.total, *shape))[self.part]
+
+    def integers(self, stop: int) -> NDArray[np.integer]:
+        """Integers [n] in 0..stop-1."""
+        return self.rng.integers(0, stop, self.total)[self.part]
 
 
-def crop_boxes(aspects: Floats, settings: Augment, rng: Rng) -> Floats:
+def draws(seed: int, step: int, total: int, part: slice | None = None) -> Draws:
+    """The one source of randomness of a step; `part` is this process's share of its samples, all by default."""
+    return Draws(np.random.default_rng([seed, step]), total, slice(None) if part is None else part)
+
+
+def crop_boxes(aspects: Floats, settings: Augment, rng: Draws) -> Floats:
     """Random resized crop (arXiv 1409.4842, section 6): centre x, y, half width, height [n, 4] in -1..1 of the image.
 
     A share of min_scale..1 of the area, proportions changed by at most max_aspect, inside the image.
     """
-    n = len(aspects)
-    area = rng.uniform(settings.min_scale, 1, n)
-    ratio = np.exp(rng.uniform(-1, 1, n) * math.log(settings.max_aspect))
+    area = rng.uniform(settings.min_scale, 1)
+    ratio = np.exp(rng.uniform(-1, 1) * math.log(settings.max_aspect))
     width = np.minimum(np.sqrt(area * ratio / aspects), 1)
     height = np.minimum(np.sqrt(area / ratio * aspects), 1)
-    x, y = rng.uniform(-1, 1, n) * (1 - width), rng.uniform(-1, 1, n) * (1 - height)
+    x, y = rng.uniform(-1, 1) * (1 - width), rng.uniform(-1, 1) * (1 - height)
     return np.stack([x, y, width, height], 1)
 
 
-def affine(aspects: Floats, settings: Augment, rng: Rng) -> Tensor:
+def affine(aspects: Floats, settings: Augment, rng: Draws) -> Tensor:
     """Output to input coordinates [n, 2, 3] of crop, mirror and rotation, as torch's affine_grid takes them."""
     x, y, width, height = crop_boxes(aspects, settings, rng).T
-    mirror = np.where(rng.random(len(aspects)) < 0.5, -1, 1) if settings.flip else 1
-    angle = np.deg2rad(rng.uniform(-settings.rotate, settings.rotate, len(aspects)))
+    mirror = np.where(rng.uniform(0, 1) < 0.5, -1, 1) if settings.flip else 1
+    angle = np.deg2rad(rng.uniform(-settings.rotate, settings.rotate))
     cos, sin = np.cos(angle), np.sin(angle)
     theta = np.stack([width * cos * mirror, -width * sin, x, height * sin * mirror, height * cos, y], 1)
     return torch.from_numpy(theta.reshape(-1, 2, 3).astype(np.float32))
 
 
-def color(images: Tensor, strength: float, rng: Rng) -> Tensor:
+def color(images: Tensor, strength: float, rng: Draws) -> Tensor:
     """Brightness, contrast and saturation of [n, C, H, W] in 0..1, each scaled by 1 +- strength for each image."""
     if strength == 0:
         return images
-    factors = torch.from_numpy(rng.uniform(1 - strength, 1 + strength, (3, len(images), 1, 1, 1)).astype(np.float32))
+    factors = torch.from_numpy(rng.uniform(1 - strength, 1 + strength, 3, 1, 1, 1).astype(np.float32)).unbind(1)
     images = images * factors[0]
     mean = images.mean((1, 2, 3), keepdim=True)
     images = (images - mean) * factors[1] + mean
@@ -91,49 +115,51 @@ TRIVIAL: tuple[Callable[[Tensor, float], Tensor], ...] = (
 )
 
 
-def trivial(images: Tensor, rng: Rng) -> Tensor:
+def trivial(images: Tensor, rng: Draws) -> Tensor:
     """TrivialAugment: for each image one operation of random strength."""
-    choices, strengths = rng.integers(0, len(TRIVIAL), len(images)), rng.uniform(-1, 1, len(images))
+    choices, strengths = rng.integers(len(TRIVIAL)), rng.uniform(-1, 1)
     pairs = zip(images, choices, strengths, strict=True)
     return torch.stack([TRIVIAL[choice](image, float(s)).clamp(0, 1) for image, choice, s in pairs])
 
 
-def rectangles(n: int, size: int, areas: Floats, rng: Rng) -> Tensor:
+def rectangles(size: int, areas: Floats, rng: Draws) -> Tensor:
     """Boolean masks [n, 1, size, size] of one rectangle each, of the share `areas` [n] of the image or less."""
-    ratio = np.exp(rng.uniform(-1, 1, n) * math.log(3.3))
+    ratio = np.exp(rng.uniform(-1, 1) * math.log(3.3))
     halves = np.stack([np.sqrt(areas * ratio), np.sqrt(areas / ratio)], 1)[:, :, None] * size / 2
-    centres = rng.uniform(0, size, (n, 2, 1))
+    centres = rng.uniform(0, size, 2, 1)
     inside = np.abs(np.arange(size) + 0.5 - centres) < halves
     return torch.from_numpy(inside[:, 0, None, :, None] & inside[:, 1, None, None, :])
 
 
-def erase(images: Tensor, probability: float, rng: Rng) -> Tensor:
+def erase(images: Tensor, probability: float, rng: Draws) -> Tensor:
     """Random erasing: a rectangle of 2 to 33 % of the normalised image becomes 0, its mean."""
     if probability == 0:
         return images
-    mask = rectangles(len(images), images.shape[-1], rng.uniform(0.02, 0.33, len(images)), rng)
-    chosen = torch.from_numpy(rng.random((len(images), 1, 1, 1)) < probability)
+    mask = rectangles(images.shape[-1], rng.uniform(0.02, 0.33), rng)
+    chosen = torch.from_numpy(rng.uniform(0, 1, 1, 1, 1) < probability)
     return images.masked_fill(mask & chosen, 0.0)
 
 
-def mix(images: Tensor, targets: Tensor, settings: Augment, rng: Rng) -> tuple[Tensor, Tensor]:
-    """Mixup or cutmix of a batch with itself in another order; targets [n, K] are mixed alike."""
+def mix(images: Tensor, targets: Tensor, settings: Augment, rng: Draws) -> tuple[Tensor, Tensor]:
+    """Mixup or cutmix of a batch with itself in another order, within each process; targets [n, K] are mixed alike."""
     active = [name for name, alpha in (("mixup", settings.mixup), ("cutmix", settings.cutmix)) if alpha > 0]
     if not active:
         return images, targets
-    chosen = active[rng.integers(len(active))]
-    other = torch.from_numpy(rng.permutation(len(images)))
+    chosen = active[rng.rng.integers(len(active))]
+    other = torch.from_numpy(rng.rng.permutation(len(images)))
     share = float(
-        rng.beta(settings.mixup, settings.mixup) if chosen == "mixup" else rng.beta(settings.cutmix, settings.cutmix)
+        rng.rng.beta(settings.mixup, settings.mixup)
+        if chosen == "mixup"
+        else rng.rng.beta(settings.cutmix, settings.cutmix)
     )
     if chosen == "mixup":
         return images.lerp(images[other], 1 - share), targets.lerp(targets[other], 1 - share)
-    mask = rectangles(1, images.shape[-1], np.array([1 - share]), rng)
+    mask = rectangles(images.shape[-1], np.array([1 - share]), Draws(rng.rng, 1, slice(None)))
     covered = float(mask.float().mean())
     return torch.where(mask, images[other], images), targets.lerp(targets[other], covered)
 
 
-def augment(pixels: Tensor, aspects: Floats, size: int, settings: Augment, rng: Rng) -> Tensor:
+def augment(pixels: Tensor, aspects: Floats, size: int, settings: Augment, rng: Draws) -> Tensor:
     """Stored squares to what the network sees, but for the normalisation.
 
     Args:
@@ -141,7 +167,7 @@ def augment(pixels: Tensor, aspects: Floats, size: int, settings: Augment, rng: 
         aspects: width / height of the originals [n].
         size: height and width of the result.
         settings: what is changed and how much.
-        rng: the step's generator.
+        rng: the step's random numbers.
 
     Returns:
         float32 [n, C, size, size] in 0..1.

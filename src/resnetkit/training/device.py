@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import distributed, nn
 
-from resnetkit.runtime.backends import torch_device
+from resnetkit.runtime.backends import refuse_old_torch, torch_device
 
+T = TypeVar("T")
 Precision = Literal["f32", "bf16", "f16"]
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
@@ -56,6 +58,7 @@ def processor_precision(kind: str) -> Precision:
 @contextmanager
 def processes(device: str, precision: Precision | Literal["auto"]) -> Iterator[Setup]:
     """The setup of this process; under torchrun (WORLD_SIZE) it joins the others, gloo on CPUs and nccl on GPUs."""
+    refuse_old_torch(torch.__version__)
     where = torch_device(device)
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     if where == "cuda":
@@ -63,7 +66,8 @@ def processes(device: str, precision: Precision | Literal["auto"]) -> Iterator[S
     kind = where.partition(":")[0]
     setup = Setup(where, processor_precision(kind) if precision == "auto" else precision, rank, world)
     if world > 1:
-        distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
+        # the others wait while the first one decodes
+        distributed.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=timedelta(hours=12))
     try:
         yield setup
     finally:
@@ -78,13 +82,13 @@ def parallel(network: nn.Module, setup: Setup) -> Callable[[torch.Tensor], torch
     return nn.parallel.DistributedDataParallel(network, device_ids=[setup.device] if setup.kind == "cuda" else None)
 
 
-def any_process(claim: bool, setup: Setup) -> bool:
-    """Whether the claim holds in any process, so that all stop together."""
+def largest(value: int, setup: Setup) -> int:
+    """The largest of the processes' values, so that all decide alike."""
     if setup.world == 1:
-        return claim
-    flag = torch.tensor(float(claim), device=setup.device)
-    distributed.all_reduce(flag, distributed.ReduceOp.MAX)
-    return bool(flag.item())
+        return value
+    box = torch.tensor(value, device=setup.device)
+    distributed.all_reduce(box, distributed.ReduceOp.MAX)
+    return int(box.item())
 
 
 def from_first(values: dict[str, Any], setup: Setup) -> dict[str, Any]:
@@ -96,7 +100,28 @@ def from_first(values: dict[str, Any], setup: Setup) -> dict[str, Any]:
     return box[0]
 
 
+def gathered(mine: Sequence[T], setup: Setup) -> list[T]:
+    """What every process has found for its items (rank, rank + world, ...), put together in the items' order."""
+    if setup.world == 1:
+        return list(mine)
+    parts: list[Any] = [None] * setup.world
+    distributed.all_gather_object(parts, list(mine))
+    return [part[i] for i in range(max(map(len, parts))) for part in parts if i < len(part)]
+
+
+def same_as_first(tensors: Mapping[str, torch.Tensor], setup: Setup) -> None:
+    """Give every process the first one's tensors, in place: the statistics of BatchNorm are each process's own."""
+    if setup.world > 1:
+        for tensor in tensors.values():
+            distributed.broadcast(tensor, src=0)
+
+
 def wait_for_first(setup: Setup) -> None:
     """Wait until all processes are here."""
     if setup.world > 1:
         distributed.barrier()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was refused: torch's CPU allocator has no class of its own for it."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -28,13 +28,13 @@ class Objective:
     Attributes:
         build: a recipe and a number of classes to a network, with its weights.
         collate: stored pixels uint8 [n, S, S, C] and class indices [n] to tensors.
-        augment: those, aspects, recipe and generator, to input [n, C, H, W] and targets [n, K].
+        augment: those, aspects, recipe and random numbers, to input [n, C, H, W] and targets [n, K].
         loss: logits [n, K], targets [n, K], class weights [K] or None, to a scalar.
     """
 
     build: Callable[[Recipe, int], ResNet]
     collate: Callable[[NDArray[np.uint8], Ints, int], tuple[Tensor, Tensor]]
-    augment: Callable[[tuple[Tensor, Tensor], NDArray[np.floating], Recipe, augment.Rng], tuple[Tensor, Tensor]]
+    augment: Callable[[tuple[Tensor, Tensor], NDArray[np.floating], Recipe, augment.Draws], tuple[Tensor, Tensor]]
     loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -77,7 +77,7 @@ def _collate(pixels: NDArray[np.uint8], targets: Ints, num_classes: int) -> tupl
 
 
 def _augment(
-    batch: tuple[Tensor, Tensor], aspects: NDArray[np.floating], recipe: Recipe, rng: augment.Rng
+    batch: tuple[Tensor, Tensor], aspects: NDArray[np.floating], recipe: Recipe, rng: augment.Draws
 ) -> tuple[Tensor, Tensor]:
     pixels, targets = batch
     preprocess = preprocess_of(recipe)

@@ -8,10 +8,10 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from resnetkit.data.dataset import File
 from resnetkit.data.image import stored_size
 from resnetkit.recipe import Recipe, replace
 from resnetkit.training.device import Setup
@@ -24,10 +24,10 @@ SMALL = 64  # images under this are too small for ImageNet's weights and its ste
 PROBED = 200  # images whose header is read; steps under which measuring costs more than it brings
 
 
-def typical_side(paths: Sequence[Path]) -> int:
+def typical_side(files: Sequence[File]) -> int:
     """Median short side of up to 200 images, spread over the data set, in pixels."""
-    stride = max(1, len(paths) // PROBED)
-    sizes = [stored_size(path) for path in paths[::stride]]
+    stride = max(1, len(files) // PROBED)
+    sizes = [stored_size(files[row]) for row in range(0, len(files), stride)]
     return int(statistics.median([min(size) for size in sizes if size] or [224]))
 
 

@@ -1,28 +1,31 @@
-"""TrainState: all that a training is at a step, to and from a folder of safetensors and JSON."""
+"""TrainState: all that a training is at a step, to and from a folder of safetensors and JSON.
+
+Here tensors become arrays and back; `run` writes and reads these.
+"""
 
 from __future__ import annotations
 
-import json
+import logging
 import math
-import shutil
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from resnetkit import run
 from resnetkit.errors import ModelError
-from resnetkit.files import new_folder, verify_manifest
 from resnetkit.nn.resnet import ResNet
 from resnetkit.training.optim import update_average
 from resnetkit.weights.fit import refuse_differences
 
-KEPT = 2
+log = logging.getLogger("resnetkit")
+Arrays = dict[str, NDArray[Any]]
 SECONDS_AT_RISK = 60.0  # of work that a kill may lose
-STATE = "state.json"
 
 
 @dataclass
@@ -42,6 +45,8 @@ class TrainState:
         best_epoch: its number.
         sums: running sums of the epoch: loss * samples, samples.
         history: one row a finished epoch, as in results.csv.
+        scaler: state of the gradient scaler (f16), or None.
+        fingerprint: of the data and classes; a state of other data is refused. "": not known.
     """
 
     network: ResNet
@@ -54,6 +59,8 @@ class TrainState:
     best_epoch: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0])
     history: list[dict[str, Any]] = field(default_factory=list)
+    scaler: dict[str, float] | None = None
+    fingerprint: str = ""
 
     def evaluated(self) -> dict[str, Tensor]:
         """The weights that are scored and kept: the moving average where there is one."""
@@ -74,39 +81,47 @@ class TrainState:
             update_average(self.average, self.network.state_dict(), min(decay, (1 + self.step) / (10 + self.step)))
 
 
+def size(state: TrainState) -> int:
+    """Bytes of a saved state, before its first step too."""
+    weights = _bytes(state.network.state_dict().values())
+    trained = _bytes(p for group in state.optimizer.param_groups for p in group["params"])
+    moments = 2 if isinstance(state.optimizer, torch.optim.AdamW) else 1
+    # the weights, the best of them, and their moving average
+    return weights * (2 + (state.average is not None)) + trained * moments
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 def save(state: TrainState, folder: Path) -> Path:
     """Write a state as folder/<step>, published by one rename with a manifest; the two newest are kept.
 
     Raises:
         ResourceError: the disk refuses; the older states are intact.
     """
-    target = folder / f"{state.step:08d}"
-    if target.exists():
-        return target
-    with new_folder(target) as temporary:
-        _write(temporary / "network.safetensors", state.network.state_dict())
-        _write(temporary / "optimizer.safetensors", _flat_optimizer(state.optimizer))
-        for name in ("average", "best"):
-            tensors = getattr(state, name)
-            if tensors is not None:
-                _write(temporary / f"{name}.safetensors", tensors)
-        values = {
-            "step": state.step,
-            "total_steps": state.total_steps,
-            "best_score": None if state.best is None else state.best_score,
-            "best_epoch": state.best_epoch,
-            "sums": state.sums,
-            "history": state.history,
-        }
-        (temporary / STATE).write_text(json.dumps(values), encoding="utf-8")
-    for old in saved_states(folder)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
-    return target
+    tensors = {"network": state.network.state_dict(), "optimizer": _flat_optimizer(state.optimizer)}
+    tensors |= {"average": state.average} if state.average is not None else {}
+    tensors |= {"best": state.best} if state.best is not None else {}
+    values = {
+        "total_steps": state.total_steps,
+        "best_score": None if state.best is None else state.best_score,
+        "best_epoch": state.best_epoch,
+        "sums": state.sums,
+        "history": [run.finite(row) for row in state.history],
+        "scaler": state.scaler,
+        "fingerprint": state.fingerprint,
+        "torch": str(torch.__version__),
+    }
+    return run.save_state(folder, state.step, {name: _arrays(group) for name, group in tensors.items()}, values)
 
 
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    path.write_bytes(safetensors.torch.save(contiguous))
+def _arrays(tensors: Mapping[str, Tensor]) -> Arrays:
+    return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors.items()}
+
+
+def _tensors(arrays: Arrays) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def _flat_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -121,36 +136,69 @@ def _flat_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def saved_states(folder: Path) -> list[Path]:
     """Folders of the saved states, oldest first."""
-    return sorted(path for path in folder.glob("[0-9]*") if path.is_dir())
+    return run.saved_states(folder)
 
 
 def load(state: TrainState, folder: Path) -> None:
     """Put a saved state into a fresh one of the same recipe.
 
     Raises:
-        ModelError: a byte is changed, or it is the state of another network.
+        ModelError: a byte is changed, or it is the state of another network, of another recipe or of other data.
     """
-    verify_manifest(folder)
-    values = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    if values["total_steps"] != state.total_steps:
-        what = f"is of a training of {values['total_steps']} steps, not {state.total_steps}"
-        raise ModelError(what, path=folder, fix="resume with the same data and recipe")
-    network = safetensors.torch.load_file(folder / "network.safetensors")
+    arrays, values = run.read_state(folder)
+    _refuse_other_training(state, values, folder)
+    tensors = {name: _tensors(group) for name, group in arrays.items()}
+    network = tensors.get("network", {})
     refuse_differences(state.network.state_dict(), network, str(folder))
     state.network.load_state_dict(network)
     device = state.network.fc.weight.device
-    state.optimizer.load_state_dict(_nested_optimizer(state.optimizer, folder / "optimizer.safetensors"))
+    state.optimizer.load_state_dict(_nested_optimizer(state.optimizer, tensors.get("optimizer", {})))
     for name in ("average", "best"):
-        path = folder / f"{name}.safetensors"
-        setattr(state, name, safetensors.torch.load_file(path, str(device)) if path.exists() else None)
+        group = tensors.get(name)
+        setattr(state, name, None if group is None else {key: tensor.to(device) for key, tensor in group.items()})
     state.step, state.sums, state.history = values["step"], values["sums"], values["history"]
-    state.best_epoch = values["best_epoch"]
+    state.best_epoch, state.scaler = values["best_epoch"], values.get("scaler")
     state.best_score = -math.inf if values["best_score"] is None else values["best_score"]
+    saved_by, this = values.get("torch"), str(torch.__version__)
+    if saved_by and saved_by != this:
+        doubt = "going on is not promised to be bit-exact"
+        log.warning(f"{folder}: saved by torch {saved_by}, this is {this}: {doubt}")
 
 
-def _nested_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> dict[str, Any]:
+def _refuse_other_training(state: TrainState, values: Mapping[str, Any], folder: Path) -> None:
+    if values["total_steps"] != state.total_steps:
+        what = f"is of a training of {values['total_steps']} steps, not {state.total_steps}"
+        raise ModelError(what, path=folder, fix="resume with the same data and recipe")
+    data = values.get("fingerprint", "")
+    if data and state.fingerprint and data != state.fingerprint:
+        fix = "put the data back as it was, or train anew into another --out"
+        raise ModelError("was trained on other data: files or classes have changed", path=folder, fix=fix)
+
+
+def load_newest(state: TrainState, folder: Path) -> Path | None:
+    """Load the newest saved state that is whole; None where none was saved yet.
+
+    Raises:
+        ModelError: there are states, and none can be used: why not the newest. Starting anew would throw them away.
+    """
+    refused: list[ModelError] = []
+    for path in reversed(saved_states(folder)):
+        try:
+            load(state, path)
+        except ModelError as error:
+            refused.append(error)
+            continue
+        for why in refused:
+            log.error(f"{why}; going on from the state before it, of step {state.step}")
+        return path
+    if refused:
+        raise refused[0]
+    return None
+
+
+def _nested_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     nested: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in safetensors.torch.load_file(path).items():
+    for name, tensor in tensors.items():
         index, _, key = name.partition(".")
         nested.setdefault(int(index), {})[key] = tensor
     return {"state": nested, "param_groups": optimizer.state_dict()["param_groups"]}

@@ -76,6 +76,8 @@ def train(state: TrainState, batches: Iterable[Batch], objective: Objective, pla
     """
     network = parallel(state.network, plan.setup)
     scaler = torch.amp.GradScaler(plan.setup.kind, enabled=plan.setup.precision == "f16")
+    if state.scaler:
+        scaler.load_state_dict(state.scaler)
     train_mode(state.network)
     for batch in batches:
         lr = lr_at(batch.step, state.total_steps, plan.recipe.optim)
@@ -88,7 +90,7 @@ def train(state: TrainState, batches: Iterable[Batch], objective: Objective, pla
             what = f"the loss is {value} at step {batch.step}, with samples {batch.rows[:8].tolist()}"
             raise DivergedError(what, fix="lower optim.lr, or set optim.clip_norm=1.0")
         _backward(loss * (len(batch.rows) * plan.setup.world / batch.total), state, scaler, plan.recipe.optim.clip_norm)
-        state.step = batch.step + 1
+        state.step, state.scaler = batch.step + 1, scaler.state_dict() or None
         state.average_weights(plan.recipe.optim.ema_decay)
         state.sums[0] += value * len(batch.rows)
         state.sums[1] += len(batch.rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,6 +14,7 @@ import jinja2
 import numpy as np
 
 from resnetkit._version import __version__
+from resnetkit.data.dataset import File
 from resnetkit.data.image import thumbnail
 from resnetkit.errors import DataError, printable
 from resnetkit.files import write
@@ -37,14 +38,16 @@ class Mistake:
     picture: str
 
 
-def write_report(path: Path, scores: Scores, history: Sequence[Mapping[str, Any]], root: Path, recipe: str) -> None:
+def write_report(
+    path: Path, scores: Scores, history: Sequence[Mapping[str, Any]], find: Callable[[str], File], recipe: str
+) -> None:
     """Write the page.
 
     Args:
         path: of the page.
         scores: what is reported.
         history: rows of results.csv, may be empty.
-        root: folder that the paths of the scores are relative to.
+        find: from a path of the scores to what its picture is read from.
         recipe: of the training as TOML, or "".
     """
     template = (resources.files("resnetkit") / "trust" / "report.html.jinja").read_text(encoding="utf-8")
@@ -58,7 +61,7 @@ def write_report(path: Path, scores: Scores, history: Sequence[Mapping[str, Any]
         recalls=[(name, percent(scores.metrics[f"recall/{name}"])) for name in scores.classes],
         matrix=_matrix(scores),
         classes=scores.classes,
-        mistakes=worst_mistakes(scores, root),
+        mistakes=worst_mistakes(scores, find),
         failed=[(printable(name), reason) for name, reason in scores.failed],
         curves=curves(history) if len(history) > 1 else "",
         history=history,
@@ -113,7 +116,7 @@ def _matrix(scores: Scores) -> list[tuple[str, list[tuple[int, float]]]]:
     return [(name, list(zip(counts, parts, strict=True))) for name, counts, parts in rows]
 
 
-def worst_mistakes(scores: Scores, root: Path) -> list[Mistake]:
+def worst_mistakes(scores: Scores, find: Callable[[str], File]) -> list[Mistake]:
     """The wrong answers with the highest loss, worst first."""
     if not len(scores.targets):
         return []
@@ -129,15 +132,15 @@ def worst_mistakes(scores: Scores, root: Path) -> list[Mistake]:
             scores.classes[scores.targets[i]],
             scores.classes[best[i]],
             100 * float(certainty[i].max()),
-            _picture(root / scores.paths[i]),
+            _picture(find(scores.paths[i])),
         )
         for i in wrong
     ]
 
 
-def _picture(path: Path) -> str:
+def _picture(file: File) -> str:
     try:
-        return "data:image/jpeg;base64," + base64.b64encode(thumbnail(path)).decode("ascii")
+        return "data:image/jpeg;base64," + base64.b64encode(thumbnail(file)).decode("ascii")
     except DataError:
         return ""  # the file went away since it was scored; its name is still told
 

@@ -9,13 +9,15 @@ from typing import Any
 
 from resnetkit import recipe as recipes
 from resnetkit import run
-from resnetkit.data.dataset import SPLITS, Dataset, assign_splits
+from resnetkit.data.dataset import Dataset
+from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, UsageError
 from resnetkit.files import resource_errors, write
 from resnetkit.runtime.model import Model, load
 from resnetkit.tasks.evaluate import PREDICTION_COLUMNS, Scores, score
 from resnetkit.trust.report import write_report
 from resnetkit.verbs.console import bar, note
+from resnetkit.verbs.examples import with_splits
 
 
 def evaluate(
@@ -50,10 +52,12 @@ def evaluate(
     source = Path(data)
     dataset = opened.task.modality.scan(source)
     try:
-        targets = opened.task.target.encode([sample.label for sample in dataset.samples], opened.classes)
+        index = opened.task.target.encode(dataset.classes, opened.classes)
     except DataError as error:
         raise DataError(error.what, path=source, fix=error.fix) from error
-    dataset = _with_run_splits(replace(dataset, classes=opened.classes, targets=targets), source, Path(model))
+    dataset = _with_run_splits(
+        replace(dataset, classes=opened.classes, targets=index[dataset.targets]), source, Path(model)
+    )
     chosen = _chosen(dataset, split, source)
     part = dataset if chosen == "all" else dataset.select(chosen)
     note(f"{source}: {len(part):,} images ({chosen})", quiet)
@@ -62,7 +66,7 @@ def evaluate(
         run.refuse(Path(out), resume=False, overwrite=False)
         with resource_errors(out):
             Path(out).mkdir(parents=True, exist_ok=True)
-        write_scores(Path(out), scores, dataset.root)
+        write_scores(Path(out), scores, dataset)
     return scores
 
 
@@ -74,7 +78,7 @@ def _with_run_splits(dataset: Dataset, source: Path, model: Path) -> Dataset:
     recipe = recipes.read(path)
     if Path(recipe.data.source).resolve() != source.resolve():
         return dataset
-    return assign_splits(dataset, val=recipe.data.val, test=recipe.data.test, seed=recipe.train.seed)
+    return with_splits(dataset, recipe)
 
 
 def _chosen(dataset: Dataset, split: str | None, source: Path) -> str:
@@ -94,17 +98,16 @@ def score_split(model: Model, part: tuple[str, Dataset], quiet: bool) -> Scores:
     split, dataset = part
     answers = []
     with bar(f"scoring {split}", len(dataset), quiet=quiet) as advance:
-        for _, answer in model.answers(dataset.paths):
+        for _, answer in model.answers(dataset.files):
             answers.append(answer)
             advance(len(answers), "")
-    paths = [sample.path for sample in dataset.samples]
-    return score(model.task, split, model.classes, paths, dataset.targets, answers)
+    return score(model.task, split, model.classes, dataset.names, dataset.targets, answers)
 
 
 def write_scores(
-    folder: Path, scores: Scores, root: Path, history: Sequence[Mapping[str, Any]] = (), recipe: str = ""
+    folder: Path, scores: Scores, dataset: Dataset, history: Sequence[Mapping[str, Any]] = (), recipe: str = ""
 ) -> None:
     """metrics.json, predictions.csv and report.html of a run or an evaluation."""
     run.write_json(folder / "metrics.json", scores.as_dict())
     write(folder / "predictions.csv", run.as_csv(PREDICTION_COLUMNS, scores.rows()))
-    write_report(folder / "report.html", scores, history, root, recipe)
+    write_report(folder / "report.html", scores, history, dataset.file_named, recipe)

@@ -1,25 +1,20 @@
-"""Weights from a file or from the network, never by running what is in them: safetensors, or weights_only pickles."""
+"""Published weights as a file: from the caches of torch and of the Hub, or downloaded into torch's."""
 
 from __future__ import annotations
 
-import logging
 import os
-import re
-from collections.abc import Mapping
-from http.client import HTTPException
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlparse
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from torch import Tensor
 
-from resnetkit.errors import ModelError, NetworkError
+from resnetkit.errors import NetworkError, ResourceError
+from resnetkit.files import sha256
+from resnetkit.weights import hub
+from resnetkit.weights.download import cache_errors, download
+from resnetkit.weights.published import Published, sha256_prefix
 
-log = logging.getLogger("resnetkit")
+SLACK = 1 << 20  # the sizes in torchvision's table are rounded
 
 
 def offline() -> bool:
@@ -27,77 +22,54 @@ def offline() -> bool:
     return any(os.environ.get(name, "0") not in ("", "0") for name in ("RESNETKIT_OFFLINE", "HF_HUB_OFFLINE"))
 
 
-def download(url: str, *, progress: bool = True) -> Mapping[str, Tensor]:
-    """Weights from torch's own cache, or downloaded there with torch's hash check and progress bar.
+def torch_cache() -> Path:
+    """Where torch keeps the checkpoints that it downloads.
 
     Raises:
-        NetworkError: the download failed, its hash is wrong, or the network is forbidden and the cache has no file.
+        ResourceError: nothing says where that is.
     """
-    name = Path(urlparse(url).path).name
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / name
-    if not cached.exists():
-        if offline():
-            raise NetworkError(
-                f"{name} is not in the cache and RESNETKIT_OFFLINE is set",
-                path=cached,
-                fix="copy the file there, or give --weights PATH or --weights none",
-            )
-        log.warning("downloading %s to %s", name, cached)
-        _download(url, cached, progress)
-    return read_state(cached)
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    if folder.parts[0].startswith("~"):  # neither HOME nor the list of users has a home for this one
+        raise ResourceError("there is no home folder to keep weights in", fix="set HOME, or TORCH_HOME to a folder")
+    return folder
 
 
-def _download(url: str, cached: Path, progress: bool) -> None:
-    """Into the cache, whole and with the right hash or not at all (load_state_dict_from_url would write to stdout)."""
-    name = cached.name
-    announced = re.search(r"-([0-9a-f]{8,})\.", name)
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(cached), announced and announced[1], progress=progress)
-    except (OSError, RuntimeError, HTTPException) as error:
-        if isinstance(error, HTTPError):
-            error.close()  # its socket
+def weights_file(weights: Published, *, progress: bool = True) -> Path:
+    """The file of published weights, its hash checked; downloaded where no cache has it.
+
+    Raises:
+        NetworkError: a cached file is corrupt, the download failed, or the network is forbidden.
+        ResourceError: the cache cannot be read or written to.
+    """
+    found = next(_cached(weights), None)
+    if found is not None:
+        return found
+    target = torch_cache() / weights.file
+    if offline():
         raise NetworkError(
-            f"{name} could not be downloaded: {error}",
-            path=cached,
-            fix="copy the file there by hand, or give --weights PATH or --weights none",
-        ) from error
+            f"{weights.file} is not in the cache and RESNETKIT_OFFLINE is set",
+            path=target,
+            fix="copy the file there, or give --weights PATH or --weights none",
+        )
+    prefix, most = sha256_prefix(weights.file), weights.num_bytes + SLACK
+    return download(weights.url, target, sha256_prefix=prefix, max_bytes=most, progress=progress)
 
 
-def read_state(path: Path) -> Mapping[str, Tensor]:
-    """The state dict in a .safetensors file, or in a pickle that holds nothing but tensors.
-
-    Raises:
-        ModelError: there is no such file, it is damaged, or it would run code.
-    """
-    if not path.is_file():
-        raise ModelError("there is no such weights file", path=path, fix="give a .safetensors or .pth file")
-    with path.open("rb") as file:
-        head = file.read(9)
-    if head[8:9] == b"{":
-        return _read_safetensors(path)
-    if not head.startswith((b"PK\x03\x04", b"\x80")):
-        raise ModelError("is neither safetensors nor a torch checkpoint", path=path, fix="give .safetensors or .pth")
-    try:
-        with path.open("rb") as file:  # not by its name: torch.load takes any name.safetensors for safetensors
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        fix = "resnetkit never runs code from a checkpoint: save its state dict as .safetensors where you trust it"
-        raise ModelError("holds more than tensors, or is damaged", path=path, fix=fix) from error
-    return _tensors(loaded, path)
+def _cached(weights: Published) -> Iterator[Path]:
+    """Files on this machine that hold the weights, each checked against the hash in its name."""
+    for name in weights.files:
+        path = torch_cache() / name
+        if os.path.isfile(path):  # and not path.is_file(), which raises where a folder may not be looked into
+            _verify(path, sha256_prefix(name))
+            yield path
+    found = hub.cached(weights.hub_repository)
+    if found is not None and hub.verify_blob(found):
+        yield found
 
 
-def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
-    try:
-        return _tensors(safetensors.torch.load_file(path), path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"corrupt: {error}", path=path, fix="copy the file again from its source") from error
-
-
-def _tensors(loaded: Any, path: Path) -> Mapping[str, Tensor]:
-    """The mapping of names to tensors in what a .pth file holds, out of its usual wrapper."""
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ModelError("is not a state dict of tensors", path=path, fix="save model.state_dict()")
-    return {str(name).removeprefix("module."): value for name, value in loaded.items()}
+def _verify(path: Path, prefix: str) -> None:
+    with cache_errors(path):
+        found = sha256(path)
+    if not found.startswith(prefix):
+        fix = "delete this file, it is then downloaded again"
+        raise NetworkError(f"corrupt: its SHA-256 is {found} and does not begin with {prefix}", path=path, fix=fix)

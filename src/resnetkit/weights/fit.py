@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from resnetkit.checkpoint import refuse_unsound
 from resnetkit.errors import ModelError
 
 log = logging.getLogger("resnetkit")
@@ -37,7 +38,8 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> str:
         source: what to call the weights in messages.
 
     Raises:
-        ModelError: the tensors are those of another architecture; the first ten differences are listed.
+        ModelError: the tensors are those of another architecture, of which the first ten differences are listed, or
+            hold NaN, infinite values, negative variances or only zeros.
     """
     own = network.state_dict()
     notes = []
@@ -51,6 +53,8 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> str:
     if stem is not None and reshaped:
         fitted[STEM] = inflate_stem(stem.float(), own[STEM].shape[1])
     refuse_differences(own, fitted, source)
+    arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in state.items()}
+    refuse_unsound(arrays, source, fix="start from other weights")
     network.load_state_dict({**own, **fitted})
     kept = sum(n not in HEAD for n in own) if notes else len(own)
     message = f"{source}: loaded {kept} of {len(own)} tensors"
@@ -58,6 +62,9 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> str:
         message += f"; head {notes[0]} re-initialised"
     if stem is not None and reshaped:
         message += f"; stem {stem.shape[1]} -> {own[STEM].shape[1]} channels"
+    cast = sorted({str(t.dtype).removeprefix("torch.") for n, t in state.items() if t.dtype != own[n].dtype})
+    if cast:
+        message += f"; cast from {', '.join(cast)}"
     log.warning(message)
     return message
 
@@ -75,6 +82,11 @@ def refuse_differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor], s
         f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
         for name in own
         if name in state and state[name].shape != own[name].shape
+    ]
+    differences += [
+        f"{name} is {str(state[name].dtype).removeprefix('torch.')}, not floating point"
+        for name in own
+        if name in state and own[name].is_floating_point() and not state[name].is_floating_point()
     ]
     if differences:
         more = f" and {len(differences) - 10} more" if len(differences) > 10 else ""

@@ -1,41 +1,44 @@
-"""Which weights there are: torchvision's own table of names, addresses and hashes, and files of the user's."""
+"""Weights by their name: published ones, a file on the Hub, or a file of the user's."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
-from torchvision.models import get_model_weights
 
 from resnetkit.errors import UsageError
-from resnetkit.weights.fetch import download, read_state
+from resnetkit.weights.fetch import offline, weights_file
+from resnetkit.weights.hub import SCHEME, hub_file
+from resnetkit.weights.published import published
+from resnetkit.weights.read import read_state
 
 # What a weights file may end in; anything else that looks like a name is taken for one.
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
-def published(variant: str) -> dict[str, Any]:
-    """Name to torchvision's Weights value (url, transforms, meta) of a variant."""
-    return {weights.name: weights for weights in get_model_weights(variant)}
-
-
 def known_weights(variant: str, weights: str | Path, *, progress: bool = True) -> tuple[Mapping[str, Tensor], str]:
     """The state dict of published weights or of a file, and what to call it.
+
+    Args:
+        variant: whose weights; files are not asked whether they fit it, see `fit`.
+        weights: a published name, the path of a file, or hf://owner/name[@revision][/file].
+        progress: show how a download goes.
 
     Raises:
         UsageError: the variant has no weights of this name.
         ModelError: the file is not a state dict that can be read safely.
         NetworkError: the download failed, its hash is wrong, or RESNETKIT_OFFLINE is set and no cache has the file.
+        ResourceError: the file cannot be read, or the cache not written to.
     """
-    path = Path(weights)
-    if path.suffix in SUFFIXES or path.exists():
-        return read_state(path), str(weights)
+    name = str(weights)
+    if name.startswith(SCHEME):
+        return read_state(hub_file(name, offline=offline(), progress=progress)), name
+    if Path(name).suffix in SUFFIXES or os.path.exists(name):
+        return read_state(Path(name)), name
     names = published(variant)
-    if str(weights) not in names:
-        raise UsageError(
-            f"{variant} has no weights {str(weights)!r}",
-            fix=f"one of {', '.join(names)}, or the path of a .safetensors or .pth file",
-        )
-    return download(names[str(weights)].url, progress=progress), str(weights)
+    if name not in names:
+        known = "".join(f"{known}, " for known in names)
+        raise UsageError(f"{variant} has no weights {name!r}", fix=f"one of {known}or a .safetensors or .pth file")
+    return read_state(weights_file(names[name], progress=progress)), name

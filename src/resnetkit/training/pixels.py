@@ -1,0 +1,347 @@
+"""Where training images come from: decoded once into a memory-mapped file, or anew in each epoch by worker processes.
+
+No torch here: a worker starts in half a second and holds nothing but the decoder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import signal
+import threading
+import time
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from resnetkit.data import image
+from resnetkit.data.archive import Member
+from resnetkit.data.dataset import File
+from resnetkit.data.duplicates import content_digest, difference_hash
+from resnetkit.data.image import Preprocess
+from resnetkit.errors import DataError, ResourceError, printable
+from resnetkit.files import new_folder, resource_errors
+from resnetkit.runtime.pipeline import num_threads, read_ahead
+
+Squares = NDArray[np.uint8]
+Progress = Callable[[int], None]
+FORMAT = 1
+DAY = 86_400.0
+SPARE = 500_000_000  # bytes that a cache leaves free on the disk
+HUNG = 120.0  # seconds after which a file that is still being read is given up
+CHANGED = "has changed since the training began"
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The decoded images of a split.
+
+    Attributes:
+        start: begin to fetch the squares of some rows; gives a function that waits for them: uint8 [n, S, S, C].
+        aspects: width / height of each original [n]; NaN where it cannot be read.
+        hashes: difference hash of each [n].
+        failed: rows that cannot be read, and why.
+        workers: the processes behind `start`, or None.
+    """
+
+    start: Callable[[NDArray[np.intp]], Callable[[], Squares]]
+    aspects: NDArray[np.float64]
+    hashes: NDArray[np.uint64]
+    failed: tuple[tuple[int, DataError], ...] = ()
+    workers: Workers | None = None
+
+    def store(self, rows: NDArray[np.intp]) -> Squares:
+        """The squares of some rows [n, S, S, C]."""
+        return self.start(rows)()
+
+    def each(self, batches: Sequence[NDArray[np.intp]]) -> Iterator[Squares]:
+        """The squares of each batch of rows; the next ones are being fetched meanwhile."""
+        begun = (self.start(rows) for rows in batches)
+        coming = deque(islice(begun, 2))
+        while coming:
+            yield coming.popleft()()
+            coming.extend(islice(begun, 1))
+
+    def take(self, rows: NDArray[np.intp]) -> Pixels:
+        """The images of some rows."""
+        start = self.start
+        return Pixels(lambda chosen: start(rows[chosen]), self.aspects[rows], self.hashes[rows], workers=self.workers)
+
+    def close(self) -> None:
+        """End the worker processes, if there are any."""
+        if self.workers is not None:
+            self.workers.close()
+
+
+def bytes_of(num_images: int, preprocess: Preprocess) -> int:
+    """Bytes of the decoded images."""
+    return num_images * preprocess.size**2 * preprocess.channels
+
+
+def _in_memory(squares: Squares) -> Callable[[NDArray[np.intp]], Callable[[], Squares]]:
+    return lambda rows: lambda: squares[rows]
+
+
+def stamps(files: Sequence[File]) -> NDArray[np.int64]:
+    """Size and time of change of each file [n, 2], by which a later change is noticed; those of its archive."""
+    archives: dict[Path, tuple[int, int]] = {}
+    found = np.zeros((len(files), 2), np.int64)
+    for row, file in enumerate(files):
+        if not isinstance(file, Member):
+            found[row] = _stamp(file)
+        else:
+            found[row] = archives.get(file.archive) or archives.setdefault(file.archive, _stamp(file.archive))
+    return found
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _refuse_changes(files: Sequence[File], before: NDArray[np.int64]) -> None:
+    changed = np.flatnonzero((stamps(files) != before).any(1))
+    if len(changed):
+        raise DataError(CHANGED, path=files[int(changed[0])], fix="start the training again, with data that stays")
+
+
+def _read(file: File, preprocess: Preprocess) -> tuple[Squares, float, int]:
+    upright = image.decode(file, preprocess)
+    return image.pixels(upright, preprocess), upright.width / upright.height, difference_hash(upright)
+
+
+@dataclass
+class _Columns:
+    """What decoding finds beside the pixels."""
+
+    aspects: NDArray[np.float64]
+    hashes: NDArray[np.uint64]
+    failed: list[tuple[int, DataError]] = field(default_factory=list)
+
+
+def _decode(
+    files: Sequence[File], preprocess: Preprocess, put: Callable[[int, Squares], object], progress: Progress
+) -> _Columns:
+    """Decode every file once, in threads, and hand its square to `put`, in order."""
+    columns = _Columns(np.full(len(files), np.nan), np.zeros(len(files), np.uint64))
+    blank = np.zeros((preprocess.size, preprocess.size, preprocess.channels), np.uint8)
+    results = read_ahead(files, lambda file: _read(file, preprocess), 4 * num_threads())
+    for row, (_, result) in enumerate(results):
+        square = blank
+        if isinstance(result, DataError):
+            columns.failed.append((row, result))
+        else:
+            square, columns.aspects[row], columns.hashes[row] = result
+        put(row, square)
+        progress(row + 1)
+    return columns
+
+
+def in_memory(files: Sequence[File], preprocess: Preprocess, progress: Progress) -> Pixels:
+    """Decode every image once, into memory."""
+    squares = np.empty((len(files), preprocess.size, preprocess.size, preprocess.channels), np.uint8)
+    columns = _decode(files, preprocess, squares.__setitem__, progress)
+    return Pixels(_in_memory(squares), columns.aspects, columns.hashes, tuple(columns.failed))
+
+
+def key_of(files: Sequence[File], preprocess: Preprocess) -> str:
+    """Name of the cache of these files: their bytes, how they are prepared, and by which decoder."""
+    parts = {"format": FORMAT, "pillow": PIL.__version__, "preprocess": preprocess.as_dict()}
+    digest = hashlib.blake2b(content_digest(files, num_threads()), digest_size=16)
+    digest.update(json.dumps(parts, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def cached(files: Sequence[File], preprocess: Preprocess, folder: Path, progress: Progress) -> Pixels:
+    """The images from their cache, which is made where it is missing or damaged.
+
+    Args:
+        files: of the images.
+        preprocess: to squares.
+        folder: of this cache: its parent and `key_of`.
+        progress: called with the number of images done.
+
+    Raises:
+        ResourceError: the disk refuses.
+        DataError: a file has changed meanwhile.
+    """
+    found = _opened(files, preprocess, folder)
+    if found is not None:
+        progress(len(files))
+        return found
+    before = stamps(files)
+    shutil.rmtree(folder, ignore_errors=True)
+    with new_folder(folder, manifest=False) as temporary:
+        shape = (len(files), preprocess.size, preprocess.size, preprocess.channels)
+        with (temporary / "pixels.npy").open("wb") as out:
+            # written in order, not mapped: a full disk is then an error and not the end of the process
+            np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            columns = _decode(files, preprocess, lambda row, square: out.write(square.tobytes()), progress)
+        _refuse_changes(files, before)
+        np.savez(temporary / "index.npz", aspects=columns.aspects, hashes=columns.hashes)
+    squares = np.load(folder / "pixels.npy", mmap_mode="r")
+    return Pixels(_in_memory(squares), columns.aspects, columns.hashes, tuple(columns.failed))
+
+
+def _opened(files: Sequence[File], preprocess: Preprocess, folder: Path) -> Pixels | None:
+    """A cache that is there and whole, or None."""
+    try:
+        squares = np.load(folder / "pixels.npy", mmap_mode="r")
+        with (folder / "index.npz").open("rb") as file, np.load(file) as index:
+            aspects, hashes = index["aspects"], index["hashes"]
+        os.utime(folder)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    if len(squares) != len(files) or len(aspects) != len(files):
+        return None
+    failed: list[tuple[int, DataError]] = []
+    for row in np.flatnonzero(np.isnan(aspects)).tolist():
+        try:
+            _read(files[row], preprocess)
+        except DataError as error:
+            failed.append((row, error))
+    return Pixels(_in_memory(squares), aspects, hashes, tuple(failed))
+
+
+def make_room(folder: Path, needed: int, limit: int) -> None:
+    """Drop the caches that were not used for longest, until the new one fits under the limit; and what a kill left."""
+    with resource_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".*.tmp-*"):
+        if time.time() - left.stat().st_mtime > DAY:
+            shutil.rmtree(left, ignore_errors=True)
+    caches = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    sizes = [sum(file.stat().st_size for file in cache.iterdir()) for cache in caches]
+    while caches and sum(sizes) + needed > limit:
+        shutil.rmtree(caches.pop(0), ignore_errors=True)
+        sizes.pop(0)
+    free = shutil.disk_usage(folder).free
+    if free < needed + SPARE:
+        what = f"{free / 1e6:,.0f} MB are free, {needed / 1e6:,.0f} MB are needed"
+        raise ResourceError(what, path=folder, fix="free some space, or --set cache.folder=DIR")
+
+
+def decoded_each_time(files: Sequence[File], preprocess: Preprocess, workers: int, progress: Progress) -> Pixels:
+    """Decode every image once to check it, and anew whenever it is asked for.
+
+    Args:
+        files: of the images.
+        preprocess: to squares.
+        workers: number of processes.
+        progress: called with the number of images done.
+    """
+    before = stamps(files)
+    columns = _decode(files, preprocess, lambda row, square: None, progress)
+    pool = Workers(files, before, preprocess, workers)
+    return Pixels(pool.start, columns.aspects, columns.hashes, tuple(columns.failed), pool)
+
+
+def _work(items: list[tuple[File, tuple[int, int]]], preprocess: Preprocess) -> Squares:
+    """In a worker: some files to their squares; a file that is no longer what it was is an error."""
+    for file, stamp in items:
+        if _stamp(file.archive if isinstance(file, Member) else file) != stamp:
+            raise DataError(CHANGED, path=file, fix="start the training again, with data that stays")
+    return np.stack([_read(file, preprocess)[0] for file, _ in items])
+
+
+def _begin() -> None:
+    """In a worker: leave Ctrl-C to the parent, and end when it has ended, however that was."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class Workers:
+    """Processes that decode; one that dies is replaced once, one that hangs is given up, both with their files named.
+
+    What they decode comes through pipes, so a small /dev/shm does not matter.
+    """
+
+    def __init__(self, files: Sequence[File], stamps: NDArray[np.int64], preprocess: Preprocess, number: int) -> None:
+        self._files, self._stamps, self._preprocess, self._number = files, stamps, preprocess, number
+        self._pool = self._new_pool()
+        self._generation = 0
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self._number, get_context("spawn"), _begin)
+
+    def start(self, rows: NDArray[np.intp]) -> Callable[[], Squares]:
+        """Begin to decode some rows; gives a function that waits for them [n, S, S, C]."""
+        parts = [part for part in np.array_split(rows, self._number) if len(part)]
+        waiting = [(self._submit(part), part, self._generation) for part in parts]
+        return lambda: np.concatenate([self._result(*each) for each in waiting])
+
+    def _submit(self, rows: NDArray[np.intp]) -> Future[Squares]:
+        items = [(self._files[row], (int(self._stamps[row][0]), int(self._stamps[row][1]))) for row in rows.tolist()]
+        try:
+            return self._pool.submit(_work, items, self._preprocess)
+        except BrokenProcessPool as error:  # noticed when its result is asked for
+            broken: Future[Squares] = Future()
+            broken.set_exception(error)
+            return broken
+
+    def _result(self, future: Future[Squares], rows: NDArray[np.intp], generation: int) -> Squares:
+        try:
+            return future.result(HUNG)
+        except TimeoutError:
+            self.close()
+            raise ResourceError(f"reading hangs: {self._named(rows)}", fix="is the disk still there?") from None
+        except BrokenProcessPool as error:
+            if generation == self._generation == 1:
+                what = f"a worker process died twice, with these files in hand: {self._named(rows)}"
+                fix = "more memory, fewer train.workers, or remove the file that ends it"
+                raise ResourceError(what, fix=fix) from error
+            if generation == self._generation:
+                self.close()
+                self._pool, self._generation = self._new_pool(), self._generation + 1
+            return self._result(self._submit(rows), rows, self._generation)
+
+    def _named(self, rows: NDArray[np.intp]) -> str:
+        more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
+        return ", ".join(printable(self._files[row]) for row in rows.tolist()[:10]) + more
+
+    def close(self) -> None:
+        """End them, also those that hang."""
+        processes = list((self._pool._processes or {}).values())
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+
+
+def refuse_unreadable(failed: Sequence[tuple[int, DataError]], total: int, max_bad: float) -> None:
+    """Refuse more unreadable images than the allowed share.
+
+    Raises:
+        DataError: the first ten are named.
+    """
+    errors = [error for _, error in failed]
+    if len(errors) <= math.floor(max_bad * total):
+        return
+    if len(errors) == 1:
+        raise errors[0]
+    listed = "; ".join(f"{printable(error.path or '')}: {error.what}" for error in errors[:10])
+    more = f"; and {len(errors) - 10} more" if len(errors) > 10 else ""
+    fix = "remove or replace them, or leave out up to a share of them: --set data.max_bad=0.01"
+    raise DataError(f"{len(errors)} of {total} images cannot be read: {listed}{more}", fix=fix)

@@ -1,0 +1,217 @@
+"""The examples of a training or an evaluation: read, checked for copies, and with a split each."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnetkit import run
+from resnetkit.data.dataset import CODES, Dataset, assign_splits, refuse_untrainable
+from resnetkit.data.duplicates import first_copies, listed, near_pairs, of_two_labels, refuse_leaks
+from resnetkit.data.image import Preprocess
+from resnetkit.errors import DataError, ResourceError, UsageError, printable
+from resnetkit.files import write
+from resnetkit.recipe import Cache, Recipe
+from resnetkit.runtime.pipeline import num_threads
+from resnetkit.tasks.task import task_named
+from resnetkit.training.device import Setup, from_first, wait_for_first
+from resnetkit.training.loader import store_preprocess
+from resnetkit.training.objective import preprocess_of
+from resnetkit.training.pixels import (
+    Pixels,
+    bytes_of,
+    cached,
+    decoded_each_time,
+    in_memory,
+    key_of,
+    make_room,
+    refuse_unreadable,
+)
+from resnetkit.verbs.console import Advance, bar, note
+
+BAD_COLUMNS = ("path", "split", "reason")
+NEAR_COLUMNS = ("train", "other", "split", "bits")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a training learns from and is judged by.
+
+    Attributes:
+        dataset: without the images that could not be read.
+        pixels: of the train and val splits, in the data set's order.
+        bad: rows for unreadable.csv.
+        near: rows for near_duplicates.csv.
+    """
+
+    dataset: Dataset
+    pixels: dict[str, Pixels]
+    bad: list[dict[str, str]]
+    near: list[dict[str, str | int]]
+
+    def write_findings(self, folder: Path) -> None:
+        """unreadable.csv and near_duplicates.csv, where there is something to tell."""
+        for name, columns, rows in (
+            ("unreadable.csv", BAD_COLUMNS, self.bad),
+            ("near_duplicates.csv", NEAR_COLUMNS, self.near),
+        ):
+            if rows:
+                write(folder / name, run.as_csv(columns, rows))
+
+
+def with_splits(dataset: Dataset, recipe: Recipe) -> Dataset:
+    """A data set with the splits that a run of this recipe has, copies on one side."""
+    first = first_copies(dataset, num_threads())
+    return assign_splits(dataset, val=recipe.data.val, test=recipe.data.test, seed=recipe.train.seed, first=first)
+
+
+def examples(recipe: Recipe, quiet: bool) -> Dataset:
+    """The examples with their splits; says how many there are, what was passed over, and what is twice.
+
+    Raises:
+        DataError: there is nothing to learn from, or given splits share images.
+    """
+    if not recipe.data.source:
+        raise UsageError("no data given", fix="resnetkit train FOLDER")
+    source = Path(recipe.data.source)
+    task = task_named("classify" if recipe.data.task == "auto" else recipe.data.task)
+    dataset = task.modality.scan(source, follow_links=recipe.data.follow_links)
+    refuse_untrainable(dataset, source, allow_empty_class=recipe.data.allow_empty_class)
+    origin = "as given" if "val" in dataset.given_splits else f"cut with seed {recipe.train.seed}"
+    first = first_copies(dataset, num_threads())
+    if not recipe.data.allow_leak:
+        refuse_leaks(dataset, first)
+    split = assign_splits(dataset, val=recipe.data.val, test=recipe.data.test, seed=recipe.train.seed, first=first)
+    sizes = {name: int(split.counts(name).sum()) for name in ("train", "val", "test")}
+    if sizes["train"] < 2:
+        raise DataError("leaves fewer than two images to train on", path=source, fix="add images")
+    counted = ", ".join(f"{n:,} {name}" for name, n in sizes.items())
+    note(f"{source}: {len(dataset.classes)} classes, {counted} ({origin})", quiet)
+    for what, count in dataset.ignored:
+        note(f"  ignored: {count:,} {what}", quiet)
+    both = of_two_labels(dataset, first)
+    if both:
+        note(f"take care: {len(both)} images have two labels: {listed(dataset, both)}", quiet)
+    copies = int((first != np.arange(len(first))).sum())
+    if copies:
+        note(f"  {copies:,} exact copies, kept on one side of the splits", quiet)
+    return split
+
+
+def decoded(dataset: Dataset, recipe: Recipe, setup: Setup, quiet: bool) -> Examples:
+    """Decode everything once, so that a file that cannot be read stops the run before its first step.
+
+    Raises:
+        DataError: more images than allowed cannot be read.
+    """
+    sizes = (bytes_of(int(dataset.counts(split).sum()), _prepared(split, recipe)) for split in ("train", "val", "test"))
+    where = cache_folder(recipe.cache)
+    note(f"decoded images: {_gb(sum(sizes))}, kept in {where or 'memory'}", quiet)
+    rows: list[NDArray[np.intp]] = []
+    bad: list[dict[str, str]] = []
+    pixels: dict[str, Pixels] = {}
+    for split in ("train", "val", "test"):
+        members = np.flatnonzero(dataset.splits == CODES.index(split))
+        part = dataset.take(members)
+        found = _pixels(part, split, recipe, setup, quiet)
+        refuse_unreadable(found.failed, len(part), recipe.data.max_bad)
+        failed = {row for row, _ in found.failed}
+        good = np.array([row for row in range(len(part)) if row not in failed], np.intp)
+        for _, error in found.failed:
+            note(f"left out: {error}", quiet)
+            bad.append({"path": printable(error.path or ""), "split": split, "reason": error.what})
+        pixels[split] = found.take(good) if failed else found
+        rows.append(members[good])
+    order = np.concatenate(rows)
+    hashes = np.concatenate([pixels[split].hashes for split in ("train", "val", "test")])
+    kept = dataset.take(np.sort(order))
+    near = _near(kept, hashes[np.argsort(order)], quiet)
+    return Examples(kept, pixels, bad, near)
+
+
+def _near(dataset: Dataset, hashes: NDArray[np.uint64], quiet: bool) -> list[dict[str, str | int]]:
+    """Rows for near_duplicates.csv."""
+    pairs = near_pairs(hashes, dataset.splits)
+    if pairs:
+        train, other, _ = pairs[0]
+        first = f"{printable(dataset.names[other])} and {printable(dataset.names[train])}"
+        note(f"take care: {len(pairs)} near-duplicates across splits, as {first}: see near_duplicates.csv", quiet)
+    return [
+        {
+            "train": printable(dataset.names[train]),
+            "other": printable(dataset.names[other]),
+            "split": CODES[dataset.splits[other]],
+            "bits": bits,
+        }
+        for train, other, bits in pairs
+    ]
+
+
+def cache_folder(cache: Cache) -> Path | None:
+    """Where decoded images are kept, or None for memory."""
+    if cache.folder == "none":
+        return None
+    if cache.folder != "auto":
+        return Path(cache.folder)
+    own = os.environ.get("RESNETKIT_CACHE")
+    if own:
+        return Path(own) / "pixels"
+    shared = os.environ.get("XDG_CACHE_HOME")
+    if shared:
+        return Path(shared) / "resnetkit" / "pixels"
+    try:
+        return Path.home() / ".cache" / "resnetkit" / "pixels"
+    except RuntimeError:  # there is no home
+        return None
+
+
+def _prepared(split: str, recipe: Recipe) -> Preprocess:
+    return store_preprocess(recipe) if split == "train" else preprocess_of(recipe)
+
+
+def _pixels(part: Dataset, split: str, recipe: Recipe, setup: Setup, quiet: bool) -> Pixels:
+    prepared = _prepared(split, recipe)
+    size, limit = bytes_of(len(part), prepared), int(recipe.cache.gb * 1e9)
+    folder = cache_folder(recipe.cache)
+    with bar(f"decoding {split}", len(part), quiet=quiet) as advance:
+        if size > limit:
+            workers = recipe.train.workers
+            assert workers != "auto", "decided before"
+            note(f"{split}: {_gb(size)} decoded, over cache.gb: each epoch decodes anew, {workers} workers", quiet)
+            return decoded_each_time(part.files, prepared, workers, advance)
+        if folder is None:
+            return in_memory(part.files, prepared, advance)
+        try:
+            return _from_cache(part, prepared, folder, (size, limit), setup, advance)
+        except ResourceError as error:
+            note(f"decoded images stay in memory: {error}", quiet)
+            return in_memory(part.files, prepared, advance)
+
+
+def _from_cache(
+    part: Dataset,
+    prepared: Preprocess,
+    folder: Path,
+    sizes: tuple[int, int],
+    setup: Setup,
+    advance: Advance,
+) -> Pixels:
+    """From the cache, which the first process makes while the others wait."""
+    key = from_first({"key": key_of(part.files, prepared)}, setup)["key"]
+    if setup.rank:
+        wait_for_first(setup)
+        return cached(part.files, prepared, folder / key, advance)
+    try:
+        if not (folder / key).exists():
+            make_room(folder, *sizes)
+        return cached(part.files, prepared, folder / key, advance)
+    finally:
+        wait_for_first(setup)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
