@@ -18,6 +18,7 @@ from resnetkit.data.image import Preprocess
 from resnetkit.errors import ModelError, ResourceError, UsageError
 from resnetkit.models import build
 from resnetkit.ops.intervals import wilson
+from resnetkit.weights.read import read_state
 from weights.conftest import python
 from weights.headers import MEASURE, check_measured, header, hostile
 
@@ -434,3 +435,18 @@ def test_no_torch_is_needed():
     code = "import sys; import resnetkit.checkpoint; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
     assert checkpoint.FORMAT == 1
+
+
+# ONNX is a format of export; as a model or as weights it is refused by its content, so nothing that it names is opened.
+ONNX = b"\x08\x08\x12\x07pytorch:\x20\n\x06custom" + b"location" + b"../../../../etc/passwd"
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.safetensors"])
+def test_onnx_is_never_a_model(tmp_path, name):
+    """D16, D17: whatever its external data, operators and size."""
+    (tmp_path / name).write_bytes(ONNX)
+    with pytest.raises(ModelError) as caught:
+        read(tmp_path / name)
+    assert caught.value.exit_code == 5
+    with pytest.raises(ModelError, match="is neither safetensors nor a torch checkpoint"):
+        read_state(tmp_path / name)

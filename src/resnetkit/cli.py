@@ -50,6 +50,9 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any setting: --set optim.lr=0.01 (see docs/settings.md).", metavar="KEY=VALUE"),
 ]
+DataArgument = Annotated[
+    str, typer.Argument(help="Class folders, a .zip or .tar of them, or a CSV of path,label[,split].", metavar="DATA")
+]
 ModelArgument = Annotated[Path, typer.Argument(help="A run folder or a model folder.", metavar="MODEL")]
 
 
@@ -62,14 +65,13 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 @app.command("train", epilog="Example: resnetkit train photos/ --weights none --epochs 20 --out runs/photos")
 def _train(
-    data: Annotated[
-        str, typer.Argument(help="A folder of class folders, or a CSV of path,label[,split].", metavar="DATA")
-    ] = "",
+    data: DataArgument = "",
     model: Annotated[
         str | None, typer.Option(help="The network: resnet18, resnet34, resnet50, ...", metavar="NAME")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="IMAGENET1K_V1, a .safetensors or .pth file, or none.", metavar="NAME|PATH|none")
+        str | None,
+        typer.Option(help="IMAGENET1K_V1, a .safetensors or .pth, hf://owner/name, none.", metavar="NAME"),
     ] = None,
     recipe: Annotated[str, typer.Option(help="A named recipe (digits) or a .toml file.", metavar="NAME|FILE")] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.", metavar="N")] = None,
@@ -122,9 +124,7 @@ def _train(
 @app.command("eval", epilog="Example: resnetkit eval runs/photos photos/ --split test --min accuracy=0.9")
 def _eval(
     model: ModelArgument,
-    data: Annotated[
-        str, typer.Argument(help="A folder of class folders, or a CSV of path,label[,split].", metavar="DATA")
-    ],
+    data: DataArgument,
     split: Annotated[
         str | None, typer.Option(help="train, val, test or all; what was held out if left out.", metavar="NAME")
     ] = None,

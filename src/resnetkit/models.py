@@ -47,7 +47,7 @@ class ResNetOptions(TypedDict, total=False):
 class Options(ResNetOptions, total=False):
     """Keyword arguments of a builder: those of ResNet, and the weights.
 
-    `weights` is a published name (IMAGENET1K_V1), or the path of a .safetensors or .pth file.
+    `weights` is a published name (IMAGENET1K_V1), the path of a .safetensors or .pth file, or hf://owner/name.
     """
 
     weights: str | Path | None

@@ -57,7 +57,7 @@ class Model:
     variant: str = "resnet34"
     """Name of the network, see `resnetkit.models`."""
     weights: str = "auto"
-    """A published name, the path of a weights file, or "none"; auto: IMAGENET1K_V1, or none for images under 64 px."""
+    """A published name, a weights file, hf://owner/name, or "none"; auto: IMAGENET1K_V1, or none under 64 px."""
     stem: Literal["auto", "imagenet", "small"] = "auto"
     """auto: "small" (3x3, stride 1, no pooling) under 64 px without weights."""
     shortcut: Literal["A", "B", "C"] = "B"

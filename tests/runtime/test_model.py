@@ -1,6 +1,7 @@
 """What `load` returns: one answer for a photo however it is given, and the one that timm's network gives."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -120,3 +121,15 @@ def test_a_model_json_that_does_not_fit(trained, tmp_path, changes, message):
     with pytest.raises(ModelError) as caught:
         load(folder)
     assert message in str(caught.value) and str(folder) in str(caught.value)
+
+
+def test_a_model_that_is_open_is_not_changed_by_its_files(trained, files, tmp_path):
+    """D18: replaced by a rename, cut short in place, and gone: the open model answers as before."""
+    folder = tmp_path / "model"
+    shutil.copytree(trained / "model", folder)
+    opened = load(folder)
+    before = [answer.scores for answer in opened.predict(files)]
+    (folder / "model.safetensors").write_bytes(b"x" * 100)
+    assert [answer.scores for answer in opened.predict(files)] == before
+    shutil.rmtree(folder)
+    assert [answer.scores for answer in opened.predict(files)] == before

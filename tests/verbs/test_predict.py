@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +33,22 @@ def test_order_formats_and_top(trained: Path, files: list[Path], run_cli) -> Non
         assert [row["label"] for row in csv.DictReader(file)] == [row["label"] for row in rows]
     code, out, _ = run_cli("predict", trained, files[0], "--top", "1")
     assert code == 0 and out.startswith(f"{files[0]}  {rows[0]['label']} ")
+
+
+HOSTILE = ["new\nline.png", "tab\t.png", "🐈.png", "\u202etlr.png", os.fsdecode(b"\xff\x80.png"), "-rf.png", "=c.png"]
+
+
+def test_rows_name_files_byte_for_byte(trained: Path, files: list[Path], run_cli) -> None:
+    """A31: JSON gives the very bytes back, and every form keeps to one line a file."""
+    Path("in").mkdir()
+    for name in HOSTILE:
+        shutil.copy(files[0], Path("in") / name)
+    code, out, _ = run_cli("predict", trained, "in", "--format", "jsonl")
+    paths = [json.loads(line)["path"] for line in out.splitlines()]
+    assert code == 0 and {os.fsencode(path) for path in paths} == {os.fsencode(f"in/{name}") for name in HOSTILE}
+    for form in ("table", "csv"):
+        code, out, _ = run_cli("predict", trained, "in", "--format", form)
+        assert code == 0 and len(out.splitlines()) == len(HOSTILE) + (form == "csv")
 
 
 def test_folders_globs_and_stdin(trained: Path, photos: Path, files: list[Path], run_cli, monkeypatch) -> None:

@@ -18,6 +18,7 @@ import safetensors.numpy
 
 from conftest import COLOURS, tiny, write_classes
 from resnetkit import api, run
+from resnetkit.training import state as states
 from resnetkit.training import train as loop
 
 FILES = {
@@ -117,6 +118,40 @@ def test_ctrl_c_saves_and_resume_is_exact(photos: Path, run_cli, monkeypatch, st
     assert code == 0 and f"resuming at step {step + 1} of" in err
     assert same(Path("whole"), Path("parts"))
     assert Path("whole/metrics.json").read_text() == Path("parts/metrics.json").read_text()
+
+
+def test_resume_with_other_workers_is_exact(photos: Path, run_cli, monkeypatch) -> None:
+    """C24: in the middle of an epoch, where images are decoded anew."""
+    anew = tiny("cache.gb=0", "train.workers=1")
+    assert run_cli("train", photos, *anew, "--out", "whole")[0] == 0
+    with monkeypatch.context() as patch:
+        interrupted_at(4, patch)
+        assert run_cli("train", photos, *anew, "--out", "parts")[0] == 130
+    code, _, err = run_cli("train", "--resume", "--out", "parts", "--set", "train.workers=2", "--set", "cache.gb=1")
+    assert code == 0, err
+    assert same(Path("whole"), Path("parts"))
+
+
+def test_a_record_that_cannot_be_written_ends_no_training(photos: Path, run_cli, monkeypatch, caplog) -> None:
+    """C4, C27: a full disk under the log, and something in the way of results.csv."""
+    with monkeypatch.context() as patch:
+        interrupted_at(2, patch)
+        assert run_cli("train", photos, *tiny(), "--out", "r")[0] == 130
+    Path("r/log.jsonl").unlink(missing_ok=True)
+    Path("r/log.jsonl").symlink_to("/dev/full")
+    Path("r/results.csv").unlink(missing_ok=True)
+    Path("r/results.csv").mkdir()
+    code, _, err = run_cli("train", "--resume", "--out", "r")
+    assert code == 0 and Path("r/model/model.json").exists(), err
+    assert "log.jsonl" in caplog.text and "results.csv" in caplog.text
+    assert caplog.text.count("no space left") == 1, "said once"
+
+
+def test_too_little_space_is_said_before_the_first_step(photos: Path, run_cli, monkeypatch) -> None:
+    """C7: with a state of a size that no disk has."""
+    monkeypatch.setattr(states, "size", lambda state: 10**18)
+    code, _, err = run_cli("train", photos, *tiny(), "--out", "r", "--quiet")
+    assert code == 6 and "needed" in err and err.count("\n") == 1 and not Path("r").exists()
 
 
 def test_sigkill_and_resume(photos: Path, run_cli) -> None:

@@ -1,7 +1,7 @@
 """Augmentation of whole batches on tensors; every number is drawn from one NumPy generator for (seed, step).
 
 The pixels of the training set are stored squashed to squares; `aspects` (width / height of the original) undoes that in
-the same resampling that crops, flips and rotates.
+the same resampling that crops and turns.
 """
 
 from __future__ import annotations
@@ -67,28 +67,44 @@ def crop_boxes(aspects: Floats, settings: Augment, rng: Draws) -> Floats:
     return np.stack([x, y, width, height], 1)
 
 
-def affine(aspects: Floats, settings: Augment, rng: Draws) -> Tensor:
-    """Output to input coordinates [n, 2, 3] of crop, mirror and rotation, as torch's affine_grid takes them."""
-    x, y, width, height = crop_boxes(aspects, settings, rng).T
-    mirror = np.where(rng.uniform(0, 1) < 0.5, -1, 1) if settings.flip else 1
-    angle = np.deg2rad(rng.uniform(-settings.rotate, settings.rotate))
+def crops(pixels: Tensor, boxes: Floats, mirror: NDArray[np.bool_], size: int) -> Tensor:
+    """Boxes [n, 4] of uint8 [n, S, S, C], mirrored or not, resized with antialiasing: float32 [n, C, size, size]."""
+    side = pixels.shape[1]
+    first = np.clip(np.floor((boxes[:, :2] - boxes[:, 2:] + 1) / 2 * side).astype(int), 0, side - 1)
+    last = np.clip(np.ceil((boxes[:, :2] + boxes[:, 2:] + 1) / 2 * side).astype(int), first + 1, side)
+    channels_first = pixels.permute(0, 3, 1, 2)  # a view: resizing is fastest on bytes with channels last
+    images = torch.empty(len(pixels), pixels.shape[3], size, size)
+    for i, (left, top, right, bottom) in enumerate(np.concatenate([first, last], 1).tolist()):
+        crop = channels_first[i : i + 1, :, top:bottom, left:right]
+        crop = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)[0]
+        images[i].copy_(crop.flip(2) if mirror[i] else crop)
+    return images
+
+
+def turned_crops(pixels: Tensor, boxes: Floats, mirror: NDArray[np.bool_], degrees: Floats, size: int) -> Tensor:
+    """As `crops`, turned by `degrees` [n] besides, in one resampling: float32 [n, C, size, size]."""
+    x, y, width, height = boxes.T
+    sign, angle = np.where(mirror, -1, 1), np.deg2rad(degrees)
     cos, sin = np.cos(angle), np.sin(angle)
-    theta = np.stack([width * cos * mirror, -width * sin, x, height * sin * mirror, height * cos, y], 1)
-    return torch.from_numpy(theta.reshape(-1, 2, 3).astype(np.float32))
+    theta = np.stack([width * cos * sign, -width * sin, x, height * sin * sign, height * cos, y], 1)
+    images = pixels.permute(0, 3, 1, 2).float()
+    shape = [len(images), images.shape[1], size, size]
+    grid = F.affine_grid(torch.from_numpy(theta.reshape(-1, 2, 3).astype(np.float32)), shape, align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 def color(images: Tensor, strength: float, rng: Draws) -> Tensor:
-    """Brightness, contrast and saturation of [n, C, H, W] in 0..1, each scaled by 1 +- strength for each image."""
+    """Brightness, contrast and saturation of [n, C, H, W] in 0..1, in place; each scaled by 1 +- strength, by image."""
     if strength == 0:
         return images
     factors = torch.from_numpy(rng.uniform(1 - strength, 1 + strength, 3, 1, 1, 1).astype(np.float32)).unbind(1)
-    images = images * factors[0]
+    images.mul_(factors[0])
     mean = images.mean((1, 2, 3), keepdim=True)
-    images = (images - mean) * factors[1] + mean
+    images.sub_(mean).mul_(factors[1]).add_(mean)
     if images.shape[1] == 3:
         grey = V.rgb_to_grayscale(images)
-        images = (images - grey) * factors[2] + grey
-    return images.clamp(0, 1)
+        images.sub_(grey).mul_(factors[2]).add_(grey)
+    return images.clamp_(0, 1)
 
 
 def _shift(image: Tensor, x: float, y: float) -> Tensor:
@@ -172,9 +188,13 @@ def augment(pixels: Tensor, aspects: Floats, size: int, settings: Augment, rng: 
     Returns:
         float32 [n, C, size, size] in 0..1.
     """
-    theta = affine(aspects, settings, rng)
-    images = pixels.permute(0, 3, 1, 2).float() / 255
-    grid = F.affine_grid(theta, [len(images), images.shape[1], size, size], align_corners=False)
-    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    boxes = crop_boxes(aspects, settings, rng)
+    mirror = rng.uniform(0, 1) < (0.5 if settings.flip else 0.0)
+    degrees = rng.uniform(-settings.rotate, settings.rotate)
+    if settings.rotate:
+        images = turned_crops(pixels, boxes, mirror, degrees, size)
+    else:
+        images = crops(pixels, boxes, mirror, size)
+    images.div_(255)
     images = color(images, settings.color, rng)
     return trivial(images, rng) if settings.trivial_augment else images

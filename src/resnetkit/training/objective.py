@@ -83,7 +83,7 @@ def _augment(
     preprocess = preprocess_of(recipe)
     images = augment.augment(pixels, aspects, preprocess.size, recipe.augment, rng)
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
-    images = augment.erase((images - mean) / std, recipe.augment.erasing, rng)
+    images = augment.erase(images.mul_(1 / std).sub_(mean / std), recipe.augment.erasing, rng)
     images, targets = augment.mix(images, targets, recipe.augment, rng)
     smoothing = recipe.optim.label_smoothing
     return images, targets * (1 - smoothing) + smoothing / targets.shape[1]

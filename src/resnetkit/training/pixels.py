@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from resnetkit.runtime.pipeline import num_threads, read_ahead
 Squares = NDArray[np.uint8]
 Progress = Callable[[int], None]
 FORMAT = 1
+CHUNK = 8  # files a task
 DAY = 86_400.0
 SPARE = 500_000_000  # bytes that a cache leaves free on the disk
 HUNG = 120.0  # seconds after which a file that is still being read is given up
@@ -126,6 +127,13 @@ def _read(file: File, preprocess: Preprocess) -> tuple[Squares, float, int]:
     return image.pixels(upright, preprocess), upright.width / upright.height, difference_hash(upright)
 
 
+def _attempt(file: File, preprocess: Preprocess) -> tuple[Squares, float, int] | DataError:
+    try:
+        return _read(file, preprocess)
+    except DataError as error:
+        return error
+
+
 @dataclass
 class _Columns:
     """What decoding finds beside the pixels."""
@@ -141,8 +149,13 @@ def _decode(
     """Decode every file once, in threads, and hand its square to `put`, in order."""
     columns = _Columns(np.full(len(files), np.nan), np.zeros(len(files), np.uint64))
     blank = np.zeros((preprocess.size, preprocess.size, preprocess.channels), np.uint8)
-    results = read_ahead(files, lambda file: _read(file, preprocess), 4 * num_threads())
-    for row, (_, result) in enumerate(results):
+
+    def read(rows: range) -> list[tuple[Squares, float, int] | DataError]:
+        return [_attempt(files[row], preprocess) for row in rows]
+
+    chunks = (range(start, min(start + CHUNK, len(files))) for start in range(0, len(files), CHUNK))
+    chunked = (found for _, found in read_ahead(chunks, read, 2 * num_threads()) if isinstance(found, list))
+    for row, result in enumerate(chain.from_iterable(chunked)):
         square = blank
         if isinstance(result, DataError):
             columns.failed.append((row, result))
@@ -192,7 +205,9 @@ def cached(files: Sequence[File], preprocess: Preprocess, folder: Path, progress
         with (temporary / "pixels.npy").open("wb") as out:
             # written in order, not mapped: a full disk is then an error and not the end of the process
             np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            columns = _decode(files, preprocess, lambda row, square: out.write(square.tobytes()), progress)
+            columns = _decode(
+                files, preprocess, lambda row, square: out.write(np.ascontiguousarray(square).data), progress
+            )
         _refuse_changes(files, before)
         np.savez(temporary / "index.npz", aspects=columns.aspects, hashes=columns.hashes)
     squares = np.load(folder / "pixels.npy", mmap_mode="r")
