@@ -194,7 +194,6 @@ def test_probe_leaves_nothing(tmp_path):
         run.probe(tmp_path / name)
         assert os.listdir(tmp_path) == []
     (tmp_path / "note.txt").write_text("mine")
-    files.temporary_beside(tmp_path / "probe").mkdir()  # of a killed process of the same number
     run.probe(tmp_path)
     run.probe(Path("relative"))
     assert os.listdir(tmp_path) == ["note.txt"]

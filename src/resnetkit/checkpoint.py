@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -233,8 +234,8 @@ def _class_problem(meta: Meta, tensors: Tensors) -> str:
         return "names a class that is not valid Unicode"
     if any(len(name) > MAX_TEXT for name in meta.classes):
         return f"names a class of more than {MAX_TEXT:,} characters"
-    twice = [name for name in meta.classes if meta.classes.count(name) > 1]
-    return f"names the class {twice[0]!r} twice" if twice else ""
+    name, count = Counter(meta.classes).most_common(1)[0] if meta.classes else ("", 0)
+    return f"names the class {name!r} twice" if count > 1 else ""
 
 
 def timm_config(meta: Meta) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,16 @@ _ADVICE = {
     errno.EPERM: "choose another folder with --out, or change its permissions",
     errno.ENOTDIR: "a part of this path is a file: choose another folder",
 }
+
+
+@contextmanager
+def read_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn an OSError of reading into a ResourceError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        what = (error.strerror or str(error)).lower()
+        raise ResourceError(what, path=path, fix="check its permissions, and that the disk is there") from error
 
 
 @contextmanager
@@ -77,8 +88,8 @@ def missing_folders(path: Path) -> list[Path]:
 
 
 def temporary_beside(path: Path) -> Path:
-    """The name under which this process makes `path`; no other process has the same."""
-    return path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    """A name under which to make `path`, that no other process has: containers on one disk may share process ids."""
+    return path.with_name(f".{path.name}.tmp-{os.getpid()}{secrets.randbelow(10**6):06d}")
 
 
 def is_temporary(path: Path) -> bool:

@@ -88,7 +88,7 @@ class Image:
 
 @dataclass(frozen=True, config=STRICT)
 class Augment:
-    """Random changes of training images, each drawn from (seed, step, process)."""
+    """Random changes of training images, each drawn from (seed, step)."""
 
     min_scale: Annotated[float, Field(gt=0, le=1)] = 0.35
     """Random resized crop: smallest share of the area."""

@@ -34,7 +34,7 @@ from resnetkit.errors import ModelError, ResourceError, UsageError
 from resnetkit.files import resource_errors, set_aside, write
 
 log = logging.getLogger("resnetkit")
-RECIPE = "recipe.toml"
+RECIPE, ENVIRONMENT = "recipe.toml", "env.json"
 STATE = "state.json"
 LOCK = ".lock"
 KEPT = 2  # states
@@ -164,10 +164,11 @@ def _lock_file(folder: Path) -> Path:
     return path.with_name(f".{path.name}{LOCK}")
 
 
-def prepare(folder: Path, *, resume: bool, overwrite: bool) -> Path | None:
+def prepare(folder: Path, *, resume: bool, overwrite: bool, data: str = "") -> Path | None:
     """Make the run folder; with overwrite an older one is moved aside, and where to is returned.
 
-    To be called with the folder `locked`, since it removes what a killed process left.
+    To be called with the folder `locked`, since it removes what a killed process left. `data` is the fingerprint of the
+    examples, for env.json.
 
     Raises:
         UsageError, ResourceError: as `refuse`, or it cannot be written to.
@@ -178,7 +179,7 @@ def prepare(folder: Path, *, resume: bool, overwrite: bool) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
     for place in (folder, folder / "state"):
         files.remove_temporaries(place)
-    write(folder / "env.json", json.dumps(environment(), indent=2) + "\n")
+    write(folder / ENVIRONMENT, json.dumps({**environment(), "data": data}, indent=2) + "\n")
     return aside
 
 
@@ -258,6 +259,14 @@ def read_state(folder: Path) -> tuple[dict[str, dict[str, NDArray[Any]]], dict[s
             f"cannot be read: {error}", path=folder, fix="copy the folder again from its source"
         ) from error
     return tensors, values
+
+
+def trained_on(folder: Path) -> str:
+    """Fingerprint of the data that a run was trained on; "" where it is not told."""
+    try:
+        return str(json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")).get("data", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def environment() -> dict[str, Any]:

@@ -64,7 +64,7 @@ def test_splits_and_system_files(tmp_path, photos):
     entries += [("__MACOSX/data/train/cat/._1.png", b"x"), ("data/train/cat/.DS_Store", b"x"), ("data/README", b"x")]
     dataset = scan(zipped(tmp_path / "a.zip", *entries), ENDINGS)
     assert dataset.given_splits == ("train", "val") and dataset.classes == ("cat", "dog") and len(dataset) == 4
-    assert dict(dataset.ignored) == {"files outside class folders": 1, "hidden or system files": 1}
+    assert dict(dataset.ignored) == {"files outside class folders": 1, "hidden or system files": 2}
 
 
 def test_one_class_in_an_archive_is_no_wrapper(tmp_path):
@@ -171,6 +171,30 @@ def test_damage_inside_is_found_when_it_is_read(tmp_path):
     with pytest.raises(OSError, match="cut short"):
         Member(path, "a/1.png", len(content) - 3, 10).open()
     assert str(member) == f"{path}/a/1.png" == os.fspath(member)
+
+
+@pytest.mark.parametrize("damage", ["a header", "cut at a header", "cut in a header", "no end"])
+def test_a_tar_that_ends_early_is_refused(tmp_path, photos, damage):
+    """`tarfile` takes a damaged header for the end, and would lose the other members without a word."""
+    path = pack(tmp_path / "a.tar", photos)
+    content = bytearray(path.read_bytes())
+    with tarfile.open(path) as archive:
+        fourth, last = archive.getmembers()[3].offset, archive.getmembers()[-1]
+    if damage == "a header":
+        content[fourth + 5] ^= 255
+    else:
+        end = last.offset_data + -(-last.size // 512) * 512
+        del content[{"cut at a header": fourth, "cut in a header": fourth + 100, "no end": end}[damage] :]
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"is not a .tar archive, or a damaged one"):
+        scan(path, ENDINGS)
+
+
+def test_a_wrapper_may_hold_train_only(tmp_path):
+    entries = [(f"photos/train/{name}/1.png", b"x") for name in ("cat", "dog")] + [("__MACOSX/x.png", b"x")]
+    dataset = scan(zipped(tmp_path / "a.zip", *entries), ENDINGS)
+    assert dataset.given_splits == ("train",) and dataset.classes == ("cat", "dog")
+    assert dict(dataset.ignored) == {"hidden or system files": 1}
 
 
 @pytest.mark.parametrize("name", ["photos.tar.gz", "photos.tgz", "photos.7z"])

@@ -109,12 +109,21 @@ def test_other_pictures_are_not_near():
     assert near_pairs(hashes, splits) == [(7, 150, 2)]
     assert near_pairs(np.zeros(200, np.uint64), splits) == [], "plain pictures are all alike"
     assert difference_hash(Image.new("RGB", (50, 40), "white")) == 0
+    assert difference_hash(picture((255, 0, 0), 0, 32)) and not difference_hash(picture((255, 0, 0), 0, 31))
+
+
+def test_plain_pictures_are_left_out_and_pairs_are_bounded(monkeypatch):
+    """Empty pages and icons are all alike: hundreds of millions of pairs would say nothing."""
+    splits = np.array([1] * 300 + [3] * 300, np.int8)
+    assert near_pairs(np.full(600, 7, np.uint64), splits) == []
+    monkeypatch.setattr("resnetkit.data.duplicates.MOST_FOUND", 1000)
+    assert len(near_pairs(np.full(600, 2**64 - 1, np.uint64), splits)) == 1000
 
 
 def test_larger_data_is_compared_by_equal_hashes(monkeypatch):
     monkeypatch.setattr("resnetkit.data.duplicates.MAX_PAIRS", 10)
     splits = np.array([1, 1, 1, 1, 3, 3, 3], np.int8)
-    hashes = np.array([8, 9, 7, 6, 9, 24, 6], np.uint64)
+    hashes = np.array([8, 9, 7, 6, 9, 24, 6], np.uint64) + np.uint64(0xFF00)
     assert sorted(near_pairs(hashes, splits)) == [(0, 4, 1), (1, 4, 0), (2, 6, 1), (3, 6, 0)]
 
 
@@ -129,7 +138,8 @@ def test_train_refuses_a_leak_and_goes_on_when_told(tmp_path, run_cli):
     assert (code, out) == (3, "") and "train/red/0.png = val/red/x.png" in err and err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
     code, _, err = run_cli("train", "data", *tiny("train.epochs=1", "data.allow_leak=true"))
-    assert code == 0 and "1 near-duplicates across splits" in err
+    assert code == 0 and "1 near-duplicates across splits" in err and "exact copies" not in err
+    assert "take care: 1 images are in two splits: train/red/0.png = val/red/x.png" in err
     rows = (tmp_path / "runs/data/near_duplicates.csv").read_text().splitlines()
     assert rows == ["train,other,split,bits", "train/red/0.png,val/red/x.png,val,0"]
 

@@ -97,16 +97,23 @@ def test_a_damaged_cache_is_made_again(photos: Path, tmp_path: Path, damage: str
 
 
 def test_the_oldest_caches_make_room(tmp_path: Path) -> None:
-    for age, name in enumerate(("new", "old", "older")):
+    names = [letter * 32 for letter in "abc"]
+    (tmp_path / "photos").mkdir()  # the folder may be one of the user's
+    (tmp_path / "photos" / "pixels.npy").write_bytes(bytes(10_000))
+    (tmp_path / ("d" * 32)).mkdir()
+    os.utime(tmp_path / "photos", (1e9 - 99, 1e9 - 99))
+    for age, name in enumerate(names):
         (tmp_path / name).mkdir()
         (tmp_path / name / "pixels.npy").write_bytes(bytes(1000))
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
-    (tmp_path / ".x.tmp-1").mkdir()  # what a kill has left long ago
-    os.utime(tmp_path / ".x.tmp-1", (1e9, 1e9))
+    for left in (f".{names[0]}.tmp-1", ".mine.tmp-1"):  # what a kill has left long ago, and what is not ours
+        (tmp_path / left).mkdir()
+        os.utime(tmp_path / left, (1e9, 1e9))
+    others = [".mine.tmp-1", "d" * 32, "photos"]
     make_room(tmp_path, 900, 3000)
-    assert sorted(os.listdir(tmp_path)) == ["new", "old"]
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, *names[:2]])
     make_room(tmp_path, 2500, 3000)
-    assert os.listdir(tmp_path) == []
+    assert sorted(os.listdir(tmp_path)) == sorted(others)
     with pytest.raises(ResourceError, match=r"MB are free, .* MB are needed"):
         make_room(tmp_path, 10**18, 10**19)
 
@@ -117,6 +124,30 @@ def test_unreadable_images_are_remembered_by_the_cache(photos: Path, tmp_path: P
         found = kept_in(tmp_path / "cache", files_of(photos))
         assert [(row, error.what) for row, error in found.failed] == [(24, "is not an image: empty file")]
         assert np.isnan(found.aspects[24]) and np.isfinite(np.delete(found.aspects, 24)).all()
+
+
+def test_what_can_be_read_since_is_decoded(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    """As HEIC after its package was installed: the bytes are the same, the black square must not stay."""
+    files = files_of(photos)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_read", lambda file, preprocess: (_ for _ in ()).throw(DataError("is HEIC", path=file)))
+        assert len(kept_in(tmp_path, files).failed) == 36
+    found = kept_in(tmp_path, files)
+    assert not found.failed and np.isfinite(found.aspects).all() and found.store(ROWS).any()
+
+
+def test_two_makers_of_one_cache(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    """The second one uses what the first one has published meanwhile."""
+    files = files_of(photos)
+    make = store._make
+
+    def overtaken(files, preprocess, folder, progress):
+        make(files, preprocess, folder, progress)
+        make(files, preprocess, folder, progress)
+
+    monkeypatch.setattr(store, "_make", overtaken)
+    assert kept_in(tmp_path / "cache", files).store(ROWS).shape == (3, 24, 24, 3)
+    assert len(os.listdir(tmp_path / "cache")) == 1
 
 
 # --- bad files -------------------------------------------------------------------------------------------------------

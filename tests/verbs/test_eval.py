@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import COLOURS, write_classes
+from conftest import COLOURS, tiny, write_classes
 from resnetkit import api
 
 
@@ -57,3 +57,34 @@ def test_gates(trained: Path, photos: Path, run_cli) -> None:
     assert code == 4 and "under the 1.01" in err
     assert run_cli("eval", trained, photos, "--min", "beauty=1")[0] == 2
     assert run_cli("eval", trained, photos, "--min", "accuracy")[0] == 2
+
+
+def test_images_that_it_was_trained_on_are_never_its_test(tmp_path: Path, run_cli) -> None:
+    """The cut is made again at each evaluation; where it would be another, nothing is scored behind the user's back."""
+    root = write_classes(tmp_path / "photos", 12)
+    (tmp_path / "elsewhere.png").write_bytes((root / "red" / "0.png").read_bytes())
+    (root / "red" / "out.png").symlink_to(tmp_path / "elsewhere.png")
+    assert run_cli("train", root, *tiny("train.epochs=1", "data.follow_links=true"), "--out", "r", "--quiet")[0] == 0
+    with Path("r/predictions.csv").open() as file:
+        held_out = {row["path"] for row in csv.DictReader(file)}
+    for model in ("r", "r/model"):
+        assert run_cli("eval", model, root, "--out", f"s-{model[2:]}", "--quiet")[0] == 0
+        with Path(f"s-{model[2:]}/predictions.csv").open() as file:
+            assert {row["path"] for row in csv.DictReader(file)} == held_out
+    (root / "blue" / "3.png").unlink()
+    code, _, err = run_cli("eval", "r", root)
+    assert code == 3 and "has changed since the run" in err and "--split all" in err
+    code, out, _ = run_cli("eval", "r", root, "--split", "all", "--out", "all")
+    assert code == 0 and "n = 36" in out
+
+
+def test_a_folder_that_holds_something_is_refused_before_the_work(trained: Path, photos: Path, run_cli) -> None:
+    Path("full").mkdir()
+    (Path("full") / "mine.txt").touch()
+    code, _, err = run_cli("eval", trained, photos, "--out", "full")
+    assert code == 2 and "scoring" not in err
+
+
+def test_the_training_split_has_a_report(trained: Path, run_cli) -> None:
+    code, _, err = run_cli("eval", trained, trained.parent.parent / "photos", "--split", "train", "--out", "scored")
+    assert code == 0 and "training images the model names" in Path("scored/report.html").read_text(), err

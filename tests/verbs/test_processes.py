@@ -39,7 +39,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, run_cli) -> None:
     write_classes(tmp_path / "photos", 30)
     flags = tiny("model.freeze=layer4", "train.epochs=2", "data.val=0.3", "augment.erasing=0.3")
     other = start("train", "photos", *flags, "--out", "two", "--quiet")
-    _, err = other.communicate(timeout=240)
+    out, err = other.communicate(timeout=240)
     assert other.returncode == 0, err
     code, _, err = run_cli("train", "photos", *flags, "--out", "one", "--quiet")
     assert code == 0, err
@@ -51,6 +51,9 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, run_cli) -> None:
         assert column(tmp_path / "one", "predictions.csv", name) == column(tmp_path / "two", "predictions.csv", name)
     for name in ("epoch", "step", "val_accuracy", "val_macro_f1"):
         assert column(tmp_path / "one", "results.csv", name) == column(tmp_path / "two", "results.csv", name)
+    losses = (column(tmp_path / run, "results.csv", "train_loss") for run in ("one", "two"))
+    assert [float(loss) for loss in next(losses)] == pytest.approx([float(loss) for loss in next(losses)], abs=1e-5)
+    assert out.count("accuracy ") == 1, "the first process alone tells the result"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM])

@@ -20,12 +20,13 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from resnetkit.errors import DataError, printable
-from resnetkit.files import resource_errors
+from resnetkit.files import read_errors
 
 ENDINGS = (".zip", ".tar")
 MAX_MEMBER = 512 * 2**20  # bytes of one file, unpacked
 MAX_RATIO = 100  # of all that is compressed; photos reach 1.1, uncompressed drawings 50
 COPY_AGAIN = "make the archive again, or unpack it and give the folder"
+BLOCK = 512  # of a tar
 _LOCAL_HEADER = 30  # bytes before a zip member's name, whose length and that of the extra field stand at 26
 
 
@@ -84,7 +85,7 @@ def members(path: Path) -> Mapping[str, Member]:
         ResourceError: it cannot be read.
     """
     found: dict[str, Member] = {}
-    with resource_errors(path), _damage_told(path):
+    with read_errors(path), _damage_told(path):
         size = path.stat().st_size
         for announced in (_zip_members if path.suffix.lower() == ".zip" else _tar_members)(path):
             _refuse(announced, path)
@@ -129,13 +130,19 @@ def _zip_members(path: Path) -> Iterator[Member]:
 
 def _tar_members(path: Path) -> Iterator[Member]:
     with tarfile.open(path, "r:") as archive:
+        end = 0
         for info in archive:
+            end = info.offset_data + (-(-info.size // BLOCK) * BLOCK if info.isreg() else 0)
             if info.isdir():
                 continue
             if not info.isreg() or info.sparse is not None:
                 what = f"member {printable(info.name)} is a link, a device or sparse"
                 raise DataError(what, path=path, fix=COPY_AGAIN)
             yield Member(path, info.name, info.offset_data, info.size)
+    with path.open("rb") as file:
+        file.seek(end)
+        if file.read(BLOCK) != bytes(BLOCK):  # which tarfile takes for the end, whatever it is
+            raise EOFError("it is cut short or damaged after its last readable member")
 
 
 def _refuse(member: Member, path: Path) -> None:

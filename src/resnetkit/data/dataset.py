@@ -268,8 +268,8 @@ def assign_splits(
     """Give every sample a split, class by class, reproducibly from the seed.
 
     A data set without splits is cut into train, val and test; one with train and no val gives `val` of its train
-    samples to val; a given test split, or its absence beside a given val, stays as it is. A class with one image keeps
-    it in train.
+    samples to val; a given test split, or its absence beside a given val, stays as it is. A class with one or two
+    images keeps them in train.
 
     Args:
         dataset: what `scan` read.

@@ -19,6 +19,9 @@ Pair = tuple[int, int]
 TAIL = 4096  # bytes at a file's end; at its beginning there may be the same camera's header
 CHUNK = 32  # files a task: one each would cost as much as reading them
 NEAR_BITS = 2  # of 64 that may differ between near-duplicates
+SMALLEST = 32  # px
+PLAIN_BITS = 4  # a picture with fewer bits than these is plain
+MOST_FOUND = 10_000
 PAIRS_AT_ONCE = 10_000_000
 MAX_PAIRS = 4_000_000_000  # about ten seconds; of larger data only equal hashes are looked for
 
@@ -106,7 +109,12 @@ def refuse_leaks(dataset: Dataset, first: NDArray[np.intp]) -> None:
 
 
 def difference_hash(image: Image.Image) -> int:
-    """64 bits: for 8 x 8 places whether the picture is brighter there than one to the right; 0 for a plain one."""
+    """64 bits: for 8 x 8 places whether the picture is brighter there than one to the right; 0 for a plain one.
+
+    One under 32 px counts as plain: with four pixels a place or fewer, different icons and digits are alike.
+    """
+    if min(image.size) < SMALLEST:
+        return 0
     # 64 points of each place instead of all its pixels, which would cost as much as a tenth of decoding
     points = image.resize((72, 64), Image.Resampling.NEAREST).convert("L")
     grey = np.asarray(points.resize((9, 8), Image.Resampling.BOX), np.int16)
@@ -116,10 +124,11 @@ def difference_hash(image: Image.Image) -> int:
 def near_pairs(hashes: NDArray[np.uint64], splits: NDArray[np.int8]) -> list[tuple[int, int, int]]:
     """Near-duplicates between train and the other splits: row in train, row elsewhere, bits that differ.
 
-    Plain pictures (hash 0) are like every other plain one, and are left out.
+    Plain pictures are like every other plain one, and are left out. At most `MOST_FOUND` pairs are given.
     """
-    train = np.flatnonzero((splits == CODES.index("train")) & (hashes != 0))
-    others = np.flatnonzero((splits > CODES.index("train")) & (hashes != 0))
+    told_apart = np.bitwise_count(hashes) >= PLAIN_BITS
+    train = np.flatnonzero((splits == CODES.index("train")) & told_apart)
+    others = np.flatnonzero((splits > CODES.index("train")) & told_apart)
     if not len(train) or not len(others):
         return []
     if len(train) * len(others) > MAX_PAIRS:
@@ -129,5 +138,8 @@ def near_pairs(hashes: NDArray[np.uint64], splits: NDArray[np.int8]) -> list[tup
     for start in range(0, len(others), step):
         block = others[start : start + step]
         bits = np.bitwise_count(hashes[block, None] ^ hashes[None, train])
-        found += [(int(train[t]), int(block[b]), int(bits[b, t])) for b, t in np.argwhere(bits <= NEAR_BITS)]
+        near = np.argwhere(bits <= NEAR_BITS)[: MOST_FOUND - len(found)]
+        found += [(int(train[t]), int(block[b]), int(bits[b, t])) for b, t in near]
+        if len(found) == MOST_FOUND:
+            break
     return found

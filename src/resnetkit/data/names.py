@@ -17,7 +17,7 @@ class Names(Sequence[str]):
         self._text = bytearray()
         ends = array("q")
         for name in names:
-            self._text += name.encode("utf-8", "surrogateescape")
+            self._text += name.encode("utf-8", "surrogatepass")
             ends.append(len(self._text))
         self._ends = np.array(ends, np.int64)
 
@@ -33,7 +33,7 @@ class Names(Sequence[str]):
             return self.take(np.arange(len(self))[row])
         row = range(len(self))[row]
         start = int(self._ends[row - 1]) if row else 0
-        return self._text[start : int(self._ends[row])].decode("utf-8", "surrogateescape")
+        return self._text[start : int(self._ends[row])].decode("utf-8", "surrogatepass")
 
     def take(self, rows: NDArray[np.integer]) -> Names:
         """The names of some rows, in their order."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, printable
-from resnetkit.files import resource_errors
+from resnetkit.files import read_errors
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def read(path: Path) -> list[Row]:
         DataError: a column is missing, a file is not there or named twice, a split is unknown or given to some only.
     """
     try:
-        with resource_errors(path), path.open(encoding="utf-8-sig", newline="") as file:
+        with read_errors(path), path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(_rows(csv.DictReader(file), path))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"is not a CSV in UTF-8: {error}", path=path, fix="save it as CSV, UTF-8") from error

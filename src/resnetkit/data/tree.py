@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from resnetkit.errors import DataError, printable
-from resnetkit.files import resource_errors
+from resnetkit.files import read_errors
 
 SPLITS = ("train", "val", "test")
 SPLIT_FOLDERS = {
@@ -51,7 +51,7 @@ class FolderTree:
         folders: list[str] = []
         files: list[str] = []
         path = os.path.join(self._root, folder)
-        with resource_errors(path), os.scandir(path) as entries:
+        with read_errors(path), os.scandir(path) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.name)
@@ -92,7 +92,7 @@ def _visible(names: Sequence[str], ignored: Counter[str]) -> list[str]:
 
 def class_folders(tree: Tree, ignored: Counter[str]) -> Iterator[tuple[str, str, str]]:
     """Path, class and split ("" where none is given) of every class folder."""
-    top = _top(tree)
+    top = _top(tree, ignored)
     folders, files = (_visible(names, ignored) for names in tree.children(top))
     given = [name for name in folders if name.casefold() in SPLIT_FOLDERS and tree.children(_join(top, name))[0]]
     if not any(SPLIT_FOLDERS[name.casefold()] == "train" for name in given):
@@ -110,13 +110,17 @@ def class_folders(tree: Tree, ignored: Counter[str]) -> Iterator[tuple[str, str,
         ignored["files outside class folders"] += loose
 
 
-def _top(tree: Tree) -> str:
+def _top(tree: Tree, ignored: Counter[str]) -> str:
     """Where the class folders begin: below the one folder that a packed folder often is inside its archive."""
     if isinstance(tree, FolderTree):
         return ""
     nothing: Counter[str] = Counter()
     folders = _visible(tree.children("")[0], nothing)
-    return folders[0] if len(folders) == 1 and len(tree.children(folders[0])[0]) > 1 else ""
+    inner = tree.children(folders[0])[0] if len(folders) == 1 else []
+    if len(inner) < 2 and not any(name.casefold() in SPLIT_FOLDERS for name in inner):
+        return ""
+    ignored.update(nothing)
+    return folders[0]
 
 
 def files_below(tree: Tree, folder: str, extensions: Sequence[str], ignored: Counter[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ import torch
 from torch import distributed, nn
 
 from resnetkit.runtime.backends import refuse_old_torch, torch_device
+from resnetkit.runtime.pipeline import num_threads
 
 T = TypeVar("T")
 Precision = Literal["f32", "bf16", "f16"]
@@ -27,12 +28,19 @@ class Setup:
         device: "cpu", "cuda:0", ...
         precision: of the network's arithmetic in training; evaluation is always f32.
         rank, world: number of this process, and of processes.
+        local: number of processes on this machine.
     """
 
     device: str
     precision: Precision
     rank: int = 0
     world: int = 1
+    local: int = 1
+
+    @property
+    def threads(self) -> int:
+        """Threads for this process."""
+        return max(1, num_threads() // self.local)
 
     @property
     def kind(self) -> str:
@@ -61,10 +69,13 @@ def processes(device: str, precision: Precision | Literal["auto"]) -> Iterator[S
     refuse_old_torch(torch.__version__)
     where = torch_device(device)
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
     if where == "cuda":
         where = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     kind = where.partition(":")[0]
-    setup = Setup(where, processor_precision(kind) if precision == "auto" else precision, rank, world)
+    setup = Setup(where, processor_precision(kind) if precision == "auto" else precision, rank, world, local)
+    if kind == "cuda":
+        torch.cuda.set_device(where)  # which the collective operations on objects use
     if world > 1:
         # the others wait while the first one decodes
         distributed.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=timedelta(hours=12))
@@ -98,6 +109,15 @@ def from_first(values: dict[str, Any], setup: Setup) -> dict[str, Any]:
     box = [values]
     distributed.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def summed(values: Sequence[float], setup: Setup) -> list[float]:
+    """The sums of the processes' values."""
+    if setup.world == 1:
+        return list(values)
+    box = torch.tensor(values, dtype=torch.float64, device=setup.device)
+    distributed.all_reduce(box)
+    return [float(value) for value in box.tolist()]
 
 
 def gathered(mine: Sequence[T], setup: Setup) -> list[T]:

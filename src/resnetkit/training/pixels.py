@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import threading
@@ -40,6 +41,7 @@ Squares = NDArray[np.uint8]
 Progress = Callable[[int], None]
 FORMAT = 1
 CHUNK = 8  # files a task
+OURS = re.compile(r"[0-9a-f]{32}")
 DAY = 86_400.0
 SPARE = 500_000_000  # bytes that a cache leaves free on the disk
 HUNG = 120.0  # seconds after which a file that is still being read is given up
@@ -195,11 +197,22 @@ def cached(files: Sequence[File], preprocess: Preprocess, folder: Path, progress
         DataError: a file has changed meanwhile.
     """
     found = _opened(files, preprocess, folder)
-    if found is not None:
-        progress(len(files))
-        return found
+    if found is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            _make(files, preprocess, folder, progress)
+        except ResourceError:
+            if not folder.exists():  # or else another process was quicker
+                raise
+        found = _opened(files, preprocess, folder)
+    if found is None:
+        raise ResourceError("went away while it was made", path=folder, fix="start again")
+    progress(len(files))
+    return found
+
+
+def _make(files: Sequence[File], preprocess: Preprocess, folder: Path, progress: Progress) -> None:
     before = stamps(files)
-    shutil.rmtree(folder, ignore_errors=True)
     with new_folder(folder, manifest=False) as temporary:
         shape = (len(files), preprocess.size, preprocess.size, preprocess.channels)
         with (temporary / "pixels.npy").open("wb") as out:
@@ -210,12 +223,10 @@ def cached(files: Sequence[File], preprocess: Preprocess, folder: Path, progress
             )
         _refuse_changes(files, before)
         np.savez(temporary / "index.npz", aspects=columns.aspects, hashes=columns.hashes)
-    squares = np.load(folder / "pixels.npy", mmap_mode="r")
-    return Pixels(_in_memory(squares), columns.aspects, columns.hashes, tuple(columns.failed))
 
 
 def _opened(files: Sequence[File], preprocess: Preprocess, folder: Path) -> Pixels | None:
-    """A cache that is there and whole, or None."""
+    """A cache that is there, whole, and of what can be read today, or None."""
     try:
         squares = np.load(folder / "pixels.npy", mmap_mode="r")
         with (folder / "index.npz").open("rb") as file, np.load(file) as index:
@@ -227,10 +238,10 @@ def _opened(files: Sequence[File], preprocess: Preprocess, folder: Path) -> Pixe
         return None
     failed: list[tuple[int, DataError]] = []
     for row in np.flatnonzero(np.isnan(aspects)).tolist():
-        try:
-            _read(files[row], preprocess)
-        except DataError as error:
-            failed.append((row, error))
+        again = _attempt(files[row], preprocess)
+        if not isinstance(again, DataError):  # an optional package was installed since
+            return None
+        failed.append((row, again))
     return Pixels(_in_memory(squares), aspects, hashes, tuple(failed))
 
 
@@ -238,11 +249,13 @@ def make_room(folder: Path, needed: int, limit: int) -> None:
     """Drop the caches that were not used for longest, until the new one fits under the limit; and what a kill left."""
     with resource_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".*.tmp-*"):
-        if time.time() - left.stat().st_mtime > DAY:
-            shutil.rmtree(left, ignore_errors=True)
-    caches = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
-    sizes = [sum(file.stat().st_size for file in cache.iterdir()) for cache in caches]
+        for left in folder.glob(".*.tmp-*"):
+            if OURS.fullmatch(left.name.split(".")[1]) and time.time() - left.stat().st_mtime > DAY:
+                shutil.rmtree(left, ignore_errors=True)
+        # nothing that is not ours: the folder may be one of the user's
+        named = (path for path in folder.iterdir() if OURS.fullmatch(path.name) and (path / "pixels.npy").exists())
+        caches = sorted(named, key=lambda path: path.stat().st_mtime)
+        sizes = [sum(file.stat().st_size for file in cache.iterdir()) for cache in caches]
     while caches and sum(sizes) + needed > limit:
         shutil.rmtree(caches.pop(0), ignore_errors=True)
         sizes.pop(0)
@@ -319,14 +332,17 @@ class Workers:
 
     def _result(self, future: Future[Squares], rows: NDArray[np.intp], generation: int) -> Squares:
         try:
-            return future.result(HUNG)
+            return future.result(HUNG + len(rows))
         except TimeoutError:
             self.close()
             raise ResourceError(f"reading hangs: {self._named(rows)}", fix="is the disk still there?") from None
         except BrokenProcessPool as error:
             if generation == self._generation == 1:
                 what = f"a worker process died twice, with these files in hand: {self._named(rows)}"
-                fix = "more memory, fewer train.workers, or remove the file that ends it"
+                fix = (
+                    "more memory, fewer train.workers, or remove the file that ends it; a script of yours has to call "
+                    'train() under `if __name__ == "__main__":`, as for every spawned process'
+                )
                 raise ResourceError(what, fix=fix) from error
             if generation == self._generation:
                 self.close()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -21,12 +23,13 @@ from resnetkit.training.state import TrainState
 from resnetkit.training.train import plan_of, train
 
 SMALL = 64  # images under this are too small for ImageNet's weights and its stem
+STEPS, SECONDS = 8, 2.0  # measured for each memory format: so many steps, or what fits but three at least
 PROBED = 200  # images whose header is read; steps under which measuring costs more than it brings
 
 
 def typical_side(files: Sequence[File]) -> int:
     """Median short side of up to 200 images, spread over the data set, in pixels."""
-    stride = max(1, len(files) // PROBED)
+    stride = max(1, math.ceil(len(files) / PROBED))
     sizes = [stored_size(files[row]) for row in range(0, len(files), stride)]
     return int(statistics.median([min(size) for size in sizes if size] or [224]))
 
@@ -76,7 +79,7 @@ class Pace:
 
 
 def measure(loader: Loader, setup: Setup, state: TrainState, formats: Sequence[str]) -> Pace:
-    """Seconds a step for each memory format: two steps after a first one, on a copy of the network."""
+    """Seconds a step for each memory format: the best of two or more after a first one, on a copy of the network."""
     return Pace({layout: _seconds_a_step(loader, setup, state, layout) for layout in formats})
 
 
@@ -86,11 +89,14 @@ def _seconds_a_step(loader: Loader, setup: Setup, state: TrainState, layout: str
     alone = Setup(setup.device, setup.precision)
     network = copy.deepcopy(state.network).to(memory_format=memory_format(layout))
     trial = TrainState(network, make_optimizer(network, recipe.optim), state.total_steps)
-    plan = plan_of(Loader(**{**vars(loader), "recipe": recipe}), alone)
+    plan = plan_of(dataclasses.replace(loader, recipe=recipe), alone)
     marks = [time.monotonic()]
-    for _ in train(trial, loader.batches(0, min(3, state.total_steps), ahead=False), loader.objective, plan):
+    for _ in train(trial, loader.batches(0, min(STEPS, state.total_steps), ahead=False), loader.objective, plan):
         marks.append(time.monotonic())
-    return min(b - a for a, b in zip(marks[-3:], marks[-2:], strict=False))
+        if len(marks) > 3 and marks[-1] - marks[0] > SECONDS:
+            break
+    seconds = [b - a for a, b in pairwise(marks)]
+    return min(seconds[1:] or seconds)
 
 
 def memory_format(layout: str) -> torch.memory_format:

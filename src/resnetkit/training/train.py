@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from resnetkit.errors import DivergedError
 from resnetkit.recipe import Recipe
-from resnetkit.training.device import Setup, parallel
+from resnetkit.training.device import Setup, largest, parallel, summed
 from resnetkit.training.loader import Batch, Loader
 from resnetkit.training.objective import Objective, class_weights
 from resnetkit.training.optim import lr_at, set_lr, train_mode
@@ -86,7 +86,7 @@ def train(state: TrainState, batches: Iterable[Batch], objective: Objective, pla
         torch.manual_seed(int(np.random.SeedSequence([plan.recipe.train.seed, batch.step]).generate_state(1)[0]))
         loss = _forward(network, batch, objective, plan)
         value = loss.item()
-        if not math.isfinite(value):
+        if largest(int(not math.isfinite(value)), plan.setup):
             what = f"the loss is {value} at step {batch.step}, with samples {batch.rows[:8].tolist()}"
             raise DivergedError(what, fix="lower optim.lr, or set optim.clip_norm=1.0")
         _backward(loss * (len(batch.rows) * plan.setup.world / batch.total), state, scaler, plan.recipe.optim.clip_norm)
@@ -94,7 +94,7 @@ def train(state: TrainState, batches: Iterable[Batch], objective: Objective, pla
         state.average_weights(plan.recipe.optim.ema_decay)
         state.sums[0] += value * len(batch.rows)
         state.sums[1] += len(batch.rows)
-        yield Tick(state.step, value, lr, _end_of_epoch(state, plan.steps_per_epoch))
+        yield Tick(state.step, value, lr, _end_of_epoch(state, plan))
         train_mode(state.network)
 
 
@@ -117,10 +117,11 @@ def _backward(loss: Tensor, state: TrainState, scaler: torch.amp.GradScaler, cli
     scaler.update()
 
 
-def _end_of_epoch(state: TrainState, steps_per_epoch: int) -> Epoch | None:
-    if state.step % steps_per_epoch:
+def _end_of_epoch(state: TrainState, plan: Plan) -> Epoch | None:
+    if state.step % plan.steps_per_epoch:
         return None
-    epoch = Epoch(state.step // steps_per_epoch, state.sums[0] / state.sums[1])
+    loss, samples = summed(state.sums, plan.setup)
+    epoch = Epoch(state.step // plan.steps_per_epoch, loss / samples)
     state.sums = [0.0, 0.0]
     return epoch
 

@@ -24,7 +24,7 @@ from resnetkit.tasks.evaluate import Scores
 
 WORST = 24
 MATRIX_CLASSES = 40  # more would not be read
-SPLIT_NAMES = {"test": "test", "val": "validation", "all": "given"}
+SPLIT_NAMES = {"train": "training", "test": "test", "val": "validation", "all": "given"}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from resnetkit.data.dataset import Dataset
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, UsageError
 from resnetkit.files import resource_errors, write
+from resnetkit.recipe import Recipe
 from resnetkit.runtime.model import Model, load
 from resnetkit.tasks.evaluate import PREDICTION_COLUMNS, Scores, score
 from resnetkit.trust.report import write_report
@@ -34,7 +35,7 @@ def evaluate(
 
     Args:
         model: a run folder or a model folder.
-        data: a folder of class folders or a CSV.
+        data: a folder of class folders, an archive of them, or a CSV.
         split: "train", "val", "test" or "all". By default test (or else val) where the data has splits, or where the
             run cut them from this same data, and all otherwise.
         out: folder for metrics.json, predictions.csv and report.html; must not exist.
@@ -48,37 +49,50 @@ def evaluate(
     Raises:
         ModelError, DataError, UsageError: see `errors`.
     """
+    if out is not None:
+        run.refuse(Path(out), resume=False, overwrite=False)
     opened = load(model, backend=backend, device=device)
     source = Path(data)
-    dataset = opened.task.modality.scan(source)
+    recipe = _recipe_of(Path(model), source)
+    dataset = opened.task.modality.scan(source, follow_links=bool(recipe and recipe.data.follow_links))
     try:
         index = opened.task.target.encode(dataset.classes, opened.classes)
     except DataError as error:
         raise DataError(error.what, path=source, fix=error.fix) from error
-    dataset = _with_run_splits(
-        replace(dataset, classes=opened.classes, targets=index[dataset.targets]), source, Path(model)
-    )
+    dataset = replace(dataset, classes=opened.classes, targets=index[dataset.targets])
+    if recipe is not None and split != "all":
+        dataset = _with_run_splits(dataset, recipe, opened.checkpoint.folder.parent)
     chosen = _chosen(dataset, split, source)
     part = dataset if chosen == "all" else dataset.select(chosen)
     note(f"{source}: {len(part):,} images ({chosen})", quiet)
     scores = score_split(opened, (chosen, part), quiet)
     if out is not None:
-        run.refuse(Path(out), resume=False, overwrite=False)
         with resource_errors(out):
             Path(out).mkdir(parents=True, exist_ok=True)
         write_scores(Path(out), scores, dataset)
     return scores
 
 
-def _with_run_splits(dataset: Dataset, source: Path, model: Path) -> Dataset:
-    """The splits that the run cut from this very data, so that nothing is scored that it was trained on."""
-    path = model / run.RECIPE
-    if not path.is_file():
+def _recipe_of(model: Path, source: Path) -> Recipe | None:
+    """The recipe of the run that a model is of, if it was trained on this source."""
+    path = next((folder / run.RECIPE for folder in (model, model.parent) if (folder / run.RECIPE).is_file()), None)
+    recipe = recipes.read(path) if path else None
+    return recipe if recipe and Path(recipe.data.source).resolve() == source.resolve() else None
+
+
+def _with_run_splits(dataset: Dataset, recipe: Recipe, folder: Path) -> Dataset:
+    """The splits that the run in `folder` cut from this very data, so that nothing is scored that it was trained on.
+
+    Raises:
+        DataError: the data has changed since, so that the cut would be another.
+    """
+    cut = with_splits(dataset, recipe)
+    if run.trained_on(folder) in ("", cut.fingerprint()):
+        return cut
+    if dataset.has_splits:
         return dataset
-    recipe = recipes.read(path)
-    if Path(recipe.data.source).resolve() != source.resolve():
-        return dataset
-    return with_splits(dataset, recipe)
+    fix = "--split all scores every image, also those that it was trained on; or give the data a test folder"
+    raise DataError("has changed since the run, which cut its test images from it", path=dataset.root, fix=fix)
 
 
 def _chosen(dataset: Dataset, split: str | None, source: Path) -> str:

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from resnetkit import run
 from resnetkit.data.dataset import CODES, Dataset, assign_splits, refuse_untrainable
-from resnetkit.data.duplicates import first_copies, listed, near_pairs, of_two_labels, refuse_leaks
+from resnetkit.data.duplicates import across_splits, first_copies, listed, near_pairs, of_two_labels, refuse_leaks
 from resnetkit.data.image import Preprocess
+from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, ResourceError, UsageError, printable
 from resnetkit.files import write
 from resnetkit.recipe import Cache, Recipe
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.tasks.task import task_named
-from resnetkit.training.device import Setup, from_first, wait_for_first
+from resnetkit.training.device import Setup, from_first
 from resnetkit.training.loader import store_preprocess
 from resnetkit.training.objective import preprocess_of
 from resnetkit.training.pixels import (
@@ -63,9 +64,14 @@ class Examples:
                 write(folder / name, run.as_csv(columns, rows))
 
 
-def with_splits(dataset: Dataset, recipe: Recipe) -> Dataset:
-    """A data set with the splits that a run of this recipe has, copies on one side."""
-    first = first_copies(dataset, num_threads())
+def task_of(recipe: Recipe) -> str:
+    """Key of TASKS that a recipe means."""
+    return "classify" if recipe.data.task == "auto" else recipe.data.task
+
+
+def with_splits(dataset: Dataset, recipe: Recipe, first: NDArray[np.intp] | None = None) -> Dataset:
+    """A data set with the splits that a run of this recipe has; copies (`first`, or found now) stay together."""
+    first = first_copies(dataset, num_threads()) if first is None else first
     return assign_splits(dataset, val=recipe.data.val, test=recipe.data.test, seed=recipe.train.seed, first=first)
 
 
@@ -78,14 +84,13 @@ def examples(recipe: Recipe, quiet: bool) -> Dataset:
     if not recipe.data.source:
         raise UsageError("no data given", fix="resnetkit train FOLDER")
     source = Path(recipe.data.source)
-    task = task_named("classify" if recipe.data.task == "auto" else recipe.data.task)
-    dataset = task.modality.scan(source, follow_links=recipe.data.follow_links)
+    dataset = task_named(task_of(recipe)).modality.scan(source, follow_links=recipe.data.follow_links)
     refuse_untrainable(dataset, source, allow_empty_class=recipe.data.allow_empty_class)
     origin = "as given" if "val" in dataset.given_splits else f"cut with seed {recipe.train.seed}"
     first = first_copies(dataset, num_threads())
     if not recipe.data.allow_leak:
         refuse_leaks(dataset, first)
-    split = assign_splits(dataset, val=recipe.data.val, test=recipe.data.test, seed=recipe.train.seed, first=first)
+    split = with_splits(dataset, recipe, first)
     sizes = {name: int(split.counts(name).sum()) for name in ("train", "val", "test")}
     if sizes["train"] < 2:
         raise DataError("leaves fewer than two images to train on", path=source, fix="add images")
@@ -93,13 +98,19 @@ def examples(recipe: Recipe, quiet: bool) -> Dataset:
     note(f"{source}: {len(dataset.classes)} classes, {counted} ({origin})", quiet)
     for what, count in dataset.ignored:
         note(f"  ignored: {count:,} {what}", quiet)
-    both = of_two_labels(dataset, first)
+    _tell_of_copies(dataset, first, quiet)
+    return split
+
+
+def _tell_of_copies(dataset: Dataset, first: NDArray[np.intp], quiet: bool) -> None:
+    leaks, both = across_splits(dataset, first), of_two_labels(dataset, first)
+    if leaks:
+        note(f"take care: {len(leaks)} images are in two splits: {listed(dataset, leaks)}", quiet)
     if both:
         note(f"take care: {len(both)} images have two labels: {listed(dataset, both)}", quiet)
-    copies = int((first != np.arange(len(first))).sum())
+    copies = int((first != np.arange(len(first))).sum()) - len(leaks)
     if copies:
         note(f"  {copies:,} exact copies, kept on one side of the splits", quiet)
-    return split
 
 
 def decoded(dataset: Dataset, recipe: Recipe, setup: Setup, quiet: bool) -> Examples:
@@ -108,16 +119,19 @@ def decoded(dataset: Dataset, recipe: Recipe, setup: Setup, quiet: bool) -> Exam
     Raises:
         DataError: more images than allowed cannot be read.
     """
-    sizes = (bytes_of(int(dataset.counts(split).sum()), _prepared(split, recipe)) for split in ("train", "val", "test"))
-    where = cache_folder(recipe.cache)
-    note(f"decoded images: {_gb(sum(sizes))}, kept in {where or 'memory'}", quiet)
+    size = sum(bytes_of(int(dataset.counts(split).sum()), _prepared(split, recipe)) for split in SPLITS)
+    keep = size <= recipe.cache.gb * 1e9
+    where = f"kept in {cache_folder(recipe.cache) or 'memory'}"
+    anew = f"over cache.gb, so each epoch decodes anew in {recipe.train.workers} processes"
+    note(f"decoded images: {_gb(size)}, {where if keep else anew}", quiet)
     rows: list[NDArray[np.intp]] = []
     bad: list[dict[str, str]] = []
     pixels: dict[str, Pixels] = {}
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         members = np.flatnonzero(dataset.splits == CODES.index(split))
         part = dataset.take(members)
-        found = _pixels(part, split, recipe, setup, quiet)
+        with bar(f"decoding {split}", len(part), quiet=quiet) as advance:
+            found = _pixels(part, _prepared(split, recipe), (recipe, setup, keep), advance)
         refuse_unreadable(found.failed, len(part), recipe.data.max_bad)
         failed = {row for row, _ in found.failed}
         good = np.array([row for row in range(len(part)) if row not in failed], np.intp)
@@ -127,7 +141,7 @@ def decoded(dataset: Dataset, recipe: Recipe, setup: Setup, quiet: bool) -> Exam
         pixels[split] = found.take(good) if failed else found
         rows.append(members[good])
     order = np.concatenate(rows)
-    hashes = np.concatenate([pixels[split].hashes for split in ("train", "val", "test")])
+    hashes = np.concatenate([pixels[split].hashes for split in SPLITS])
     kept = dataset.take(np.sort(order))
     near = _near(kept, hashes[np.argsort(order)], quiet)
     return Examples(kept, pixels, bad, near)
@@ -173,44 +187,39 @@ def _prepared(split: str, recipe: Recipe) -> Preprocess:
     return store_preprocess(recipe) if split == "train" else preprocess_of(recipe)
 
 
-def _pixels(part: Dataset, split: str, recipe: Recipe, setup: Setup, quiet: bool) -> Pixels:
-    prepared = _prepared(split, recipe)
-    size, limit = bytes_of(len(part), prepared), int(recipe.cache.gb * 1e9)
+def _pixels(part: Dataset, prepared: Preprocess, how: tuple[Recipe, Setup, bool], advance: Advance) -> Pixels:
+    recipe, setup, keep = how
     folder = cache_folder(recipe.cache)
-    with bar(f"decoding {split}", len(part), quiet=quiet) as advance:
-        if size > limit:
-            workers = recipe.train.workers
-            assert workers != "auto", "decided before"
-            note(f"{split}: {_gb(size)} decoded, over cache.gb: each epoch decodes anew, {workers} workers", quiet)
-            return decoded_each_time(part.files, prepared, workers, advance)
-        if folder is None:
-            return in_memory(part.files, prepared, advance)
+    if not keep:
+        assert recipe.train.workers != "auto", "the verb decides before the first step"
+        return decoded_each_time(part.files, prepared, recipe.train.workers, advance)
+    if folder is not None:
         try:
-            return _from_cache(part, prepared, folder, (size, limit), setup, advance)
+            return _from_cache(part, prepared, folder, int(recipe.cache.gb * 1e9), setup, advance)
         except ResourceError as error:
-            note(f"decoded images stay in memory: {error}", quiet)
-            return in_memory(part.files, prepared, advance)
+            note(f"decoded images stay in memory: {error}")
+    return in_memory(part.files, prepared, advance)
 
 
 def _from_cache(
-    part: Dataset,
-    prepared: Preprocess,
-    folder: Path,
-    sizes: tuple[int, int],
-    setup: Setup,
-    advance: Advance,
+    part: Dataset, prepared: Preprocess, folder: Path, limit: int, setup: Setup, advance: Advance
 ) -> Pixels:
-    """From the cache, which the first process makes while the others wait."""
-    key = from_first({"key": key_of(part.files, prepared)}, setup)["key"]
-    if setup.rank:
-        wait_for_first(setup)
-        return cached(part.files, prepared, folder / key, advance)
-    try:
-        if not (folder / key).exists():
-            make_room(folder, *sizes)
-        return cached(part.files, prepared, folder / key, advance)
-    finally:
-        wait_for_first(setup)
+    """From the cache, which the first process makes while the others wait; what it cannot do, none tries."""
+    found: Pixels | None = None
+    refusal: ResourceError | None = None
+    told = {"key": "", "error": ""}
+    if setup.rank == 0:
+        told["key"] = key_of(part.files, prepared)
+        try:
+            if not (folder / told["key"]).exists():
+                make_room(folder, bytes_of(len(part), prepared), limit)
+            found = cached(part.files, prepared, folder / told["key"], advance)
+        except ResourceError as error:
+            refusal, told["error"] = error, str(error)
+    told = from_first(told, setup)
+    if told["error"]:
+        raise refusal or ResourceError(told["error"])
+    return found or cached(part.files, prepared, folder / told["key"], advance)
 
 
 def _gb(size: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.func import functional_call
 from resnetkit import checkpoint
 from resnetkit import recipe as recipes
 from resnetkit.data.dataset import Dataset
+from resnetkit.errors import UsageError
 from resnetkit.ops.metrics import cross_entropy
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.backends import open_backend
@@ -29,7 +30,7 @@ from resnetkit.training.objective import OBJECTIVES, preprocess_of
 from resnetkit.training.plan import epochs_that_fit, measure
 from resnetkit.training.state import TrainState
 from resnetkit.verbs.console import note
-from resnetkit.verbs.examples import Examples, decoded
+from resnetkit.verbs.examples import Examples, decoded, task_of
 
 Infer = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 EVAL_BATCH = 64
@@ -67,7 +68,8 @@ class Job:
 
 def open_job(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choices: Choices) -> Job:
     """Decode the examples, and put together what a training of them needs."""
-    key = "classify" if recipe.data.task == "auto" else recipe.data.task
+    key = task_of(recipe)
+    _refuse_too_few(recipe, int(dataset.counts("train").sum()), setup.world)
     found = decoded(dataset, recipe, setup, choices.quiet)
     targets = found.dataset.select("train").targets
     objective, classes = OBJECTIVES[key], len(dataset.classes)
@@ -76,6 +78,13 @@ def open_job(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choic
     # a tenth is left for scoring and the report
     deadline = choices.started + 0.9 * limit if limit else math.inf
     return Job(folder, recipe, found, setup, TASKS[key], loader, deadline, choices.quiet)
+
+
+def _refuse_too_few(recipe: Recipe, images: int, world: int) -> None:
+    """BatchNorm needs two images a process in every batch."""
+    if images < 2 * world or recipe.train.batch_size < 2 * world:
+        what = f"{images} training images in batches of {recipe.train.batch_size} are too few for {world} processes"
+        raise UsageError(what, fix=f"a --batch-size of {2 * world} or more, or fewer processes")
 
 
 def measured(job: Job, state: TrainState) -> Job:
@@ -97,7 +106,7 @@ def measured(job: Job, state: TrainState) -> Job:
             changes["train.epochs"] = epochs_that_fit(recipe.train.epochs, job.loader.steps_per_epoch, seconds, left)
             note(f"{changes['train.epochs']} of {recipe.train.epochs} epochs fit the time limit", job.quiet)
     settled = recipes.replace(recipe, from_first(changes, job.setup))
-    return Job(**{**vars(job), "recipe": settled, "loader": Loader(**{**vars(job.loader), "recipe": settled})})
+    return replace(job, recipe=settled, loader=replace(job.loader, recipe=settled))
 
 
 def _logits(job: Job, split: str, infer: Infer) -> NDArray[np.floating]:
@@ -133,7 +142,8 @@ def validate(job: Job, state: TrainState) -> tuple[Mapping[str, Any], float | No
 def final_scores(job: Job, read: checkpoint.Checkpoint) -> Scores:
     """Scores of the finished model, by the backend that will run it, on the very pixels that it would be given."""
     split, part = _final_part(job)
-    model = Model(read, open_backend(read, device=job.recipe.train.device))
+    model = Model(read, open_backend(read, device=job.setup.device))
+    torch.set_num_threads(job.setup.threads)
     logits = _logits(job, split, lambda squares: model.backend(job.task.modality.normalise(squares, model.preprocess)))
     return score(job.task, split, job.dataset.classes, part.names, part.targets, list(logits))
 

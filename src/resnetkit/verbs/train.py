@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ import torch
 from resnetkit import checkpoint, run
 from resnetkit import recipe as recipes
 from resnetkit.data.dataset import Dataset
-from resnetkit.errors import DivergedError, Interrupted, ResourceError, UsageError
+from resnetkit.errors import DivergedError, Interrupted, ModelError, ResourceError, UsageError
 from resnetkit.files import write
 from resnetkit.recipe import Recipe
-from resnetkit.runtime.pipeline import num_threads
 from resnetkit.runtime.save import options_of, save, variant_of
 from resnetkit.training import state as states
 from resnetkit.training.device import (
     Setup,
+    from_first,
     is_out_of_memory,
     largest,
     processes,
@@ -65,12 +65,12 @@ def train(
     quiet: bool = False,
     started: float | None = None,
 ) -> run.Run:
-    """Train a residual network on a folder of class folders or a CSV; gives the run's folder and metrics.
+    """Train a residual network on class folders, an archive of them or a CSV; gives the run's folder and metrics.
 
     Args:
-        data: the folder or CSV; not needed with `resume`.
+        data: the folder, archive or CSV; not needed with `resume`.
         model: short for model.variant.
-        weights: a published name, a file, or "none".
+        weights: a published name, a file, hf://owner/name, or "none".
         recipe: name or file of a recipe.
         epochs: short for train.epochs.
         batch_size: short for train.batch_size.
@@ -109,7 +109,7 @@ def train(
 
 def _refuse(folder: Path, *, resume: bool, overwrite: bool, dry_run: bool) -> None:
     """Refuse a run folder that holds something else, or cannot be written to, before any work."""
-    run.refuse(folder, resume=resume, overwrite=overwrite or dry_run)
+    run.refuse(folder, resume=resume, overwrite=overwrite or (dry_run and not resume))
     if not dry_run and _first():
         run.probe(folder)
 
@@ -131,7 +131,7 @@ def _run(folder: Path, recipe: Recipe, choices: Choices) -> run.Run:
         note(f"would train into {folder} with this recipe:\n{recipes.as_toml(settled)}", choices.quiet)
         return run.Run(folder, {})
     with processes(settled.train.device, settled.train.precision) as setup:
-        workers = max(1, num_threads() // setup.world) if settled.train.workers == "auto" else settled.train.workers
+        workers = setup.threads if settled.train.workers == "auto" else settled.train.workers
         settled = recipes.replace(settled, {"train.precision": setup.precision, "train.workers": workers})
         return _train(folder, settled, dataset, setup, choices)
 
@@ -149,21 +149,33 @@ def _frozen(folder: Path, given: Mapping[str, Any]) -> Recipe:
 
 
 def _train(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choices: Choices) -> run.Run:
-    torch.set_num_threads(max(1, num_threads() // setup.world))
+    torch.set_num_threads(setup.threads)
     job = open_job(folder, recipe, dataset, setup, choices)
     try:
-        return _trained(job, choices)
+        with _memory_told(folder):
+            return _trained(job, choices, dataset.fingerprint())
     finally:
         for pixels in job.examples.pixels.values():
             pixels.close()
 
 
-def _trained(job: Job, choices: Choices) -> run.Run:
+@contextlib.contextmanager
+def _memory_told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fix = "a smaller --batch-size or image.size, or a smaller --model"
+        raise ResourceError("out of memory in a training step", path=folder, fix=fix) from error
+
+
+def _trained(job: Job, choices: Choices, fingerprint: str) -> run.Run:
     recipe, setup, folder = job.recipe, job.setup, job.folder
     network = job.loader.objective.build(recipe, len(job.dataset.classes)).to(setup.device)
     freeze(network, recipe.model.freeze)
     total = recipe.train.epochs * job.loader.steps_per_epoch
-    state = TrainState(network, make_optimizer(network, recipe.optim), total, fingerprint=job.dataset.fingerprint())
+    state = TrainState(network, make_optimizer(network, recipe.optim), total, fingerprint=fingerprint)
     if not choices.resume:
         job = measured(job, state)
     network.to(memory_format=memory_format(job.recipe.train.memory_format))
@@ -183,7 +195,7 @@ def _trained(job: Job, choices: Choices) -> run.Run:
 
 def _prepare(job: Job, state: TrainState, choices: Choices) -> None:
     run.check_space(job.folder, states.size(state))
-    aside = run.prepare(job.folder, resume=choices.resume, overwrite=choices.overwrite)
+    aside = run.prepare(job.folder, resume=choices.resume, overwrite=choices.overwrite, data=state.fingerprint)
     if aside:
         note(f"moved the older {job.folder} to {aside}", job.quiet)
     write(job.folder / run.RECIPE, recipes.as_toml(job.recipe))
@@ -192,7 +204,11 @@ def _prepare(job: Job, state: TrainState, choices: Choices) -> None:
 
 def _resume(job: Job, state: TrainState) -> None:
     """Load the newest state that is whole; an older one with a loud note where the newest is damaged."""
-    if states.load_newest(state, job.folder / "state") is None:
+    found = states.load_newest(state, job.folder / "state")
+    if from_first({"step": state.step}, job.setup)["step"] != state.step:
+        fix = "give all of them the same run folder"
+        raise ModelError("the processes find different states", path=job.folder, fix=fix)
+    if found is None:
         note("no state was saved yet: starting from the first step", job.quiet)
     else:
         note(f"resuming at step {state.step} of {state.total_steps}", job.quiet)
@@ -207,11 +223,6 @@ def _fit(job: Job, state: TrainState, signals: Signals) -> None:
         run.log_event(job.folder, "diverged", {"step": state.step})
         where = f"the last good state is state/{kept[-1].name}" if kept else "no state was saved yet"
         raise DivergedError(f"{error.what}; {where}", path=job.folder, fix=error.fix) from error
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        fix = "a smaller --batch-size or image.size, or a smaller --model"
-        raise ResourceError("out of memory in a training step", path=job.folder, fix=fix) from error
     if signals.received:
         command = f"resnetkit train --resume --out {job.folder}"
         raise Interrupted(signals.received, path=job.folder, fix=f"saved at step {state.step}; go on with: {command}")
@@ -286,10 +297,10 @@ def _finish(job: Job, state: TrainState) -> run.Run:
     )
     scores = final_scores(job, checkpoint.Checkpoint(job.folder / "model", meta, tensors))
     if job.setup.rank:
-        return run.Run(job.folder, scores.as_dict())
+        return run.Run(job.folder, {})
     write_scores(job.folder, scores, job.dataset, state.history, recipes.as_toml(job.recipe))
     for doubt in doubts(scores, state.history):
-        note(f"take care: {doubt}")
+        note(f"take care: {doubt}", job.quiet)
     save(
         network,
         job.folder / "model",

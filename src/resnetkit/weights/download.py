@@ -204,10 +204,12 @@ def _receive(job: _Job, response: HTTPResponse, offset: int, progress: bool) -> 
         for chunk in _chunks(job, response):
             done += len(chunk)
             if done > job.max_bytes:
-                job.discard()
-                raise job.failed(f"it has more than the {job.max_bytes:,} bytes that were expected")
+                break
             file.write(chunk)
             advance(done)
+    if done > job.max_bytes:
+        job.discard()
+        raise job.failed(f"it has more than the {job.max_bytes:,} bytes that were expected")
     if "Content-Length" in response.headers and done < total:
         raise job.failed(f"the connection ended after {done:,} of {total:,} bytes", "run it again to go on from there")
 

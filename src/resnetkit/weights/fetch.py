@@ -19,7 +19,8 @@ SLACK = 1 << 20  # the sizes in torchvision's table are rounded
 
 def offline() -> bool:
     """Whether the user forbids the network (RESNETKIT_OFFLINE or HF_HUB_OFFLINE)."""
-    return any(os.environ.get(name, "0") not in ("", "0") for name in ("RESNETKIT_OFFLINE", "HF_HUB_OFFLINE"))
+    given = (os.environ.get(name, "") for name in ("RESNETKIT_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(value.lower() not in ("", "0", "false", "no", "off") for value in given)
 
 
 def torch_cache() -> Path:
@@ -47,7 +48,7 @@ def weights_file(weights: Published, *, progress: bool = True) -> Path:
     target = torch_cache() / weights.file
     if offline():
         raise NetworkError(
-            f"{weights.file} is not in the cache and RESNETKIT_OFFLINE is set",
+            f"{weights.file} is not in the cache, and the network is forbidden (RESNETKIT_OFFLINE or HF_HUB_OFFLINE)",
             path=target,
             fix="copy the file there, or give --weights PATH or --weights none",
         )
