@@ -26,6 +26,7 @@ from resnetkit.files import MANIFEST, new_folder, verify_manifest
 FORMAT = 1
 WEIGHTS, META, TIMM_CONFIG, CARD = "model.safetensors", "model.json", "config.json", "README.md"
 Tensors = Mapping[str, NDArray[Any]]
+CIFAR = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")  # timm has no networks of these names
 RETRAIN = "train or save the model again"
 COPY_AGAIN = "copy the folder again from its source"
 MAX_HEADER = 8 << 20  # bytes of JSON before the tensors; ResNet-152 has 0.1 MB of it
@@ -241,8 +242,10 @@ def _class_problem(meta: Meta, tensors: Tensors) -> str:
 def timm_config(meta: Meta) -> dict[str, Any] | None:
     """config.json as timm and the Hub read it.
 
-    None where timm has no such network: small stem, shortcuts A and C, strides replaced by dilation.
+    None where timm has no such network: plain and CIFAR networks, small stem, shortcuts A and C, dilation for strides.
     """
+    if meta.variant.startswith("plain") or meta.variant in CIFAR:
+        return None
     plain = meta.options.get("stem", "imagenet") == "imagenet" and meta.options.get("shortcut", "B") == "B"
     if not plain or any(meta.options.get("replace_stride_with_dilation", ())):
         return None

@@ -13,6 +13,16 @@ Parameters and multiply-adds at 224 x 224 with 1,000 classes:
     resnext101_64x4d    83,455,272        15.46 G
     wide_resnet50_2     68,883,240        11.40 G
     wide_resnet101_2   126,886,696        22.75 G
+
+and of the CIFAR networks at 32 x 32 with 10 classes (`nn.cifar`):
+
+    resnet20               269,722         0.04 G
+    resnet32               464,154         0.07 G
+    resnet44               658,586         0.10 G
+    resnet56               853,018         0.13 G
+    resnet110            1,727,962         0.25 G
+
+plain18, plain34, plain20, plain32, plain44, plain56 and plain110 are these without their shortcuts, for comparison.
 """
 
 from __future__ import annotations
@@ -23,7 +33,8 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from resnetkit.errors import UsageError
-from resnetkit.nn.blocks import BasicBlock, Bottleneck, Norm
+from resnetkit.nn.blocks import BasicBlock, Bottleneck, Norm, PlainBlock
+from resnetkit.nn.cifar import WIDTH, cifar_layers
 from resnetkit.nn.resnet import ResNet, Shortcut, Stem
 from resnetkit.weights.fit import fit
 from resnetkit.weights.known import known_weights
@@ -40,6 +51,7 @@ class ResNetOptions(TypedDict, total=False):
     norm_layer: Norm | None
     in_channels: int
     shortcut: Shortcut
+    width: int
     stem: Stem
     stochastic_depth: float
 
@@ -58,9 +70,16 @@ class Variant:
     """One member of the family: its block, its depth, and what differs from the plain network."""
 
     block: type[BasicBlock | Bottleneck]
-    layers: tuple[int, int, int, int]
+    layers: tuple[int, ...]
     groups: int = 1
     width_per_group: int = 64
+    width: int = 64
+    stem: Stem = "imagenet"
+    shortcut: Shortcut = "B"
+
+
+def _cifar(depth: int, block: type[BasicBlock] = BasicBlock) -> Variant:
+    return Variant(block, cifar_layers(depth), width=WIDTH, stem="small", shortcut="A")
 
 
 VARIANTS = {
@@ -74,7 +93,31 @@ VARIANTS = {
     "resnext101_64x4d": Variant(Bottleneck, (3, 4, 23, 3), 64, 4),
     "wide_resnet50_2": Variant(Bottleneck, (3, 4, 6, 3), 1, 128),
     "wide_resnet101_2": Variant(Bottleneck, (3, 4, 23, 3), 1, 128),
+    "resnet20": _cifar(20),
+    "resnet32": _cifar(32),
+    "resnet44": _cifar(44),
+    "resnet56": _cifar(56),
+    "resnet110": _cifar(110),
+    "plain18": Variant(PlainBlock, (2, 2, 2, 2)),
+    "plain34": Variant(PlainBlock, (3, 4, 6, 3)),
+    "plain20": _cifar(20, PlainBlock),
+    "plain32": _cifar(32, PlainBlock),
+    "plain44": _cifar(44, PlainBlock),
+    "plain56": _cifar(56, PlainBlock),
+    "plain110": _cifar(110, PlainBlock),
 }
+PUBLISHED = tuple(name for name, variant in VARIANTS.items() if variant.width == 64 and variant.block is not PlainBlock)
+
+
+def variant_named(name: str) -> Variant:
+    """The variant of this name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in VARIANTS:
+        raise UsageError(f"there is no model {name!r}", fix=f"one of {', '.join(VARIANTS)}")
+    return VARIANTS[name]
 
 
 def build(variant: str, **options: Unpack[ResNetOptions]) -> ResNet:
@@ -83,26 +126,38 @@ def build(variant: str, **options: Unpack[ResNetOptions]) -> ResNet:
     Raises:
         UsageError: there is no such variant, or an option is out of its range.
     """
-    if variant not in VARIANTS:
-        raise UsageError(f"there is no model {variant!r}", fix=f"one of {', '.join(VARIANTS)}")
-    plan = VARIANTS[variant]
+    plan = variant_named(variant)
     options.setdefault("groups", plan.groups)
     options.setdefault("width_per_group", plan.width_per_group)
+    options.setdefault("width", plan.width)
+    options.setdefault("stem", plan.stem)
+    options.setdefault("shortcut", plan.shortcut)
+    options.setdefault("num_classes", 10 if plan.width == WIDTH else 1000)
     try:
         return ResNet(plan.block, plan.layers, **options)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
-def _build(variant: str, pretrained: bool, progress: bool, options: Options) -> ResNet:
-    weights = options.pop("weights", None)
-    if pretrained and weights is None:
-        weights = "IMAGENET1K_V1"
-    network = build(variant, **options)  # type: ignore[misc]  # the weights are taken out above
+def with_weights(
+    variant: str, weights: str | Path | None, *, progress: bool = True, **options: Unpack[ResNetOptions]
+) -> ResNet:
+    """A network with the weights named, or fresh ones for None; says what was loaded.
+
+    Raises:
+        UsageError: as `build`, or the variant has no weights of this name.
+        ModelError, NetworkError: the weights cannot be had, or are those of another architecture.
+    """
+    network = build(variant, **options)
     if weights is not None:
         state, source = known_weights(variant, weights, progress=progress)
         fit(network, state, source)
     return network
+
+
+def _build(variant: str, pretrained: bool, progress: bool, options: Options) -> ResNet:
+    weights = options.pop("weights", None) or ("IMAGENET1K_V1" if pretrained else None)
+    return with_weights(variant, weights, progress=progress, **options)  # type: ignore[misc]  # the weights are out
 
 
 def resnet18(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
@@ -153,3 +208,28 @@ def wide_resnet50_2(pretrained: bool = False, progress: bool = True, **options: 
 def wide_resnet101_2(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
     """Wide ResNet-101-2: the 3x3 convolutions twice as wide (arXiv 1605.07146)."""
     return _build("wide_resnet101_2", pretrained, progress, options)
+
+
+def resnet20(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """ResNet-20 for CIFAR (section 4.2 of the paper); there are no published weights, `weights` takes a file."""
+    return _build("resnet20", pretrained, progress, options)
+
+
+def resnet32(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """ResNet-32 for CIFAR (section 4.2 of the paper); there are no published weights, `weights` takes a file."""
+    return _build("resnet32", pretrained, progress, options)
+
+
+def resnet44(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """ResNet-44 for CIFAR (section 4.2 of the paper); there are no published weights, `weights` takes a file."""
+    return _build("resnet44", pretrained, progress, options)
+
+
+def resnet56(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """ResNet-56 for CIFAR (section 4.2 of the paper); there are no published weights, `weights` takes a file."""
+    return _build("resnet56", pretrained, progress, options)
+
+
+def resnet110(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """ResNet-110 for CIFAR (section 4.2 of the paper); there are no published weights, `weights` takes a file."""
+    return _build("resnet110", pretrained, progress, options)

@@ -59,9 +59,9 @@ class Model:
     weights: str = "auto"
     """A published name, a weights file, hf://owner/name, or "none"; auto: IMAGENET1K_V1, or none under 64 px."""
     stem: Literal["auto", "imagenet", "small"] = "auto"
-    """auto: "small" (3x3, stride 1, no pooling) under 64 px without weights."""
-    shortcut: Literal["A", "B", "C"] = "B"
-    """A pads, B projects where shapes change, C projects everywhere."""
+    """auto: "small" (3x3, stride 1, no pooling) under 64 px without weights, and for the CIFAR networks."""
+    shortcut: Literal["auto", "A", "B", "C"] = "auto"
+    """A pads, B projects where shapes change, C projects everywhere; auto: B, or A for the CIFAR networks."""
     zero_init_residual: bool = True
     """Start every residual branch at zero; only without weights."""
     stochastic_depth: Share = 0.0
@@ -75,7 +75,7 @@ class Image:
     """What the network sees of an image."""
 
     size: Annotated[int, Field(ge=8, le=4096)] | Auto = "auto"
-    """Height and width in pixels; auto: 224, or for smaller images their own size, 32 at least."""
+    """Height and width in pixels; auto: 224, or for smaller images their own size, 32 at least; CIFAR networks: 32."""
     resize: Literal["crop", "squash", "letterbox"] = "crop"
     """crop: centre square; squash: all of it, without proportions; letterbox: all of it, with bars."""
     crop_ratio: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"

@@ -145,7 +145,7 @@ def test_dilation_keeps_resolution_and_tensors(dilate, strides, dilations):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"layers": (2, 2, 2)}, "layers"),
+        ({"layers": (2, 2)}, "layers"),
         ({"layers": (2, 0, 2, 2)}, "layers"),
         ({"replace_stride_with_dilation": (True,)}, "replace_stride_with_dilation"),
         ({"replace_stride_with_dilation": (False, False, True), "layers": (1, 1, 1, 2)}, "Bottleneck"),

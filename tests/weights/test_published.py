@@ -9,10 +9,10 @@ import torch
 import torchvision
 from torchvision.models import ResNet34_Weights, ResNet50_Weights, get_model_weights
 
-from resnetkit.models import VARIANTS
+from resnetkit.models import PUBLISHED
 from resnetkit.weights.published import OLDER, published, sha256_prefix
 
-EVERY = [(variant, name) for variant in VARIANTS for name in published(variant)]
+EVERY = [(variant, name) for variant in PUBLISHED for name in published(variant)]
 
 
 @pytest.mark.parametrize(("variant", "name"), EVERY)
@@ -55,7 +55,7 @@ def test_the_repository_on_the_hub_has_these_weights(variant, name):
 
 
 def test_older_files_are_of_the_first_weights_only():
-    current = {published(variant)["IMAGENET1K_V1"].file: variant for variant in VARIANTS}
+    current = {published(variant)["IMAGENET1K_V1"].file: variant for variant in PUBLISHED}
     assert OLDER.keys() <= current.keys()
     assert published("resnet34")["IMAGENET1K_V1"].files == ("resnet34-b627a593.pth", "resnet34-333f7ec4.pth")
     assert all(older.startswith(f"{current[file]}-") for file, older in OLDER.items())

@@ -112,6 +112,25 @@ class BasicBlock(nn.Module):
         return self.relu(out)  # type: ignore[no-any-return]
 
 
+class PlainBlock(BasicBlock):
+    """A BasicBlock without its shortcut: ReLU(F(x)), for the plain networks that the paper compares with."""
+
+    def __init__(
+        self,
+        inplanes: int,
+        planes: int,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+        branch: Branch = Branch(),  # noqa: B008  a frozen value
+    ) -> None:
+        super().__init__(inplanes, planes, stride, None, branch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """ReLU(F(x)): [N, inplanes, H, W] to [N, planes, ceil(H/stride), ceil(W/stride)]."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(out)))  # type: ignore[no-any-return]
+
+
 class Bottleneck(nn.Module):
     """Residual unit of 1x1, 3x3 and 1x1 convolutions, which first narrows and then widens to 4 * planes.
 

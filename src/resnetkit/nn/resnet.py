@@ -8,6 +8,8 @@ doubles the width. With the standard stem, an input of [N, 3, 224, 224] gives th
     C3    layer2  [N, 128, 28, 28] / [N,  512, 28, 28]   8
     C4    layer3  [N, 256, 14, 14] / [N, 1024, 14, 14]  16
     C5    layer4  [N, 512,  7,  7] / [N, 2048,  7,  7]  32
+
+The CIFAR networks of section 4.2 are the same with three stages of 16, 32 and 64 channels (see `nn.cifar`).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class ResNet(nn.Module):
 
     Args:
         block: BasicBlock or Bottleneck.
-        layers: number of blocks of the four stages, [3, 4, 6, 3] for ResNet-34.
+        layers: number of blocks of each stage, [3, 4, 6, 3] for ResNet-34; three or four stages.
         num_classes: number of logits.
         zero_init_residual: start each residual branch at zero, so that every unit starts as the identity
             (arXiv 1706.02677, section 5.1).
@@ -39,6 +41,7 @@ class ResNet(nn.Module):
         norm_layer: makes the normalisation layer of a number of channels; BatchNorm2d by default.
         in_channels: channels of the input.
         shortcut: A pads with zeros, B projects where shapes change, C projects everywhere (section 4.1 of the paper).
+        width: channels of the stem and the first stage; each next stage has twice as many.
         stem: "imagenet" is 7x7 stride 2 and max-pool; "small" is 3x3 stride 1 without pooling, for images under 64 px.
         stochastic_depth: chance to skip the last block's branch in training, rising linearly from the first block.
 
@@ -49,7 +52,6 @@ class ResNet(nn.Module):
     layer1: nn.Sequential
     layer2: nn.Sequential
     layer3: nn.Sequential
-    layer4: nn.Sequential
 
     def __init__(
         self,
@@ -64,33 +66,34 @@ class ResNet(nn.Module):
         norm_layer: Norm | None = None,
         in_channels: int = 3,
         shortcut: Shortcut = "B",
+        width: int = 64,
         stem: Stem = "imagenet",
         stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
         _check(layers, replace_stride_with_dilation, shortcut, stem, stochastic_depth)
         norm = norm_layer or nn.BatchNorm2d
-        self.inplanes = 64
+        self.inplanes = width
         self.dilation = 1
         self.shortcut = shortcut
         small = stem == "small"
         self.conv1 = nn.Conv2d(
-            in_channels, 64, 3 if small else 7, stride=1 if small else 2, padding=1 if small else 3, bias=False
+            in_channels, width, 3 if small else 7, stride=1 if small else 2, padding=1 if small else 3, bias=False
         )
-        self.bn1 = norm(64)
+        self.bn1 = norm(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         branch = Branch(groups, width_per_group, 1, norm)
         drops = iter(stochastic_depth * i / max(1, sum(layers) - 1) for i in range(sum(layers)))
         dilate = [False, *replace_stride_with_dilation]
-        for stage, (planes, blocks) in enumerate(zip((64, 128, 256, 512), layers, strict=True)):
+        for stage, blocks in enumerate(layers):
             stage_drops = [next(drops) for _ in range(blocks)]
-            stride = 1 if stage == 0 else 2
+            planes, stride = width * 2**stage, 1 if stage == 0 else 2
             setattr(
                 self, f"layer{stage + 1}", self._make_stage(block, planes, stride, dilate[stage], branch, stage_drops)
             )
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.fc = nn.Linear(512 * block.expansion, num_classes)
+        self.fc = nn.Linear(self.inplanes, num_classes)
         _initialise(self, zero_init_residual)
 
     def _make_stage(
@@ -127,28 +130,34 @@ class ResNet(nn.Module):
             return PadShortcut(inplanes, outplanes, stride)
         return nn.Sequential(conv1x1(inplanes, outplanes, stride), norm(outplanes))
 
-    def forward_features(self, x: Tensor) -> dict[str, Tensor]:
-        """Feature maps C2..C5 of the four stages, by name; shapes in the module's docstring."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        c2 = self.layer1(x)
-        c3 = self.layer2(c2)
-        c4 = self.layer3(c3)
-        c5 = self.layer4(c4)
-        return {"C2": c2, "C3": c3, "C4": c4, "C5": c5}
+    @property
+    def stages(self) -> dict[str, nn.Sequential]:
+        """The stages by the name of their features: C2, C3, ... for layer1, layer2, ..."""
+        found = (getattr(self, f"layer{i + 1}", None) for i in range(4))
+        return {f"C{i + 2}": stage for i, stage in enumerate(found) if stage is not None}
 
-    def forward_head(self, c5: Tensor) -> tuple[Tensor, Tensor]:
-        """C5 [N, C, H, W] to the embedding [N, C] and the logits [N, num_classes]."""
-        embedding = torch.flatten(self.avgpool(c5), 1)
+    def forward_features(self, x: Tensor) -> dict[str, Tensor]:
+        """Feature maps of the stages, C2 .. C5; shapes in the module's docstring."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        features = {}
+        for name, stage in self.stages.items():
+            features[name] = x = stage(x)
+        return features
+
+    def forward_head(self, last: Tensor) -> tuple[Tensor, Tensor]:
+        """The last stage's features [N, C, H, W] to the embedding [N, C] and the logits [N, num_classes]."""
+        embedding = torch.flatten(self.avgpool(last), 1)
         return embedding, self.fc(embedding)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [N, in_channels, H, W] to logits [N, num_classes]."""
-        return self.forward_head(self.forward_features(x)["C5"])[1]
+        *_, last = self.forward_features(x).values()
+        return self.forward_head(last)[1]
 
 
 def _check(layers: Sequence[int], dilate: Sequence[bool], shortcut: str, stem: str, stochastic_depth: float) -> None:
-    if len(layers) != 4 or min(layers) < 1:
-        raise ValueError(f"layers must be four numbers of blocks, not {list(layers)}")
+    if len(layers) not in (3, 4) or min(layers) < 1:
+        raise ValueError(f"layers must be three or four numbers of blocks, not {list(layers)}")
     if len(dilate) != 3:
         raise ValueError(f"replace_stride_with_dilation must have three elements, not {list(dilate)}")
     if shortcut not in ("A", "B", "C"):

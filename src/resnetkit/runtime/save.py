@@ -12,7 +12,6 @@ from resnetkit import checkpoint
 from resnetkit.data.image import Preprocess
 from resnetkit.errors import UsageError
 from resnetkit.models import VARIANTS
-from resnetkit.nn.blocks import PadShortcut
 from resnetkit.nn.resnet import ResNet
 
 
@@ -69,27 +68,22 @@ def variant_of(network: ResNet) -> str:
     conv = first.get_submodule("conv2")
     for name, variant in VARIANTS.items():
         same = type(first) is variant.block and tuple(blocks) == variant.layers
-        if (
-            same
-            and isinstance(conv, nn.Conv2d)
-            and _width(conv) == (variant.groups, variant.groups * variant.width_per_group)
-        ):
+        width = variant.groups * (variant.width * variant.width_per_group // 64)
+        if same and isinstance(conv, nn.Conv2d) and (conv.groups, conv.out_channels) == (variant.groups, width):
             return name
     raise UsageError("the network is none of the family", fix=f"build one of {', '.join(VARIANTS)}")
 
 
-def _width(conv: nn.Conv2d) -> tuple[int, int]:
-    return conv.groups, conv.out_channels
-
-
 def options_of(network: ResNet) -> dict[str, Any]:
     """What differs from the variant's defaults and changes what the network computes in evaluation."""
+    variant = VARIANTS[variant_of(network)]
     options: dict[str, Any] = {"in_channels": network.conv1.in_channels}
-    if isinstance(network.maxpool, nn.Identity):
-        options["stem"] = "small"
-    if network.shortcut != "B" or any(isinstance(module, PadShortcut) for module in network.modules()):
+    stem = "small" if isinstance(network.maxpool, nn.Identity) else "imagenet"
+    if stem != variant.stem:
+        options["stem"] = stem
+    if network.shortcut != variant.shortcut:
         options["shortcut"] = network.shortcut
-    dilated = [_dilation(stage[-1]) for stage in (network.layer1, network.layer2, network.layer3, network.layer4)]
+    dilated = [_dilation(stage[-1]) for stage in network.stages.values()]
     if dilated[-1] > 1:
         options["replace_stride_with_dilation"] = [b > a for a, b in zip(dilated, dilated[1:], strict=False)]
     return options

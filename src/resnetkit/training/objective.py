@@ -13,7 +13,6 @@ from torch import Tensor
 
 from resnetkit import models
 from resnetkit.data.image import Preprocess
-from resnetkit.errors import UsageError
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
 from resnetkit.training import augment
@@ -55,13 +54,11 @@ def preprocess_of(recipe: Recipe) -> Preprocess:
 
 def _build(recipe: Recipe, num_classes: int) -> ResNet:
     settings = recipe.model
-    assert settings.stem != "auto" and settings.weights != "auto", "the verb decides before the first step"
-    if settings.variant not in models.VARIANTS:
-        raise UsageError(f"there is no model {settings.variant!r}", fix=f"one of {', '.join(models.VARIANTS)}")
+    assert settings.stem != "auto" and settings.shortcut != "auto", "the verb decides before the first step"
     torch.manual_seed(recipe.train.seed)
-    builder: Callable[..., ResNet] = getattr(models, settings.variant)
-    return builder(
-        weights=None if settings.weights == "none" else settings.weights,
+    return models.with_weights(
+        settings.variant,
+        None if settings.weights == "none" else settings.weights,
         num_classes=num_classes,
         in_channels=recipe.image.channels,
         stem=settings.stem,

@@ -79,7 +79,7 @@ def freeze(network: nn.Module, until: str) -> None:
 
 def _part(network: nn.Module, part: str) -> Iterable[nn.Module]:
     names = ("conv1", "bn1") if part == "stem" else (part,)
-    return [network.get_submodule(name) for name in names]
+    return [module for name, module in network.named_children() if name in names]  # three stages have no layer4
 
 
 def train_mode(network: nn.Module) -> None:

@@ -13,8 +13,10 @@ from itertools import pairwise
 
 import torch
 
+from resnetkit import models
 from resnetkit.data.dataset import File
 from resnetkit.data.image import stored_size
+from resnetkit.nn.cifar import WIDTH
 from resnetkit.recipe import Recipe, replace
 from resnetkit.training.device import Setup
 from resnetkit.training.loader import Loader
@@ -35,21 +37,24 @@ def typical_side(files: Sequence[File]) -> int:
 
 
 def settle(recipe: Recipe, side: int) -> Recipe:
-    """Decide what depends on the size of the images: weights, image size, stem, crop, learning rate.
+    """Decide what depends on the variant and the size of the images: weights, size, stem, shortcut, crop, rate.
 
     Args:
         recipe: with "auto" in it.
         side: typical short side of the images, in pixels.
     """
     model, image, optim = recipe.model, recipe.image, recipe.optim
+    variant = models.variant_named(model.variant)
     weights = model.weights
     if weights == "auto":
-        weights = "none" if side < SMALL else "IMAGENET1K_V1"
-    size = image.size if image.size != "auto" else min(224, max(32, 32 * math.ceil(side / 32)))
+        weights = "none" if side < SMALL or model.variant not in models.PUBLISHED else "IMAGENET1K_V1"
+    largest = 32 if variant.width == WIDTH else 224
+    size = image.size if image.size != "auto" else min(largest, max(32, 32 * math.ceil(side / 32)))
     stem = model.stem
     if stem == "auto":
-        stem = "small" if size < SMALL and weights == "none" else "imagenet"
-    changes = {"model.weights": weights, "image.size": size, "model.stem": stem}
+        stem = "small" if size < SMALL and weights == "none" else variant.stem
+    shortcut = variant.shortcut if model.shortcut == "auto" else model.shortcut
+    changes = {"model.weights": weights, "image.size": size, "model.stem": stem, "model.shortcut": shortcut}
     if image.crop_ratio == "auto":
         changes["image.crop_ratio"] = 1.0 if side < SMALL else 0.875
     if optim.lr == "auto":

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from resnetkit.checkpoint import refuse_unsound
 from resnetkit.errors import ModelError
+from resnetkit.weights.keymaps import renamed
 
 log = logging.getLogger("resnetkit")
 HEAD = ("fc.weight", "fc.bias")
@@ -43,6 +44,7 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> str:
     """
     own = network.state_dict()
     notes = []
+    state, library = renamed(state)
     fitted = dict(state)
     for name in HEAD:
         if name in own and name in fitted and own[name].shape != fitted[name].shape and fitted[name].ndim:
@@ -58,6 +60,8 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> str:
     network.load_state_dict({**own, **fitted})
     kept = sum(n not in HEAD for n in own) if notes else len(own)
     message = f"{source}: loaded {kept} of {len(own)} tensors"
+    if library:
+        message += f"; renamed from those of {library}"
     if notes:
         message += f"; head {notes[0]} re-initialised"
     if stem is not None and reshaped:
