@@ -170,7 +170,7 @@ def test_all_public_names_are_there_and_frozen() -> None:
             *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
             *("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
             *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
-            *("demo", "evaluate", "load", "predict", "save", "train"),
+            *("demo", "evaluate", "grow", "load", "predict", "save", "train"),
         ]
     )
     assert {name for names in api.HOMES.values() for name in names} == set(api.__all__)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resnetkit.models import (
+        grow,
         resnet18,
         resnet20,
         resnet32,
@@ -39,6 +40,7 @@ HOMES = {
     "resnetkit.nn.blocks": ("BasicBlock", "Bottleneck", "conv1x1", "conv3x3"),
     "resnetkit.nn.resnet": ("ResNet",),
     "resnetkit.models": (
+        "grow",
         "resnet18",
         "resnet20",
         "resnet32",
@@ -71,6 +73,7 @@ __all__ = [
     "conv3x3",
     "demo",
     "evaluate",
+    "grow",
     "load",
     "predict",
     "resnet18",

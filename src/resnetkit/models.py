@@ -32,9 +32,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+from torch import nn
+
 from resnetkit.errors import UsageError
 from resnetkit.nn.blocks import BasicBlock, Bottleneck, Norm, PlainBlock
 from resnetkit.nn.cifar import WIDTH, cifar_layers
+from resnetkit.nn.grow import grow as deeper
 from resnetkit.nn.resnet import ResNet, Shortcut, Stem
 from resnetkit.weights.fit import fit
 from resnetkit.weights.known import known_weights
@@ -76,6 +79,11 @@ class Variant:
     width: int = 64
     stem: Stem = "imagenet"
     shortcut: Shortcut = "B"
+
+    @property
+    def convolution(self) -> tuple[int, int]:
+        """Groups and channels of a 3x3 convolution in the first stage."""
+        return self.groups, self.groups * (self.width * self.width_per_group // 64)
 
 
 def _cifar(depth: int, block: type[BasicBlock] = BasicBlock) -> Variant:
@@ -153,6 +161,26 @@ def with_weights(
         state, source = known_weights(variant, weights, progress=progress)
         fit(network, state, source)
     return network
+
+
+def grow(network: ResNet, variant: str) -> ResNet:
+    """A trained network as the start of a deeper variant (resnet18 -> resnet34, 50 -> 101 -> 152): the same logits.
+
+    Raises:
+        UsageError: there is no such variant, or the network cannot become one without losing what it knows.
+    """
+    plan = variant_named(variant)
+    first = network.layer1[0]
+    conv = first.get_submodule("conv2")
+    if type(first) is not plan.block:
+        kind = type(first).__name__
+        raise UsageError(f"a network of {kind} cannot grow into {variant}", fix="choose one of its kind")
+    if isinstance(conv, nn.Conv2d) and (conv.groups, conv.out_channels) != plan.convolution:
+        raise UsageError(f"a network of another width cannot grow into {variant}", fix="choose one of its kind")
+    try:
+        return deeper(network, plan.layers)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _build(variant: str, pretrained: bool, progress: bool, options: Options) -> ResNet:

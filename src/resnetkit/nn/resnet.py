@@ -94,7 +94,7 @@ class ResNet(nn.Module):
             )
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(self.inplanes, num_classes)
-        _initialise(self, zero_init_residual)
+        initialise(self, zero_init_residual)
 
     def _make_stage(
         self,
@@ -168,8 +168,8 @@ def _check(layers: Sequence[int], dilate: Sequence[bool], shortcut: str, stem: s
         raise ValueError(f"stochastic_depth must be in [0, 1), not {stochastic_depth}")
 
 
-def _initialise(network: nn.Module, zero_init_residual: bool) -> None:
-    """Kaiming for convolutions (arXiv 1502.01852, fan_out, ReLU), ones and zeros for norms."""
+def initialise(network: nn.Module, zero_init_residual: bool) -> None:
+    """Kaiming for convolutions (arXiv 1502.01852, fan_out, ReLU), ones and zeros for norms; on demand zero branches."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

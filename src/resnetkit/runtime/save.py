@@ -68,8 +68,7 @@ def variant_of(network: ResNet) -> str:
     conv = first.get_submodule("conv2")
     for name, variant in VARIANTS.items():
         same = type(first) is variant.block and tuple(blocks) == variant.layers
-        width = variant.groups * (variant.width * variant.width_per_group // 64)
-        if same and isinstance(conv, nn.Conv2d) and (conv.groups, conv.out_channels) == (variant.groups, width):
+        if same and isinstance(conv, nn.Conv2d) and (conv.groups, conv.out_channels) == variant.convolution:
             return name
     raise UsageError("the network is none of the family", fix=f"build one of {', '.join(VARIANTS)}")
 
