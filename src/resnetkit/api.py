@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from resnetkit.runtime.save import save
     from resnetkit.verbs.demo import demo
     from resnetkit.verbs.eval import evaluate
+    from resnetkit.verbs.models import describe_model, list_models
     from resnetkit.verbs.predict import predict
     from resnetkit.verbs.train import train
 
@@ -61,6 +62,7 @@ HOMES = {
     "resnetkit.runtime.save": ("save",),
     "resnetkit.verbs.train": ("train",),
     "resnetkit.verbs.eval": ("evaluate",),
+    "resnetkit.verbs.models": ("describe_model", "list_models"),
     "resnetkit.verbs.predict": ("predict",),
     "resnetkit.verbs.demo": ("demo",),
 }
@@ -72,8 +74,10 @@ __all__ = [
     "conv1x1",
     "conv3x3",
     "demo",
+    "describe_model",
     "evaluate",
     "grow",
+    "list_models",
     "load",
     "predict",
     "resnet18",

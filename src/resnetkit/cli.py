@@ -198,6 +198,31 @@ def _predict(
         raise IncompleteError(f"{failed} of {count} files could not be read")
 
 
+@app.command("models", epilog="Example: resnetkit models resnet34 --size 224 --svg resnet34.svg")
+def _models(
+    name: Annotated[str, typer.Argument(help="A network, to see its stages; all if left out.", metavar="NAME")] = "",
+    size: Annotated[int | None, typer.Option(help="Height and width of the input, px.", metavar="N")] = None,
+    svg: Annotated[str | None, typer.Option(help="Draw its stages into this file.", metavar="FILE")] = None,
+    as_json: JsonFlag = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """List the networks with what they cost and their published weights, or the stages of one."""
+    from dataclasses import asdict
+
+    from resnetkit import api
+    from resnetkit.verbs.models import stage_lines, summary_lines
+
+    if not name and (size is not None or svg is not None):
+        raise UsageError("--size and --svg are of one network", fix="resnetkit models resnet34 --size 224")
+    stages = api.describe_model(name, size, svg) if name else []
+    found = [] if name else api.list_models()
+    if as_json:
+        print(json.dumps([asdict(stage) for stage in stages] + [asdict(row) for row in found]))
+    else:
+        print(*(stage_lines(stages) if name else summary_lines(found)), sep="\n")
+
+
 @app.command("demo")
 def _demo(
     folder: Annotated[str, typer.Option(help="Where the digits are written.", metavar="DIR")] = "digits",
