@@ -27,6 +27,9 @@ test: check
 bench: $(READY)
 	$(BIN)/python bench/train_step.py --size 64 --batch 32
 	$(BIN)/python bench/train_step.py --size 224 --batch 16
+	$(BIN)/python bench/load.py
+	$(BIN)/python bench/scale.py
 
 docs: $(READY)
+	$(BIN)/python docs/paper/gradients.py
 	$(BIN)/python docs/make_settings.py > docs/settings.md
