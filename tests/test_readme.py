@@ -55,8 +55,17 @@ def test_every_command_runs(page: str, there: Path) -> None:
         exec(compile(python(page), page, "exec"), {})
 
 
+@pytest.mark.parametrize("page", ["README", "docs/resnet"])
+def test_the_chinese_pages_have_the_same_code(page: str) -> None:
+    english, chinese = ((ROOT / f"{page}{end}").read_text(encoding="utf-8") for end in (".md", ".zh.md"))
+    blocks = [re.findall(r"```.*?```", text, re.DOTALL) for text in (english, chinese)]
+    assert blocks[0] == blocks[1] and blocks[0]
+    rows = [re.findall(r"^\|[ \d|.,]+\|$", text, re.MULTILINE) for text in (english, chinese)]
+    assert rows[0] == rows[1], "the numbers in their tables"
+
+
 def test_every_link_leads_somewhere() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", ROOT / "README.zh.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
 

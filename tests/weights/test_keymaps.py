@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 
 from resnetkit import models
 from resnetkit.errors import ModelError
@@ -26,10 +27,18 @@ def hugging_face(name):
     return f"{prefix}.layer.{int(part[-1]) - 1}.{kind}.{rest[0]}"
 
 
+def fastai(name):
+    """Our name as a learner of fastai has it, whose body is a Sequential; its head is another one."""
+    part, _, rest = name.partition(".")
+    numbers = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+    return f"1.8.{rest}" if part == "fc" else f"0.{numbers[part]}.{rest}"
+
+
 NAMES = {
     "Hugging Face": hugging_face,
     "mmpretrain": lambda name: name.replace("fc.", "head.fc.") if name.startswith("fc.") else f"backbone.{name}",
     "segmentation-models": lambda name: f"encoder.{name}",
+    "fastai": lambda name: fastai(name),
     "a wrapper": lambda name: f"model.{name}",
     "pytorch_resnet_cifar10": lambda name: name.replace("fc.", "linear.") if name.startswith("fc.") else name,
 }
@@ -45,7 +54,24 @@ def test_every_tensor_finds_its_place(variant, library, caplog):
     assert renamed(theirs)[1] == library
     message = fit(network, theirs, "theirs")
     assert f"renamed from those of {library}" in message
-    assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in state.items())
+    loaded = {name: tensor for name, tensor in state.items() if library != "fastai" or not name.startswith("fc.")}
+    assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in loaded.items())
+    assert ("head none -> 3 re-initialised" in message) == (library == "fastai")
+
+
+@pytest.mark.parametrize(
+    "name", ["fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "fcn_resnet50", "deeplabv3_resnet50"]
+)
+def test_backbones_of_torchvision_load_without_a_head(name):
+    """Detection with its frozen BatchNorm, segmentation with its dilated stages: the same tensors."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model(name, weights=None, weights_backbone=None)
+    network = models.build("resnet50", num_classes=3)
+    message = fit(network, theirs.state_dict(), "theirs")
+    kind = "detection" if "fpn" in name else "segmentation"
+    assert f"renamed from those of torchvision's {kind}; head none -> 3 re-initialised" in message
+    body = theirs.backbone.body if kind == "detection" else theirs.backbone
+    assert all(torch.equal(network.state_dict()[n], tensor) for n, tensor in body.state_dict().items())
 
 
 def test_our_own_names_stay():

@@ -46,6 +46,9 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> str:
     notes = []
     state, library = renamed(state)
     fitted = dict(state)
+    if state and not any(name in state for name in HEAD):
+        notes.append(f"none -> {own[HEAD[1]].shape[0]}")  # the weights of a backbone
+        fitted |= {name: own[name] for name in HEAD if name in own}
     for name in HEAD:
         if name in own and name in fitted and own[name].shape != fitted[name].shape and fitted[name].ndim:
             notes.append(f"{fitted[name].shape[0]} -> {own[name].shape[0]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -17,21 +18,59 @@ HUGGING_FACE = (
     (r"^resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.normalization\.", r"layer<\1>.\2.bn<\3>."),
     (r"^classifier\.1\.", "fc."),
 )
-# Library, a pattern by which its names are known, and its rules; the first that is known is taken.
-LIBRARIES: tuple[tuple[str, str, Rules], ...] = (
-    ("Hugging Face", r"^resnet\.embedder\.", HUGGING_FACE),
-    ("mmpretrain", r"^backbone\.conv1\.", ((r"^backbone\.", ""), (r"^head\.fc\.", "fc."))),
-    ("segmentation-models", r"^encoder\.conv1\.", ((r"^encoder\.", ""),)),
-    ("a wrapper", r"^model\.conv1\.", ((r"^model\.", ""),)),
-    ("pytorch_resnet_cifar10", r"^linear\.", ((r"^linear\.", "fc."),)),
+FASTAI = (
+    (r"^0\.0\.", "conv1."),
+    (r"^0\.1\.", "bn1."),
+    *((rf"^0\.{stage + 3}\.", f"layer{stage}.") for stage in range(1, 5)),
+)
+
+
+@dataclass(frozen=True)
+class Library:
+    """How a library names the tensors of a residual network.
+
+    Attributes:
+        name: of the library.
+        mark: a pattern by which its names are known.
+        rules: from its names to ours.
+        others: a pattern of what is no part of the network: heads for boxes and masks, pyramids.
+    """
+
+    name: str
+    mark: str
+    rules: Rules
+    others: str = r"$^"
+
+
+# The first one that is known is taken.
+LIBRARIES = (
+    Library("Hugging Face", r"^resnet\.embedder\.", HUGGING_FACE),
+    Library(
+        "torchvision's detection",
+        r"^backbone\.body\.conv1\.",
+        ((r"^backbone\.body\.", ""),),
+        r"^(rpn|roi_heads|head|backbone\.fpn)\.",
+    ),
+    Library(
+        "torchvision's segmentation",
+        r"^classifier\.\d.*",
+        ((r"^backbone\.", ""),),
+        r"^(aux_)?classifier\.",
+    ),
+    Library("mmpretrain", r"^backbone\.conv1\.", ((r"^backbone\.", ""), (r"^head\.fc\.", "fc."))),
+    Library("segmentation-models", r"^encoder\.conv1\.", ((r"^encoder\.", ""),), r"^(decoder|segmentation_head)\."),
+    Library("fastai", r"^0\.4\.0\.conv1\.", FASTAI, r"^1\."),
+    Library("a wrapper", r"^model\.conv1\.", ((r"^model\.", ""),)),
+    Library("pytorch_resnet_cifar10", r"^linear\.", ((r"^linear\.", "fc."),)),
 )
 
 
 def renamed(state: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
     """A state dict with resnetkit's names, and the library that it came from: "" where nothing had to be renamed."""
-    for library, mark, rules in LIBRARIES:
-        if any(re.search(mark, name) for name in state):
-            return {_renamed(name, rules): tensor for name, tensor in state.items()}, library
+    for library in LIBRARIES:
+        if any(re.search(library.mark, name) for name in state):
+            own = {name: tensor for name, tensor in state.items() if not re.search(library.others, name)}
+            return {_renamed(name, library.rules): tensor for name, tensor in own.items()}, library.name
     return state, ""
 
 
