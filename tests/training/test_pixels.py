@@ -234,10 +234,13 @@ def test_a_worker_that_hangs_is_given_up(photos: Path, monkeypatch) -> None:
     files = files_of(photos)
     found = decoded_each_time(files, SQUARE, 1, silent)
     found.store(ROWS)
-    os.kill(processes_of(found)[0], signal.SIGSTOP)
+    stopped = processes_of(found)[0]
+    os.kill(stopped, signal.SIGSTOP)
     monkeypatch.setattr(store, "HUNG", 0.5)
     with pytest.raises(ResourceError, match=r"reading hangs: .*blue/11.png, .*blue/0.png, .*red/9.png"):
         found.store(ROWS)
+    while _alive(stopped):  # or else this process could not end either
+        time.sleep(0.01)
 
 
 SCRIPT = """

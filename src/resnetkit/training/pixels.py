@@ -358,7 +358,7 @@ class Workers:
         processes = list((self._pool._processes or {}).values())
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
-            process.terminate()
+            process.kill()  # one that is stopped would not hear a milder word
 
 
 def refuse_unreadable(failed: Sequence[tuple[int, DataError]], total: int, max_bad: float) -> None:
