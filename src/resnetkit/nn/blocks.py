@@ -113,17 +113,7 @@ class BasicBlock(nn.Module):
 
 
 class PlainBlock(BasicBlock):
-    """A BasicBlock without its shortcut: ReLU(F(x)), for the plain networks that the paper compares with."""
-
-    def __init__(
-        self,
-        inplanes: int,
-        planes: int,
-        stride: int = 1,
-        downsample: nn.Module | None = None,
-        branch: Branch = Branch(),  # noqa: B008  a frozen value
-    ) -> None:
-        super().__init__(inplanes, planes, stride, None, branch)
+    """A BasicBlock without its shortcut, ReLU(F(x)): for the plain networks that the paper compares with."""
 
     def forward(self, x: Tensor) -> Tensor:
         """ReLU(F(x)): [N, inplanes, H, W] to [N, planes, ceil(H/stride), ceil(W/stride)]."""

@@ -29,7 +29,12 @@ def cifar_layers(depth: int) -> tuple[int, int, int]:
 
 
 def cifar_resnet(depth: int, num_classes: int = 10, block: type[BasicBlock] = BasicBlock) -> ResNet:
-    """The residual network of `depth` layers, or with `PlainBlock` its plain twin: [N, 3, 32, 32] to [N, num_classes].
+    """The residual network of `depth` layers: images [N, 3, 32, 32] to logits [N, num_classes].
+
+    Args:
+        depth: 20, 32, 44, 56, 110, ...
+        num_classes: number of logits.
+        block: `PlainBlock` for the plain twin.
 
     Raises:
         ValueError: the depth is not 6n + 2.

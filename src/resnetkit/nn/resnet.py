@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from resnetkit.nn.blocks import BasicBlock, Bottleneck, Branch, Norm, PadShortcut, conv1x1
+from resnetkit.nn.blocks import BasicBlock, Bottleneck, Branch, Norm, PadShortcut, PlainBlock, conv1x1
 
 Shortcut = Literal["A", "B", "C"]
 Stem = Literal["imagenet", "small"]
@@ -115,7 +115,8 @@ class ResNet(nn.Module):
         for index, drop in enumerate(drops):
             step = stride if index == 0 else 1
             out = planes * block.expansion
-            downsample = self._shortcut(self.inplanes, out, step, branch.norm)
+            plain = issubclass(block, PlainBlock)
+            downsample = None if plain else self._shortcut(self.inplanes, out, step, branch.norm)
             built = replace(rest if index else first, drop=drop)
             blocks.append(block(self.inplanes, planes, step, downsample, built))
             self.inplanes = out

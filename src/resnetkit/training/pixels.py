@@ -94,7 +94,7 @@ def bytes_of(num_images: int, preprocess: Preprocess) -> int:
     return num_images * preprocess.size**2 * preprocess.channels
 
 
-def _in_memory(squares: Squares) -> Callable[[NDArray[np.intp]], Callable[[], Squares]]:
+def _slices(squares: Squares) -> Callable[[NDArray[np.intp]], Callable[[], Squares]]:
     return lambda rows: lambda: squares[rows]
 
 
@@ -169,10 +169,18 @@ def _decode(
 
 
 def in_memory(files: Sequence[File], preprocess: Preprocess, progress: Progress) -> Pixels:
-    """Decode every image once, into memory."""
-    squares = np.empty((len(files), preprocess.size, preprocess.size, preprocess.channels), np.uint8)
+    """Decode every image once, into memory.
+
+    Raises:
+        ResourceError: they do not fit.
+    """
+    try:
+        squares = np.empty((len(files), preprocess.size, preprocess.size, preprocess.channels), np.uint8)
+    except MemoryError as error:
+        what = f"{bytes_of(len(files), preprocess) / 1e9:.1f} GB of decoded images do not fit in memory"
+        raise ResourceError(what, fix="lower cache.gb: they are then decoded anew in each epoch") from error
     columns = _decode(files, preprocess, squares.__setitem__, progress)
-    return Pixels(_in_memory(squares), columns.aspects, columns.hashes, tuple(columns.failed))
+    return Pixels(_slices(squares), columns.aspects, columns.hashes, tuple(columns.failed))
 
 
 def key_of(files: Sequence[File], preprocess: Preprocess) -> str:
@@ -205,8 +213,9 @@ def cached(files: Sequence[File], preprocess: Preprocess, folder: Path, progress
             if not folder.exists():  # or else another process was quicker
                 raise
         found = _opened(files, preprocess, folder)
-    if found is None:
-        raise ResourceError("went away while it was made", path=folder, fix="start again")
+        if found is None:
+            raise ResourceError("went away while it was made", path=folder, fix="start again")
+        return found
     progress(len(files))
     return found
 
@@ -242,11 +251,20 @@ def _opened(files: Sequence[File], preprocess: Preprocess, folder: Path) -> Pixe
         if not isinstance(again, DataError):  # an optional package was installed since
             return None
         failed.append((row, again))
-    return Pixels(_in_memory(squares), aspects, hashes, tuple(failed))
+    return Pixels(_slices(squares), aspects, hashes, tuple(failed))
 
 
 def make_room(folder: Path, needed: int, limit: int) -> None:
-    """Drop the caches that were not used for longest, until the new one fits under the limit; and what a kill left."""
+    """Drop the caches that were not used for longest, until the new one fits under the limit; and what a kill left.
+
+    Args:
+        folder: of all caches.
+        needed: bytes of the new one.
+        limit: bytes of all together.
+
+    Raises:
+        ResourceError: the disk is too full, or refuses.
+    """
     with resource_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(".*.tmp-*"):

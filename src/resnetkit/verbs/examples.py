@@ -44,7 +44,7 @@ class Examples:
 
     Attributes:
         dataset: without the images that could not be read.
-        pixels: of the train and val splits, in the data set's order.
+        pixels: of each split, in the data set's order.
         bad: rows for unreadable.csv.
         near: rows for near_duplicates.csv.
     """
@@ -75,10 +75,11 @@ def with_splits(dataset: Dataset, recipe: Recipe, first: NDArray[np.intp] | None
     return assign_splits(dataset, val=recipe.data.val, test=recipe.data.test, seed=recipe.train.seed, first=first)
 
 
-def examples(recipe: Recipe, quiet: bool) -> Dataset:
+def read_dataset(recipe: Recipe, quiet: bool) -> Dataset:
     """The examples with their splits; says how many there are, what was passed over, and what is twice.
 
     Raises:
+        UsageError: no data is named, or there is no such task.
         DataError: there is nothing to learn from, or given splits share images.
     """
     if not recipe.data.source:
@@ -91,7 +92,7 @@ def examples(recipe: Recipe, quiet: bool) -> Dataset:
     if not recipe.data.allow_leak:
         refuse_leaks(dataset, first)
     split = with_splits(dataset, recipe, first)
-    sizes = {name: int(split.counts(name).sum()) for name in ("train", "val", "test")}
+    sizes = {name: int(split.counts(name).sum()) for name in SPLITS}
     if sizes["train"] < 2:
         raise DataError("leaves fewer than two images to train on", path=source, fix="add images")
     counted = ", ".join(f"{n:,} {name}" for name, n in sizes.items())

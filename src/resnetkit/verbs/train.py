@@ -37,7 +37,7 @@ from resnetkit.training.train import train as ticks
 from resnetkit.trust.report import doubts
 from resnetkit.verbs.console import Signals, bar, note, stop_signals
 from resnetkit.verbs.eval import write_scores
-from resnetkit.verbs.examples import examples
+from resnetkit.verbs.examples import read_dataset
 from resnetkit.verbs.job import Choices, Job, final_scores, measured, open_job, validate
 
 FREE = {"train.workers", "cache.folder", "cache.gb"}  # settings that may change when a run is resumed
@@ -125,7 +125,7 @@ def _default_folder(source: str) -> Path:
 
 def _run(folder: Path, recipe: Recipe, choices: Choices) -> run.Run:
     """Decide what "auto" is, and train in as many processes as there are."""
-    dataset = examples(recipe, choices.quiet)
+    dataset = read_dataset(recipe, choices.quiet)
     settled = settle(recipe, typical_side(dataset.files))
     if choices.dry_run:
         note(f"would train into {folder} with this recipe:\n{recipes.as_toml(settled)}", choices.quiet)
