@@ -303,6 +303,7 @@ def test_no_weights_offline_is_exit_8_with_both_ways_out(tmp_path: Path, run_cli
         "train", "big", "--set", "image.size=64", "--weights", "IMAGENET1K_V1", "--model", "resnet18"
     )
     assert code == 8 and "--weights PATH" in err and "--weights none" in err and not Path("runs").exists()
+    assert "decod" not in err, "said before any work"
 
 
 def test_fine_tuning_from_a_file_with_a_frozen_trunk(photos: Path, run_cli, trained: Path) -> None:

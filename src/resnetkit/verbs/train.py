@@ -16,6 +16,7 @@ from resnetkit import recipe as recipes
 from resnetkit.data.dataset import Dataset
 from resnetkit.errors import DivergedError, Interrupted, ModelError, ResourceError, UsageError
 from resnetkit.files import write
+from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.save import options_of, save, variant_of
 from resnetkit.training import state as states
@@ -28,7 +29,7 @@ from resnetkit.training.device import (
     same_as_first,
     wait_for_first,
 )
-from resnetkit.training.objective import preprocess_of
+from resnetkit.training.objective import OBJECTIVES, preprocess_of
 from resnetkit.training.optim import freeze, make_optimizer
 from resnetkit.training.plan import memory_format, settle, typical_side
 from resnetkit.training.state import Saver, TrainState
@@ -37,7 +38,7 @@ from resnetkit.training.train import train as ticks
 from resnetkit.trust.report import doubts
 from resnetkit.verbs.console import Signals, bar, note, stop_signals
 from resnetkit.verbs.eval import write_scores
-from resnetkit.verbs.examples import read_dataset
+from resnetkit.verbs.examples import read_dataset, task_of
 from resnetkit.verbs.job import Choices, Job, final_scores, measured, open_job, validate
 
 FREE = {"train.workers", "cache.folder", "cache.gb"}  # settings that may change when a run is resumed
@@ -150,10 +151,12 @@ def _frozen(folder: Path, given: Mapping[str, Any]) -> Recipe:
 
 def _train(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choices: Choices) -> run.Run:
     torch.set_num_threads(setup.threads)
+    # before anything is decoded: weights that cannot be had are said at once
+    network = OBJECTIVES[task_of(recipe)].build(recipe, len(dataset.classes)).to(setup.device)
     job = open_job(folder, recipe, dataset, setup, choices)
     try:
         with _memory_told(folder):
-            return _trained(job, choices, dataset.fingerprint())
+            return _trained(job, network, choices, dataset.fingerprint())
     finally:
         for pixels in job.examples.pixels.values():
             pixels.close()
@@ -170,9 +173,8 @@ def _memory_told(folder: Path) -> Iterator[None]:
         raise ResourceError("out of memory in a training step", path=folder, fix=fix) from error
 
 
-def _trained(job: Job, choices: Choices, fingerprint: str) -> run.Run:
+def _trained(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> run.Run:
     recipe, setup, folder = job.recipe, job.setup, job.folder
-    network = job.loader.objective.build(recipe, len(job.dataset.classes)).to(setup.device)
     freeze(network, recipe.model.freeze)
     total = recipe.train.epochs * job.loader.steps_per_epoch
     state = TrainState(network, make_optimizer(network, recipe.optim), total, fingerprint=fingerprint)
