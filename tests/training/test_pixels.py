@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -198,86 +194,7 @@ def test_a_file_that_changes_is_noticed(photos: Path, tmp_path: Path, monkeypatc
     assert not (tmp_path / "cache" / "x").exists()
 
 
-# --- workers in trouble ----------------------------------------------------------------------------------------------
-
-
-def processes_of(found) -> list[int]:
-    return list(found.workers._pool._processes)
-
-
-def kill(found) -> None:
-    """Kill the workers, and wait until the pool has noticed, so that no test depends on which is quicker."""
-    for process in processes_of(found):
-        os.kill(process, signal.SIGKILL)
-    while not found.workers._pool._broken:
-        time.sleep(0.01)
-
-
-def test_a_killed_worker_is_replaced_once(photos: Path) -> None:
-    """C18: the second death ends the training in seconds, and names the files in hand."""
-    found = decoded_each_time(files_of(photos), SQUARE, 2, silent)
-    try:
-        before = found.store(ROWS)
-        kill(found)
-        assert np.array_equal(found.store(ROWS), before)
-        kill(found)
-        started = time.monotonic()
-        with pytest.raises(ResourceError, match=r"died twice, with these files in hand: .*photos/"):
-            found.store(ROWS)
-        assert time.monotonic() - started < 10
-    finally:
-        found.close()
-
-
-def test_a_worker_that_hangs_is_given_up(photos: Path, monkeypatch) -> None:
-    """C20: as on a disk that does not answer."""
-    files = files_of(photos)
-    found = decoded_each_time(files, SQUARE, 1, silent)
-    found.store(ROWS)
-    stopped = processes_of(found)[0]
-    os.kill(stopped, signal.SIGSTOP)
-    monkeypatch.setattr(store, "HUNG", 0.5)
-    with pytest.raises(ResourceError, match=r"reading hangs: .*blue/11.png, .*blue/0.png, .*red/9.png"):
-        found.store(ROWS)
-    while _alive(stopped):  # or else this process could not end either
-        time.sleep(0.01)
-
-
-SCRIPT = """
-import sys, time, numpy as np
-from pathlib import Path
-from resnetkit.data.dataset import scan
-from resnetkit.data.image import EXTENSIONS, Preprocess
-from resnetkit.training.pixels import decoded_each_time
-if __name__ == "__main__":
-    found = decoded_each_time(scan(Path(sys.argv[1]), EXTENSIONS).files, Preprocess(size=24), 2, lambda n: None)
-    found.store(np.arange(36))
-    print(*found.workers._pool._processes, "torch" in sys.modules, flush=True)
-    time.sleep(60)
-"""
-
-
-def test_workers_end_with_their_parent_and_load_no_torch(photos: Path, tmp_path: Path) -> None:
-    """Also when it is killed, which no handler sees."""
-    (tmp_path / "script.py").write_text(SCRIPT)
-    parent = subprocess.Popen([sys.executable, "script.py", photos], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout
-    with parent.stdout as stdout:
-        *workers, torch = stdout.readline().split()
-    assert len(workers) == 2 and torch == "False"
-    parent.kill()
-    parent.wait()
-    deadline = time.monotonic() + 10
-    while any(_alive(int(worker)) for worker in workers):
-        assert time.monotonic() < deadline, "workers outlive their parent"
-        time.sleep(0.05)
-
-
-def _alive(process: int) -> bool:
-    try:
-        return " Z " not in Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return False
+# --- by the command ---------------------------------------------------------------------------------------------------
 
 
 def test_cache_workers_and_their_number_change_no_weight(photos: Path, run_cli) -> None:
@@ -289,20 +206,6 @@ def test_cache_workers_and_their_number_change_no_weight(photos: Path, run_cli) 
         assert code == 0, err
         weights.append((Path(name) / "model" / "model.safetensors").read_bytes())
     assert weights[0] == weights[1] == weights[2]
-
-
-def test_nothing_is_kept_in_shared_memory(photos: Path) -> None:
-    """C19: a small /dev/shm does not matter, since results come through pipes."""
-    before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
-    found = decoded_each_time(files_of(photos), SQUARE, 2, silent)
-    try:
-        batches = [found.start(np.arange(36)) for _ in range(4)]
-        during = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
-        sizes = [os.stat(f"/dev/shm/{name}").st_size for name in during - before if os.path.exists(f"/dev/shm/{name}")]
-        assert sum(sizes) < 4096, "semaphores only"
-        assert all(len(wait()) == 36 for wait in batches)
-    finally:
-        found.close()
 
 
 def test_a_cache_that_cannot_be_written_is_memory(tmp_path: Path, run_cli, monkeypatch) -> None:

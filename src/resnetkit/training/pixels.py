@@ -1,7 +1,4 @@
-"""Where training images come from: decoded once into a memory-mapped file, or anew in each epoch by worker processes.
-
-No torch here: a worker starts in half a second and holds nothing but the decoder.
-"""
+"""Where training images come from: decoded once into a memory-mapped file, or anew in each epoch by `workers`."""
 
 from __future__ import annotations
 
@@ -11,17 +8,13 @@ import math
 import os
 import re
 import shutil
-import signal
-import threading
 import time
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -29,23 +22,21 @@ import PIL
 from numpy.typing import NDArray
 
 from resnetkit.data import image
-from resnetkit.data.archive import Member
 from resnetkit.data.dataset import File
 from resnetkit.data.duplicates import content_digest, difference_hash
 from resnetkit.data.image import Preprocess
 from resnetkit.errors import DataError, ResourceError, printable
 from resnetkit.files import new_folder, resource_errors
 from resnetkit.runtime.pipeline import num_threads, read_ahead
+from resnetkit.training.workers import Squares, Workers, changed, stamps
 
-Squares = NDArray[np.uint8]
 Progress = Callable[[int], None]
 FORMAT = 1
 CHUNK = 8  # files a task
 OURS = re.compile(r"[0-9a-f]{32}")
 DAY = 86_400.0
+FLUSHED = 32_000_000  # bytes after which a cache that is being made is flushed to the disk
 SPARE = 500_000_000  # bytes that a cache leaves free on the disk
-HUNG = 120.0  # seconds after which a file that is still being read is given up
-CHANGED = "has changed since the training began"
 
 
 @dataclass(frozen=True)
@@ -98,30 +89,10 @@ def _slices(squares: Squares) -> Callable[[NDArray[np.intp]], Callable[[], Squar
     return lambda rows: lambda: squares[rows]
 
 
-def stamps(files: Sequence[File]) -> NDArray[np.int64]:
-    """Size and time of change of each file [n, 2], by which a later change is noticed; those of its archive."""
-    archives: dict[Path, tuple[int, int]] = {}
-    found = np.zeros((len(files), 2), np.int64)
-    for row, file in enumerate(files):
-        if not isinstance(file, Member):
-            found[row] = _stamp(file)
-        else:
-            found[row] = archives.get(file.archive) or archives.setdefault(file.archive, _stamp(file.archive))
-    return found
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
-
-
 def _refuse_changes(files: Sequence[File], before: NDArray[np.int64]) -> None:
-    changed = np.flatnonzero((stamps(files) != before).any(1))
-    if len(changed):
-        raise DataError(CHANGED, path=files[int(changed[0])], fix="start the training again, with data that stays")
+    rows = np.flatnonzero((stamps(files) != before).any(1))
+    if len(rows):
+        raise changed(files[int(rows[0])])
 
 
 def _read(file: File, preprocess: Preprocess) -> tuple[Squares, float, int]:
@@ -221,15 +192,23 @@ def cached(files: Sequence[File], preprocess: Preprocess, folder: Path, progress
 
 
 def _make(files: Sequence[File], preprocess: Preprocess, folder: Path, progress: Progress) -> None:
-    before = stamps(files)
+    before, flush_every = stamps(files), max(1, FLUSHED // bytes_of(1, preprocess))
     with new_folder(folder, manifest=False) as temporary:
         shape = (len(files), preprocess.size, preprocess.size, preprocess.channels)
-        with (temporary / "pixels.npy").open("wb") as out:
-            # written in order, not mapped: a full disk is then an error and not the end of the process
+        # written in order, not mapped: a full disk is then an error and not the end of the process
+        with (temporary / "pixels.npy").open("wb") as out, ThreadPoolExecutor(1) as flusher:
             np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            columns = _decode(
-                files, preprocess, lambda row, square: out.write(np.ascontiguousarray(square).data), progress
-            )
+
+            flushed: list[Future[None]] = []
+
+            def put(row: int, square: Squares) -> None:
+                out.write(np.ascontiguousarray(square).data)
+                if row % flush_every == flush_every - 1:  # while others decode, so that little is left for the end
+                    flushed.append(flusher.submit(os.fsync, out.fileno()))
+
+            columns = _decode(files, preprocess, put, progress)
+            for each in flushed:
+                each.result()  # an error is told once: a later flush of the same file may know nothing of it
         _refuse_changes(files, before)
         np.savez(temporary / "index.npz", aspects=columns.aspects, hashes=columns.hashes)
 
@@ -296,87 +275,6 @@ def decoded_each_time(files: Sequence[File], preprocess: Preprocess, workers: in
     columns = _decode(files, preprocess, lambda row, square: None, progress)
     pool = Workers(files, before, preprocess, workers)
     return Pixels(pool.start, columns.aspects, columns.hashes, tuple(columns.failed), pool)
-
-
-def _work(items: list[tuple[File, tuple[int, int]]], preprocess: Preprocess) -> Squares:
-    """In a worker: some files to their squares; a file that is no longer what it was is an error."""
-    for file, stamp in items:
-        if _stamp(file.archive if isinstance(file, Member) else file) != stamp:
-            raise DataError(CHANGED, path=file, fix="start the training again, with data that stays")
-    return np.stack([_read(file, preprocess)[0] for file, _ in items])
-
-
-def _begin() -> None:
-    """In a worker: leave Ctrl-C to the parent, and end when it has ended, however that was."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-class Workers:
-    """Processes that decode; one that dies is replaced once, one that hangs is given up, both with their files named.
-
-    What they decode comes through pipes, so a small /dev/shm does not matter.
-    """
-
-    def __init__(self, files: Sequence[File], stamps: NDArray[np.int64], preprocess: Preprocess, number: int) -> None:
-        self._files, self._stamps, self._preprocess, self._number = files, stamps, preprocess, number
-        self._pool = self._new_pool()
-        self._generation = 0
-
-    def _new_pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._number, get_context("spawn"), _begin)
-
-    def start(self, rows: NDArray[np.intp]) -> Callable[[], Squares]:
-        """Begin to decode some rows; gives a function that waits for them [n, S, S, C]."""
-        parts = [part for part in np.array_split(rows, self._number) if len(part)]
-        waiting = [(self._submit(part), part, self._generation) for part in parts]
-        return lambda: np.concatenate([self._result(*each) for each in waiting])
-
-    def _submit(self, rows: NDArray[np.intp]) -> Future[Squares]:
-        items = [(self._files[row], (int(self._stamps[row][0]), int(self._stamps[row][1]))) for row in rows.tolist()]
-        try:
-            return self._pool.submit(_work, items, self._preprocess)
-        except BrokenProcessPool as error:  # noticed when its result is asked for
-            broken: Future[Squares] = Future()
-            broken.set_exception(error)
-            return broken
-
-    def _result(self, future: Future[Squares], rows: NDArray[np.intp], generation: int) -> Squares:
-        try:
-            return future.result(HUNG + len(rows))
-        except TimeoutError:
-            self.close()
-            raise ResourceError(f"reading hangs: {self._named(rows)}", fix="is the disk still there?") from None
-        except BrokenProcessPool as error:
-            if generation == self._generation == 1:
-                what = f"a worker process died twice, with these files in hand: {self._named(rows)}"
-                fix = (
-                    "more memory, fewer train.workers, or remove the file that ends it; a script of yours has to call "
-                    'train() under `if __name__ == "__main__":`, as for every spawned process'
-                )
-                raise ResourceError(what, fix=fix) from error
-            if generation == self._generation:
-                self.close()
-                self._pool, self._generation = self._new_pool(), self._generation + 1
-            return self._result(self._submit(rows), rows, self._generation)
-
-    def _named(self, rows: NDArray[np.intp]) -> str:
-        more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
-        return ", ".join(printable(self._files[row]) for row in rows.tolist()[:10]) + more
-
-    def close(self) -> None:
-        """End them, also those that hang."""
-        processes = list((self._pool._processes or {}).values())
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.kill()  # one that is stopped would not hear a milder word
 
 
 def refuse_unreadable(failed: Sequence[tuple[int, DataError]], total: int, max_bad: float) -> None:
