@@ -74,6 +74,9 @@ def test_images_that_it_was_trained_on_are_never_its_test(tmp_path: Path, run_cl
     (root / "blue" / "3.png").unlink()
     code, _, err = run_cli("eval", "r", root)
     assert code == 3 and "has changed since the run" in err and "--split all" in err
+    Path("r/env.json").unlink()
+    code, _, err = run_cli("eval", "r", root)
+    assert code == 3 and "may be other data" in err
     code, out, _ = run_cli("eval", "r", root, "--split", "all", "--out", "all")
     assert code == 0 and "n = 36" in out
 

@@ -157,7 +157,14 @@ def _refuse(member: Member, path: Path) -> None:
 
 
 class ArchiveTree:
-    """The folders of an archive: what `tree.walk` goes through."""
+    """The folders of an archive, as a `tree.Tree`.
+
+    Args:
+        path: of the archive.
+
+    Raises:
+        DataError, ResourceError: as `members`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.members = members(path)

@@ -84,15 +84,18 @@ def _with_run_splits(dataset: Dataset, recipe: Recipe, folder: Path) -> Dataset:
     """The splits that the run in `folder` cut from this very data, so that nothing is scored that it was trained on.
 
     Raises:
-        DataError: the data has changed since, so that the cut would be another.
+        DataError: the data has changed since, or the run does not say what it was, so that the cut may be another.
     """
     cut = with_splits(dataset, recipe)
-    if run.trained_on(folder) in ("", cut.fingerprint()):
+    if run.trained_on(folder) == cut.fingerprint():
         return cut
     if dataset.has_splits:
         return dataset
     fix = "--split all scores every image, also those that it was trained on; or give the data a test folder"
-    raise DataError("has changed since the run, which cut its test images from it", path=dataset.root, fix=fix)
+    what = "has changed since the run, which cut its test images from it"
+    if not run.trained_on(folder):
+        what = "may be other data than the run cut its test images from, which its env.json does not say"
+    raise DataError(what, path=dataset.root, fix=fix)
 
 
 def _chosen(dataset: Dataset, split: str | None, source: Path) -> str:
