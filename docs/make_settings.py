@@ -31,7 +31,8 @@ def page() -> str:
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 default = ast.unparse(field.value) if field.value else ""
                 words = " ".join(str(text.value.value).split()).replace("|", "\\|")
-                lines.append(f"| `{node.name.lower()}.{ast.unparse(field.target)}` | `{default}` | {words} |")
+                key = ast.unparse(field.target).rstrip("_")  # "from" is a word of Python's
+                lines.append(f"| `{node.name.lower()}.{key}` | `{default}` | {words} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -132,7 +132,8 @@ def test_a_replaced_recipe_is_another_value():
 
 
 def test_keys_are_all_settings():
-    assert keys() == [f"{section}.{name}" for section, values in asdict(Recipe()).items() for name in values]
+    fields = [f"{section}.{name}" for section, values in asdict(Recipe()).items() for name in values]
+    assert keys() == [name.rstrip("_") for name in fields]
     assert all("\n" not in key for key in keys())
 
 
@@ -184,3 +185,12 @@ def test_a_recipe_is_frozen():
     with pytest.raises(AttributeError):
         Recipe().train.epochs = 3
     assert recipe.Recipe() == Recipe()
+
+
+def test_a_key_that_is_a_word_of_python(tmp_path, run_cli):
+    """In files, --set and messages it is grow.from; only the field has another name."""
+    path = written(tmp_path / "a.toml", "[grow]\nfrom = 'resnet18'\n")
+    assert read(path).grow.from_ == "resnet18" and "grow.from" in keys()
+    assert 'from = "resnet18"' in as_toml(read(path)) and replace(read(path), {"grow.from": ""}).grow.from_ == ""
+    refused(lambda: read("", {"grow.from_": "resnet18"}), "no setting 'grow.from_'", "'grow.from'")
+    refused(lambda: read("", {"grow.from": 3}), "grow.from = 3")

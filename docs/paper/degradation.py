@@ -32,9 +32,16 @@ def unpack(archive: Path, folder: Path, each: int) -> None:
                 members.extract(name, folder)
 
 
-def trained(name: str, data: Path, out: Path, settings: dict[str, object]) -> list[dict[str, str]]:
+def prepared(source: Path, data: Path, images: int) -> Path:
+    """`images` training images of each class, and 200 test images, unpacked once."""
+    if not data.exists():
+        unpack(source / "train.zip", data / "train", images)
+        unpack(source / "test.zip", data / "val", 200)
+    return data
+
+
+def trained(name: str, data: Path, run: Path, settings: dict[str, object]) -> list[dict[str, str]]:
     """The rows of results.csv of a network that is trained to its end."""
-    run = out / name
     if not (run / "model").exists():
         going_on = (run / "recipe.toml").exists()
         more = {} if going_on else {"model": name, "recipe": HERE / "degradation.toml", "settings": settings}
@@ -67,11 +74,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1500, help="training images of each class")
     parser.add_argument("--epochs", type=int, default=15)
     args = parser.parse_args()
-    data = args.out / "data"
-    if not data.exists():
-        unpack(args.data / "train.zip", data / "train", args.images)
-        unpack(args.data / "test.zip", data / "val", 200)
-    found = {name: trained(name, data, args.out, {"train.epochs": args.epochs}) for name in NETWORKS}
+    data = prepared(args.data, args.out / "data", args.images)
+    found = {name: trained(name, data, args.out / name, {"train.epochs": args.epochs}) for name in NETWORKS}
     with (HERE / "degradation.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("network", "epoch", "train_loss", "test_error"))

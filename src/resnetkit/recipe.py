@@ -10,8 +10,9 @@ import difflib
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, is_dataclass
 from importlib import resources
+from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -159,6 +160,16 @@ class Train:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Grow:
+    """Train a shallower network first, and let it grow into model.variant on the way."""
+
+    from_: str = ""
+    """The variant to begin with, as resnet18 for resnet34; model.weights are its own; "": none."""
+    at: Share = 0.5
+    """Share of the steps after which it grows."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class Cache:
     """Where decoded images are kept, so that each is decoded once and not in every epoch of every run."""
 
@@ -178,12 +189,21 @@ class Recipe:
     augment: Augment = Augment()
     optim: Optim = Optim()
     train: Train = Train()
+    grow: Grow = Grow()
     cache: Cache = Cache()
+
+
+def as_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Section to key to value, with the keys that a file has: a field that Python reserves ends in "_"."""
+    return {
+        section: {name.rstrip("_"): value for name, value in values.items()}
+        for section, values in asdict(recipe).items()
+    }
 
 
 def keys() -> list[str]:
     """Every setting as section.key."""
-    return [f"{section.name}.{field.name}" for section in fields(Recipe) for field in fields(section.default)]  # type: ignore[arg-type]
+    return [f"{section}.{key}" for section, values in as_dict(Recipe()).items() for key in values]
 
 
 def named_recipes() -> list[str]:
@@ -222,7 +242,7 @@ def replace(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     Raises:
         UsageError: as `read`.
     """
-    values = asdict(recipe)
+    values = as_dict(recipe)
     for key, value in changes.items():
         _refuse_unknown(key, None)
         section, name = key.split(".")
@@ -277,7 +297,7 @@ def parse_duration(text: str | float) -> float:
 
 def as_toml(recipe: Recipe) -> str:
     """The whole recipe as TOML."""
-    return tomli_w.dumps(asdict(recipe))
+    return tomli_w.dumps(as_dict(recipe))
 
 
 def _load(recipe: str | Path) -> tuple[dict[str, Any], str | None]:
@@ -311,7 +331,7 @@ def _refuse_unknown(key: str, source: str | None) -> None:
 
 def _settings(values: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Key, value and default of each setting that is given."""
-    default = asdict(Recipe())
+    default = as_dict(Recipe())
     for section, content in values.items():
         for name, value in content.items():
             yield f"{section}.{name}", value, default.get(section, {}).get(name)
@@ -322,10 +342,15 @@ def _validated(values: Mapping[str, Any], source: str | None) -> Recipe:
         if isinstance(value, bool) and not isinstance(default, bool):
             raise UsageError(f"{key} = {value} is neither a number nor a name", path=source, fix=f"as in {default!r}")
     try:
-        recipe = TypeAdapter(Recipe).validate_python(values)
+        recipe = TypeAdapter(Recipe).validate_python(
+            {
+                section: {name + "_" * iskeyword(name): value for name, value in content.items()}
+                for section, content in values.items()
+            }
+        )
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"][:2])
+        key = ".".join(str(part) for part in first["loc"][:2]).rstrip("_")
         raise UsageError(f"{key} = {first['input']!r}: {first['msg']}", path=source, fix="correct it") from error
     assert is_dataclass(recipe)
     if recipe.data.val + recipe.data.test >= 1:

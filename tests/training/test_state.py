@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnetkit import files
+from resnetkit import files, models
 from resnetkit.errors import ModelError
 from resnetkit.nn.blocks import Bottleneck
 from resnetkit.nn.resnet import ResNet
@@ -188,3 +188,61 @@ def test_a_save_is_due_after_a_minute_or_when_it_costs_little(monkeypatch: pytes
     assert saver.due(True) and not saver.due(False)
     clock[0] = 60.0
     assert saver.due(False)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_all_of_a_state_grows(tmp_path: Path, optimizer: str) -> None:
+    """The new blocks are the identity in the network, its average and its best; moments stay; steps go on."""
+    settings = Optim(optimizer=optimizer)
+
+    def small() -> states.TrainState:
+        torch.manual_seed(0)
+        network = models.build("resnet20", num_classes=3)
+        growth = states.Growth(2, "resnet32", settings)
+        return states.TrainState(network, optim.make_optimizer(network, settings), 4, growth=growth)
+
+    def stepped_once(state: states.TrainState) -> None:
+        optim.set_lr(state.optimizer, 0.01)
+        state.optimizer.zero_grad()
+        state.network.train()(images).square().sum().backward()
+        state.optimizer.step()
+        state.step += 1
+
+    images = torch.randn(4, 3, 32, 32)
+    state = small()
+    assert state.phases() == [2, 4]
+    stepped_once(state)
+    stepped_once(state)
+    assert state.phases() == [4]
+    state.average = {name: tensor.clone() for name, tensor in state.network.state_dict().items()}
+    state.keep_best(0.5, 1)
+    before = [f(state, images) for f in (logits, logits_of_best)]
+    momentum = {n: state.optimizer.state[p] for n, p in state.network.named_parameters()}
+    states.grow(state, seed=0)
+    assert len(state.network.layer1) == 5
+    assert all(
+        torch.equal(a, b) for a, b in zip(before, (logits(state, images), logits_of_best(state, images)), strict=True)
+    )
+    moved = dict(state.network.named_parameters())
+    assert all(state.optimizer.state[moved[name]] is values for name, values in momentum.items())
+    assert state.best is not None and state.average.keys() == state.best.keys() == state.network.state_dict().keys()
+    assert not any(state.average[name] is state.best[name] for name in state.best)
+    stepped_once(state)
+    other = small()
+    states.load(other, states.save(state, tmp_path))
+    assert other.step == 3 and other.phases() == [4]
+    for one in (state, other):
+        stepped_once(one)
+    mine, theirs = state.network.state_dict(), other.network.state_dict()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@torch.no_grad()
+def logits(state: states.TrainState, images: torch.Tensor) -> torch.Tensor:
+    return state.network.eval()(images)  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def logits_of_best(state: states.TrainState, images: torch.Tensor) -> torch.Tensor:
+    assert state.best is not None
+    return torch.func.functional_call(state.network.eval(), state.best, (images,))  # type: ignore[no-any-return]

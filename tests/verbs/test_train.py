@@ -120,6 +120,37 @@ def test_ctrl_c_saves_and_resume_is_exact(photos: Path, run_cli, monkeypatch, st
     assert Path("whole/metrics.json").read_text() == Path("parts/metrics.json").read_text()
 
 
+GROWING = ("model.variant=resnet32", "grow.from=resnet20", "grow.at=0.4", "optim.ema_decay=0.9")
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7])  # before it grows, when it is about to, and after
+def test_a_network_that_grows_resumes_exactly(photos: Path, run_cli, monkeypatch, step: int) -> None:
+    code, _, err = run_cli("train", photos, *tiny(*GROWING), "--out", "whole")
+    assert code == 0 and "resnet20 grows into resnet32" in err
+    assert api.load("whole").checkpoint.meta.variant == "resnet32"
+    with monkeypatch.context() as patch:
+        interrupted_at(step, patch)
+        assert run_cli("train", photos, *tiny(*GROWING), "--out", "parts")[0] == 130
+    assert run_cli("train", "--resume", "--out", "parts")[0] == 0
+    assert same(Path("whole"), Path("parts"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        (("grow.from=resnet34", "model.variant=resnet18"), "cannot grow to"),
+        (("grow.from=resnet18", "model.variant=resnet50"), "cannot grow into resnet50"),
+        (("grow.from=resnet20", "model.variant=resnet34"), "of another width"),
+        (("grow.from=plain18", "model.variant=plain34"), "only networks with identity shortcuts"),
+        (("grow.from=resnet1", "model.variant=resnet34"), "there is no model"),
+        (("grow.from=resnet18", "model.variant=resnet34", "grow.at=1"), "grow.at = 1"),
+    ],
+)
+def test_what_cannot_grow_is_refused_before_any_work(photos: Path, run_cli, settings: tuple[str], what: str) -> None:
+    code, _, err = run_cli("train", photos, *tiny(*settings), "--out", "r")
+    assert code == 2 and what in err and err.splitlines()[-1].startswith("error: ") and not Path("r").exists()
+
+
 def test_resume_with_other_workers_is_exact(photos: Path, run_cli, monkeypatch) -> None:
     """C24: in the middle of an epoch, where images are decoded anew."""
     anew = tiny("cache.gb=0", "train.workers=1")

@@ -57,7 +57,7 @@ def _build(recipe: Recipe, num_classes: int) -> ResNet:
     assert settings.stem != "auto" and settings.shortcut != "auto", "the verb decides before the first step"
     torch.manual_seed(recipe.train.seed)
     return models.with_weights(
-        settings.variant,
+        recipe.grow.from_ or settings.variant,
         None if settings.weights == "none" else settings.weights,
         num_classes=num_classes,
         in_channels=recipe.image.channels,

@@ -13,19 +13,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnetkit import run
+from resnetkit import models, run
 from resnetkit.errors import ModelError
 from resnetkit.nn.resnet import ResNet
-from resnetkit.training.optim import update_average
+from resnetkit.recipe import Optim, Recipe
+from resnetkit.training.optim import make_optimizer, update_average
 from resnetkit.weights.fit import refuse_differences
 
 log = logging.getLogger("resnetkit")
 Arrays = dict[str, NDArray[Any]]
 SECONDS_AT_RISK = 60.0  # of work that a kill may lose
+
+
+@dataclass(frozen=True)
+class Growth:
+    """That a network becomes a deeper variant: before which step, and which; `optim` makes the optimiser anew."""
+
+    step: int
+    into: str
+    optim: Optim
 
 
 @dataclass
@@ -47,6 +58,7 @@ class TrainState:
         history: one row a finished epoch, as in results.csv.
         scaler: state of the gradient scaler (f16), or None.
         fingerprint: of the data and classes; a state of other data is refused. "": not known.
+        growth: when the network grows, and into what; None: never.
     """
 
     network: ResNet
@@ -61,6 +73,11 @@ class TrainState:
     history: list[dict[str, Any]] = field(default_factory=list)
     scaler: dict[str, float] | None = None
     fingerprint: str = ""
+    growth: Growth | None = None
+
+    def phases(self) -> list[int]:
+        """Where what is left of the steps ends: before the network grows, if it still will, and at the end."""
+        return [*([self.growth.step] if self.growth and self.step < self.growth.step else []), self.total_steps]
 
     def evaluated(self) -> dict[str, Tensor]:
         """The weights that are scored and kept: the moving average where there is one."""
@@ -81,10 +98,45 @@ class TrainState:
             update_average(self.average, self.network.state_dict(), min(decay, (1 + self.step) / (10 + self.step)))
 
 
+def growth_of(recipe: Recipe, total_steps: int) -> Growth | None:
+    """When the network of a recipe grows; None: never."""
+    if not recipe.grow.from_:
+        return None
+    return Growth(round(recipe.grow.at * total_steps), recipe.model.variant, recipe.optim)
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed what torch draws in a step: dropout, stochastic depth, weights of new blocks."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
+
+
+def grow(state: TrainState, seed: int) -> None:
+    """Let the network grow; the average, the best weights and the moments of the optimiser grow with it.
+
+    The new blocks are the identity, so scores stay as they are, those of the best weights too.
+    """
+    assert state.growth is not None
+    moments = {name: state.optimizer.state[p] for name, p in state.network.named_parameters()}
+    seed_step(seed, state.step)
+    state.network = models.grow(state.network, state.growth.into)
+    state.optimizer = make_optimizer(state.network, state.growth.optim)
+    for name, parameter in state.network.named_parameters():
+        if moments.get(name):
+            state.optimizer.state[parameter] = moments[name]
+        elif isinstance(state.optimizer, torch.optim.SGD) and parameter.requires_grad:
+            # fused SGD takes either all momenta or none
+            state.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    for group in (state.average, state.best):
+        if group is not None:
+            fresh = state.network.state_dict()
+            group |= {name: fresh[name].detach().clone() for name in fresh.keys() - group.keys()}
+
+
 def size(state: TrainState) -> int:
-    """Bytes of a saved state, before its first step too."""
-    weights = _bytes(state.network.state_dict().values())
-    trained = _bytes(p for group in state.optimizer.param_groups for p in group["params"])
+    """Bytes of a saved state, before its first step too, and of the deepest that the network becomes."""
+    network = models.grow(state.network, state.growth.into) if state.growth else state.network
+    weights = _bytes(network.state_dict().values())
+    trained = _bytes(p for p in network.parameters() if p.requires_grad)
     moments = 2 if isinstance(state.optimizer, torch.optim.AdamW) else 1
     # the weights, the best of them, and their moving average
     return weights * (2 + (state.average is not None)) + trained * moments
@@ -147,6 +199,8 @@ def load(state: TrainState, folder: Path) -> None:
     """
     arrays, values = run.read_state(folder)
     _refuse_other_training(state, values, folder)
+    if state.growth and state.step <= state.growth.step < values["step"]:
+        grow(state, seed=0)  # for its shapes: all values come from the folder
     tensors = {name: _tensors(group) for name, group in arrays.items()}
     network = tensors.get("network", {})
     refuse_differences(state.network.state_dict(), network, str(folder))

@@ -17,7 +17,7 @@ from resnetkit.training.device import Setup, largest, parallel, summed
 from resnetkit.training.loader import Batch, Loader
 from resnetkit.training.objective import Objective, class_weights
 from resnetkit.training.optim import lr_at, set_lr, train_mode
-from resnetkit.training.state import TrainState
+from resnetkit.training.state import TrainState, seed_step
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,7 @@ def train(state: TrainState, batches: Iterable[Batch], objective: Objective, pla
     for batch in batches:
         lr = lr_at(batch.step, state.total_steps, plan.recipe.optim)
         set_lr(state.optimizer, lr)
-        # dropout and stochastic depth follow from (seed, step), so resuming needs no saved generator
-        torch.manual_seed(int(np.random.SeedSequence([plan.recipe.train.seed, batch.step]).generate_state(1)[0]))
+        seed_step(plan.recipe.train.seed, batch.step)
         loss = _forward(network, batch, objective, plan)
         value = loss.item()
         if largest(int(not math.isfinite(value)), plan.setup):

@@ -27,7 +27,7 @@ from resnetkit.tasks.task import TASKS, Task
 from resnetkit.training.device import Setup, from_first, gathered, same_as_first
 from resnetkit.training.loader import Loader
 from resnetkit.training.objective import OBJECTIVES, preprocess_of
-from resnetkit.training.plan import epochs_that_fit, measure
+from resnetkit.training.plan import epochs_that_fit, measure, seconds_with_growth
 from resnetkit.training.state import TrainState
 from resnetkit.verbs.console import note
 from resnetkit.verbs.examples import Examples, decoded, task_of
@@ -99,7 +99,7 @@ def measured(job: Job, state: TrainState) -> Job:
     if len(formats) > 1 or limited:
         pace = measure(job.loader, job.setup, state, formats)
         changes["train.memory_format"] = pace.fastest
-        seconds = pace.seconds[pace.fastest]
+        seconds = seconds_with_growth(job.loader, job.setup, state, pace)
         note(f"{pace.fastest}, {job.setup.precision}: {seconds * 1000:.0f} ms a step", job.quiet)
         if limited:
             left = job.deadline - time.monotonic()

@@ -32,7 +32,7 @@ from resnetkit.training.device import (
 from resnetkit.training.objective import OBJECTIVES, preprocess_of
 from resnetkit.training.optim import freeze, make_optimizer
 from resnetkit.training.plan import memory_format, settle, typical_side
-from resnetkit.training.state import Saver, TrainState
+from resnetkit.training.state import Saver, TrainState, growth_of
 from resnetkit.training.train import Tick, plan_of
 from resnetkit.training.train import train as ticks
 from resnetkit.trust.report import doubts
@@ -142,8 +142,9 @@ def _frozen(folder: Path, given: Mapping[str, Any]) -> Recipe:
     frozen = recipes.read(folder / run.RECIPE)
     for key in given.keys() - FREE:
         section, _, name = key.partition(".")
-        had = getattr(getattr(frozen, section, None), name, None)
-        if had != getattr(getattr(recipes.replace(frozen, {key: given[key]}), section), name):
+        wanted = recipes.as_dict(recipes.replace(frozen, {key: given[key]}))[section][name]
+        had = recipes.as_dict(frozen)[section][name]
+        if had != wanted:
             fix = "leave it out, or train anew into another --out"
             raise UsageError(f"{key} is {had!r} in the run to resume, not {given[key]!r}", path=folder, fix=fix)
     return recipes.replace(frozen, {key: given[key] for key in given.keys() & FREE})
@@ -177,11 +178,13 @@ def _trained(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> r
     recipe, setup, folder = job.recipe, job.setup, job.folder
     freeze(network, recipe.model.freeze)
     total = recipe.train.epochs * job.loader.steps_per_epoch
-    state = TrainState(network, make_optimizer(network, recipe.optim), total, fingerprint=fingerprint)
+    growth = growth_of(recipe, total)
+    state = TrainState(network, make_optimizer(network, recipe.optim), total, fingerprint=fingerprint, growth=growth)
     if not choices.resume:
         job = measured(job, state)
     network.to(memory_format=memory_format(job.recipe.train.memory_format))
     state.total_steps = job.recipe.train.epochs * job.loader.steps_per_epoch
+    state.growth = growth_of(job.recipe, state.total_steps)
     if job.recipe.optim.ema_decay:
         state.average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     with run.locked(folder) if setup.rank == 0 else contextlib.nullcontext():
@@ -232,11 +235,9 @@ def _fit(job: Job, state: TrainState, signals: Signals) -> None:
 
 def _loop(job: Job, state: TrainState, signals: Signals) -> None:
     saver = Saver()
-    plan = plan_of(job.loader, job.setup)
-    batches = job.loader.batches(state.step, state.total_steps, ahead=job.setup.kind != "cpu")
     started = time.monotonic()
     with bar("training", state.total_steps, done=state.step, quiet=job.quiet) as advance:
-        for tick in ticks(state, batches, job.loader.objective, plan):
+        for tick in _ticks(job, state):
             if tick.epoch:
                 _end_epoch(job, state, tick, time.monotonic() - started)
             advance(tick.step, _words(state, tick))
@@ -248,6 +249,17 @@ def _loop(job: Job, state: TrainState, signals: Signals) -> None:
                 saver.save(state, job.folder / "state")
             if stop:
                 break
+
+
+def _ticks(job: Job, state: TrainState) -> Iterator[Tick]:
+    """All steps that are left; between two of them the network may grow."""
+    plan = plan_of(job.loader, job.setup)
+    for end in state.phases():
+        if state.growth and state.step == state.growth.step:
+            states.grow(state, job.recipe.train.seed)
+            note(f"{job.recipe.grow.from_} grows into {state.growth.into}", job.quiet)
+        batches = job.loader.batches(state.step, end, ahead=job.setup.kind != "cpu")
+        yield from ticks(state, batches, job.loader.objective, plan)
 
 
 def _words(state: TrainState, tick: Tick) -> str:
