@@ -25,6 +25,7 @@ FLAGS = {
         *RESULT,
     },
     "eval": {"--split", "--min", "--out", "--backend", "--device", *RESULT},
+    "export": {"--format", "--out", "--push", "--overwrite", *RESULT},
     "models": {"--size", "--svg", *RESULT},
     "predict": {"--top", "--format", "--out", "--backend", "--device", *RESULT},
     "demo": {"--folder", "--out", "--overwrite", "--seed", "--device", "--set", *RESULT},
@@ -66,6 +67,8 @@ def test_version_and_help(run_cli) -> None:
         (["train", "x", "--time-limit", "soon"], "write 90s, 10m or 1.5h"),
         (["train", "x", "--recipe", "cake"], "there is no recipe 'cake'"),
         (["predict", "m", "x", "--format", "xml"], "table, jsonl, csv"),
+        (["export", "m"], "--format"),
+        (["export", "m", "--format", "pickle"], "torchvision, huggingface"),
         (["predict", "m", "x", "--top", "0"], "--top"),
     ],
 )
@@ -171,7 +174,18 @@ def test_all_public_names_are_there_and_frozen() -> None:
             *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
             *("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
             *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
-            *("demo", "describe_model", "evaluate", "grow", "list_models", "load", "predict", "save", "train"),
+            *(
+                "demo",
+                "describe_model",
+                "evaluate",
+                "export",
+                "grow",
+                "list_models",
+                "load",
+                "predict",
+                "save",
+                "train",
+            ),
         ]
     )
     assert {name for names in api.HOMES.values() for name in names} == set(api.__all__)

@@ -37,7 +37,7 @@ def there(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/classify.md", "docs/resnet.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/classify.md", "docs/export.md", "docs/resnet.md"])
 def test_every_command_runs(page: str, there: Path) -> None:
     commands = console(page)
     assert len(commands) >= 4

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from resnetkit.runtime.save import save
     from resnetkit.verbs.demo import demo
     from resnetkit.verbs.eval import evaluate
+    from resnetkit.verbs.export import export
     from resnetkit.verbs.models import describe_model, list_models
     from resnetkit.verbs.predict import predict
     from resnetkit.verbs.train import train
@@ -62,6 +63,7 @@ HOMES = {
     "resnetkit.runtime.save": ("save",),
     "resnetkit.verbs.train": ("train",),
     "resnetkit.verbs.eval": ("evaluate",),
+    "resnetkit.verbs.export": ("export",),
     "resnetkit.verbs.models": ("describe_model", "list_models"),
     "resnetkit.verbs.predict": ("predict",),
     "resnetkit.verbs.demo": ("demo",),
@@ -76,6 +78,7 @@ __all__ = [
     "demo",
     "describe_model",
     "evaluate",
+    "export",
     "grow",
     "list_models",
     "load",

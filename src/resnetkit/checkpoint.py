@@ -274,9 +274,15 @@ def timm_config(meta: Meta) -> dict[str, Any] | None:
     }
 
 
-def card(meta: Meta) -> str:
-    """The model card in Markdown, with the front matter that the Hub reads."""
-    library = "timm" if timm_config(meta) else "resnetkit"
+def card(meta: Meta, library: str = "", usage: str = "") -> str:
+    """The model card in Markdown, with the front matter that the Hub reads.
+
+    Args:
+        meta: what model.json says.
+        library: that opens the folder; timm where it can, if left out.
+        usage: how, in Markdown.
+    """
+    library = library or ("timm" if timm_config(meta) else "resnetkit")
     rows = [
         f"| {name} | {m['value']:.4f} | {m['low']:.4f} to {m['high']:.4f} | {m['n']:,} | {m['method']} |"
         for name, m in meta.scores.items()
@@ -292,6 +298,7 @@ def card(meta: Meta) -> str:
         "---",
         f"# {meta.variant}, {len(meta.classes)} classes",
         "",
+        *([usage.rstrip(), ""] if usage else []),
         f"Classes: {classes}",
         "",
         f"Weights started from: {meta.weights}. Written by {meta.written_by}.",

@@ -25,6 +25,7 @@ from typer.exceptions import TyperException
 
 from resnetkit._version import __version__
 from resnetkit.errors import ResnetkitError, ResourceError, UsageError
+from resnetkit.verbs.rows import line, print_metrics, write_rows
 
 _STARTED = time.monotonic()
 INTERRUPTED = 130
@@ -116,7 +117,7 @@ def _train(
         started=_STARTED,
     )
     if run.metrics:
-        _print_metrics(run.metrics, {"folder": str(run.folder)}, as_json)
+        print_metrics(run.metrics, {"folder": str(run.folder)}, as_json)
         if not quiet:
             print(f"model in {run.folder}/model, report in {run.folder}/report.html", file=sys.stderr)
 
@@ -146,7 +147,7 @@ def _eval(
 
     gates = [_gate(text) for text in minimum or ()]
     scores = api.evaluate(model, data, split=split, out=out, backend=backend, device=device or "auto", quiet=quiet)
-    _print_metrics(scores.as_dict(), {"split": scores.split}, as_json)
+    print_metrics(scores.as_dict(), {"split": scores.split}, as_json)
     for path, reason in scores.failed:
         print(f"error: {path}: {reason}", file=sys.stderr)
     for name, least in gates:
@@ -191,11 +192,38 @@ def _predict(
         elif out or form == "csv":
             rows.append(answer.row())
         else:
-            print(_line(answer.row(), form), flush=True)
+            print(line(answer.row(), form), flush=True)
     if out or form == "csv":
-        _write_rows(rows, form, out)
+        write_rows(rows, form, out)
     if failed:
         raise IncompleteError(f"{failed} of {count} files could not be read")
+
+
+@app.command("export", epilog="Example: resnetkit export runs/photos --format huggingface --push owner/name")
+def _export(
+    model: ModelArgument,
+    form: Annotated[str, typer.Option("--format", help="torchvision or huggingface.", metavar="NAME")],
+    out: Annotated[
+        str | None, typer.Option(help="The new folder; beside the model if left out.", metavar="DIR")
+    ] = None,
+    push: Annotated[
+        str, typer.Option(help="Upload it to the Hugging Face Hub; a new repository is private.", metavar="OWNER/NAME")
+    ] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Move an older folder aside.")] = False,
+    as_json: JsonFlag = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a model for another library, once it is proven to give the same logits there."""
+    from resnetkit import api
+
+    done = api.export(model, form, out=out, push=push, overwrite=overwrite, quiet=quiet)
+    if as_json:
+        print(json.dumps(done.as_dict()))
+        return
+    print(f"{done.folder}: opened in {done.opened_in}, logits differ by {done.difference:.1e} of the largest at most")
+    if done.pushed:
+        print(f"{done.pushed}: holds the same files")
 
 
 @app.command("models", epilog="Example: resnetkit models resnet34 --size 224 --svg resnet34.svg")
@@ -244,53 +272,16 @@ def _demo(
     run, answers = api.demo(
         folder, out=out, overwrite=overwrite, seed=seed, device=device, settings=chosen, quiet=quiet
     )
-    _print_metrics(run.metrics, {"folder": str(run.folder)}, as_json)
+    print_metrics(run.metrics, {"folder": str(run.folder)}, as_json)
     if as_json:
         return
     print()
     for answer in answers:
-        print(_line(answer.row(), "table"))
+        print(line(answer.row(), "table"))
     print(f"\nThe report: {run.folder}/report.html.  What to try next:")
     print(f"  resnetkit predict {run.folder} {folder}/test --format csv --out answers.csv")
     print(f"  resnetkit eval {run.folder} {folder}")
     print("  resnetkit train your-photos/          # one folder a class")
-
-
-def _line(row: Mapping[str, Any], form: str) -> str:
-    if form == "jsonl":
-        return json.dumps(row, ensure_ascii=True)
-    from resnetkit.errors import printable
-
-    ranked = [(row[key], row[key.replace("label", "score")]) for key in row if key.startswith("label")]
-    return f"{printable(row['path'])}  " + "  ".join(f"{label} {100 * score:.1f} %" for label, score in ranked)
-
-
-def _write_rows(rows: list[Mapping[str, Any]], form: str, out: str | None) -> None:
-    from resnetkit.errors import printable
-    from resnetkit.files import write
-    from resnetkit.run import as_csv
-
-    if form == "csv":
-        columns = list(dict.fromkeys(name for row in rows for name in row)) or ["path", "label", "score"]
-        text = as_csv(columns, ({**row, "path": printable(row["path"])} for row in rows))
-    else:
-        text = "".join(_line(row, form) + "\n" for row in rows)
-    if out:
-        write(Path(out), text)
-    else:
-        print(text, end="")
-
-
-def _print_metrics(metrics: Mapping[str, Mapping[str, Any]], more: Mapping[str, str], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({**more, "metrics": metrics}))
-        return
-    for name, metric in metrics.items():
-        if metric["value"] is None:
-            print(f"{name:24} -        ({metric['method']})")
-        else:
-            interval = f"{100 * metric['low']:.1f} to {100 * metric['high']:.1f} %"
-            print(f"{name:24} {100 * metric['value']:5.1f} %  ({interval}, n = {metric['n']:,})")
 
 
 def _gate(text: str) -> tuple[str, float]:

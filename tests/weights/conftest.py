@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import random
 import socket
@@ -38,7 +39,21 @@ class Request(BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError, TimeoutError):
             site.answer(self)
 
-    do_HEAD = do_CONNECT = do_GET
+    do_HEAD = do_CONNECT = do_POST = do_PUT = do_GET
+
+    def body(self) -> bytes:
+        """What was sent, in one piece or in chunks."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunks = b""
+        while size := int(self.rfile.readline(), 16):
+            chunks += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return chunks
+
+    def send_json(self, value: object, status: int = 200, **headers: object) -> None:
+        self.send(json.dumps(value).encode(), status, Content_Type="application/json", **headers)
 
     def head(self, status: int = 200, **headers: object) -> None:
         self.send_response(status)

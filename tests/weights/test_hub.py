@@ -1,17 +1,20 @@
 """Weights from the Hub, against a server of this machine that answers as the Hub does."""
 
+import base64
 import hashlib
+import json
 import os
 import time
 
 import pytest
 import torch
+from huggingface_hub import constants
 from huggingface_hub.utils import are_progress_bars_disabled
 from safetensors.torch import save
 
 from resnetkit.errors import ModelError, NetworkError, ResourceError, UsageError
 from resnetkit.models import resnet18
-from resnetkit.weights.hub import cached, hub_file, parse, verify_blob
+from resnetkit.weights.hub import cached, hub_file, parse, push, refuse_push, verify_blob
 from resnetkit.weights.known import known_weights
 
 CONTENT = save({"a": torch.arange(50_000.0)})
@@ -194,3 +197,176 @@ def test_a_blob_that_is_a_link_to_a_shared_one(tmp_path):
     blob.symlink_to(shared.name)
     path.symlink_to(blob.name)
     assert verify_blob(path)
+
+
+TOKEN = "hf_aVerySecretToken"
+FILES = {
+    "model.safetensors": save({"a": torch.arange(100_000.0)}),
+    "config.json": b"{}\n",
+    "README.md": "---\nlibrary_name: transformers\n---\n# 犬\n".encode(),
+}
+
+
+class Repository:
+    """A repository on a Hub that takes small files in the commit itself and weights as LFS objects."""
+
+    def __init__(self, exists=False):
+        self.exists, self.made, self.blobs, self.files = exists, [], {}, {}
+
+    def __call__(self, request):
+        assert request.headers["Authorization"] in (None, f"Bearer {TOKEN}")
+        steps = {
+            "/api/repos/create": self.create,
+            "/api/validate-yaml": lambda request, _: request.send_json({"errors": [], "warnings": []}),
+            "/api/models/owner/name/preupload/main": self.modes,
+            "/owner/name.git/info/lfs/objects/batch": self.batch,
+            "/api/models/owner/name/commit/main": self.commit,
+        }
+        content = request.body()
+        path = request.path.partition("?")[0]
+        if path.startswith("/store/"):
+            self.blobs[path.removeprefix("/store/")] = content
+            request.send(b"")
+        elif path in steps:
+            steps[path](request, content)
+        else:
+            request.send_json({"error": "there is no such thing"}, 404)
+
+    def create(self, request, content):
+        self.made.append(json.loads(content))
+        where = f"http://{request.headers['Host']}/owner/name"
+        request.send_json({"url": where, "name": "owner/name"}, 409 if self.exists else 200)
+
+    def modes(self, request, content):
+        files = [
+            {
+                "path": file["path"],
+                "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                "shouldIgnore": False,
+            }
+            for file in json.loads(content)["files"]
+        ]
+        request.send_json({"files": files})
+
+    def batch(self, request, content):
+        store = f"http://{request.headers['Host']}/store"
+        objects = [
+            {**thing, "actions": {"upload": {"href": f"{store}/{thing['oid']}"}}}
+            for thing in json.loads(content)["objects"]
+        ]
+        request.send_json({"transfer": "basic", "objects": objects})
+
+    def commit(self, request, content):
+        for line in map(json.loads, content.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                self.files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                self.files[value["path"]] = self.blobs[value["oid"]]
+        where = f"http://{request.headers['Host']}/owner/name/commit/{COMMIT}"
+        request.send_json({"commitUrl": where, "commitOid": COMMIT, "success": True})
+
+
+@pytest.fixture
+def store(hub, monkeypatch):
+    """A Hub to push to, without its store of chunks (Xet), which speaks a protocol of its own."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.answer = Repository()
+    return hub
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    for name, content in FILES.items():
+        (tmp_path / "out" / name).write_bytes(content)
+    return tmp_path / "out"
+
+
+# the library's own way to call its HTTP client
+LFS = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw:DeprecationWarning")
+
+
+@LFS
+@pytest.mark.parametrize("exists", [False, True])
+def test_what_arrives_is_what_was_sent(store, folder, caplog, exists):
+    store.answer = Repository(exists)
+    assert push(folder, "owner/name", progress=False) == f"{store.address}/owner/name"
+    assert store.answer.files == FILES
+    assert store.answer.made == [{"name": "name", "organization": "owner", "visibility": "private"}]
+    assert f"uploading {folder} to owner/name, 0.4 MB" in caplog.text
+    agents = {headers[key] for _, _, headers in store.requests for key in headers if key.lower() == "user-agent"}
+    assert agents and not any("torch" in agent or "agent/" in agent for agent in agents)
+
+
+def not_pushed(folder, *words):
+    with pytest.raises(NetworkError) as caught:
+        push(folder, "owner/name", progress=False)
+    line = str(caught.value)
+    assert "\n" not in line and "owner/name: could not be pushed to: " in line and str(folder) in caught.value.fix
+    for word in words:
+        assert word in line
+    return caught.value
+
+
+def refusing(path, answer):
+    """A Hub that answers so where the path ends so."""
+    good = Repository()
+    return lambda request: answer(request) if request.path.partition("?")[0].endswith(path) else good(request)
+
+
+STEPS = ["repos/create", "validate-yaml", "preupload/main", "objects/batch", "commit/main"]
+
+
+@LFS
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("status", [401, 403, 503])
+def test_a_hub_that_refuses(store, folder, step, status):
+    store.answer = refusing(step, lambda request: request.send_json({"error": "no"}, status))
+    assert not_pushed(folder).exit_code == 8
+
+
+@LFS
+@pytest.mark.parametrize("step", STEPS)
+def test_a_hub_that_does_not_answer_an_upload_as_one(store, folder, step):
+    store.answer = refusing(step, lambda request: request.send(b"<html>", Content_Type="text/html"))
+    not_pushed(folder)
+
+
+@LFS
+def test_a_refused_object(store, folder):
+    digest = hashlib.sha256(FILES["model.safetensors"]).hexdigest()
+    store.answer = refusing(digest, lambda request: request.send(b"", 403))
+    not_pushed(folder, "model.safetensors", "403")
+
+
+def test_the_token_is_shown_to_nobody(store, folder):
+    """Even where the server says it back."""
+
+    def echo(request):
+        secret = request.headers["Authorization"]
+        request.send_json({"error": secret}, 403, X_Error_Message=f"{secret} may not write")
+
+    store.answer = refusing("repos/create", echo)
+    error = not_pushed(folder, "<token>")
+    assert TOKEN not in str(error) and error.__cause__ is None and error.__suppress_context__
+
+
+def test_no_hub_to_push_to(store, folder, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    not_pushed(folder)
+
+
+def test_a_push_is_refused_before_any_work(store, monkeypatch):
+    refuse_push("owner/name", offline=False)
+    for bad in ("name", "a/b/c", "hf://a/b", "a b/c", "a/ü", "a/b\n", ""):
+        with pytest.raises(UsageError, match="is no repository on the Hub"):
+            refuse_push(bad, offline=False)
+    with pytest.raises(NetworkError, match="the network is forbidden"):
+        refuse_push("owner/name", offline=True)
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere/token")
+    with pytest.raises(NetworkError, match="there is no token .hf auth login"):
+        refuse_push("owner/name", offline=False)
+    assert store.requests == []

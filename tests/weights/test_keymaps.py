@@ -7,7 +7,7 @@ import torchvision
 from resnetkit import models
 from resnetkit.errors import ModelError
 from resnetkit.weights.fit import fit
-from resnetkit.weights.keymaps import renamed
+from resnetkit.weights.keymaps import hugging_face_name, renamed
 
 
 def hugging_face(name):
@@ -86,6 +86,16 @@ def test_a_name_that_no_rule_knows_is_told():
         fit(network, {**state, "resnet.pooler.extra": torch.ones(1)}, "theirs")
 
 
+@pytest.mark.parametrize("variant", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"])
+def test_there_and_back(variant):
+    with torch.device("meta"):
+        state = models.build(variant).state_dict()
+    theirs = {hugging_face_name(name): tensor for name, tensor in state.items()}
+    assert list(theirs) == [hugging_face(name) for name in state]
+    back, library = renamed(theirs)
+    assert library == "Hugging Face" and list(back) == list(state)
+
+
 @pytest.mark.parametrize(
     ("variant", "depths", "kind"), [("resnet18", [2, 2, 2, 2], "basic"), ("resnet50", [3, 4, 6, 3], "bottleneck")]
 )
@@ -96,6 +106,7 @@ def test_the_real_library_gives_the_same_logits(variant, depths, kind):
     torch.manual_seed(0)
     theirs = transformers.ResNetForImageClassification(config).eval()
     ours = models.build(variant, num_classes=3).eval()
+    assert set(map(hugging_face_name, ours.state_dict())) == set(theirs.state_dict())
     fit(ours, theirs.state_dict(), "theirs")
     x = torch.rand(2, 3, 64, 64)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Weights files on the Hugging Face Hub, and those that its cache on this machine has already."""
+"""Weights files on the Hugging Face Hub, those that its cache on this machine has already, and uploads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,9 @@ from resnetkit.weights.download import BY_HAND, cache_errors
 log = logging.getLogger("resnetkit")
 SCHEME = "hf://"
 FILE = "model.safetensors"
+PUSH = "could not be pushed to"
 _ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/(.+))?", re.ASCII)
+LOG_IN = "hf auth login, or set HF_TOKEN, to a token that may write there"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EFBIG)
 
 
@@ -94,6 +97,52 @@ def _download(address: str, progress: bool) -> Path:
         return Path(hub.hf_hub_download(repository, file, **where))
 
 
+def refuse_push(repository: str, *, offline: bool) -> None:
+    """Refuse an upload before any work is done for it.
+
+    Raises:
+        UsageError: the repository is not of the form owner/name.
+        NetworkError: the network is forbidden, or there is no token.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository, re.ASCII):
+        raise UsageError("is no repository on the Hub", path=repository, fix="give --push owner/name")
+    if offline:
+        what = "cannot be pushed to: the network is forbidden (RESNETKIT_OFFLINE or HF_HUB_OFFLINE)"
+        raise NetworkError(what, path=repository, fix="leave --push out, or allow the network")
+    _token(repository)
+
+
+def push(folder: Path, repository: str, *, progress: bool = True) -> str:
+    """Upload the files of a folder; the address of the repository, which is made, and private, where there is none.
+
+    Args:
+        folder: holds files only.
+        repository: owner/name.
+        progress: show the Hub's bars on a terminal.
+
+    Raises:
+        NetworkError: the Hub cannot be reached, or refuses the token or a file.
+    """
+    hub, token = _hub(), _token(repository)
+    fix = f"the files are in {folder}; where the token is refused: {LOG_IN}"
+    with _one_line(repository, PUSH, fix, token), _bars(hub, progress):
+        api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        log.warning("uploading %s to %s, %.1f MB", folder, repository, size / 1e6)
+        address = api.create_repo(repository, private=True, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Export of resnetkit")
+    return str(address)
+
+
+def _token(repository: str) -> str:
+    """What the library finds where it keeps it: HF_TOKEN, or what `hf auth login` has left."""
+    with _one_line(repository, PUSH, LOG_IN):
+        token: str | None = _hub().get_token()
+    if not token:
+        raise NetworkError("cannot be pushed to: there is no token", path=repository, fix=LOG_IN)
+    return token
+
+
 def _hub() -> ModuleType:
     """The library without its telemetry, which would name torch and the calling program, looked up on the Hub."""
     import huggingface_hub
@@ -121,8 +170,17 @@ def _bars(hub: ModuleType, progress: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _one_line(address: str) -> Iterator[None]:
-    """Turn whatever the library raises into an error of ours: the classes of its HTTP client change with versions."""
+def _one_line(
+    address: str, what: str = "could not be downloaded", fix: str = BY_HAND, secret: str = ""
+) -> Iterator[None]:
+    """Turn whatever the library raises into an error of ours: the classes of its HTTP client change with versions.
+
+    Args:
+        address: on the Hub.
+        what: to say of it.
+        fix: the way out.
+        secret: is shown to nobody, whatever a server answers.
+    """
     from huggingface_hub.errors import HFValidationError
 
     try:
@@ -135,5 +193,8 @@ def _one_line(address: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in _DISK:
             with cache_errors(Path(error.filename or address)):
                 raise
-        words = printable(" ".join(str(error).split()))[:300] or type(error).__name__
-        raise NetworkError(f"could not be downloaded: {words}", path=address, fix=BY_HAND) from error
+        said = f"{error} {error.__cause__}" if type(error) is RuntimeError and error.__cause__ else str(error)
+        words = printable(" ".join(said.split())) or type(error).__name__
+        leaks = bool(secret) and secret in "".join(traceback.format_exception(error))
+        shown = (words.replace(secret, "<token>") if leaks else words)[:300]
+        raise NetworkError(f"{what}: {shown}", path=address, fix=fix) from (None if leaks else error)

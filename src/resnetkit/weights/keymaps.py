@@ -1,4 +1,4 @@
-"""The tensor names of other libraries, turned into those that torchvision, timm and resnetkit share."""
+"""The tensor names of other libraries, turned into those that torchvision, timm and resnetkit share, and back."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ HUGGING_FACE = (
     (r"^resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.convolution\.", r"layer<\1>.\2.conv<\3>."),
     (r"^resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.normalization\.", r"layer<\1>.\2.bn<\3>."),
     (r"^classifier\.1\.", "fc."),
+)
+TO_HUGGING_FACE = (
+    (r"^conv1\.", "resnet.embedder.embedder.convolution."),
+    (r"^bn1\.", "resnet.embedder.embedder.normalization."),
+    (r"^layer(\d+)\.(\d+)\.downsample\.0\.", r"resnet.encoder.stages.<\1>.layers.\2.shortcut.convolution."),
+    (r"^layer(\d+)\.(\d+)\.downsample\.1\.", r"resnet.encoder.stages.<\1>.layers.\2.shortcut.normalization."),
+    (r"^layer(\d+)\.(\d+)\.conv(\d+)\.", r"resnet.encoder.stages.<\1>.layers.\2.layer.<\3>.convolution."),
+    (r"^layer(\d+)\.(\d+)\.bn(\d+)\.", r"resnet.encoder.stages.<\1>.layers.\2.layer.<\3>.normalization."),
+    (r"^fc\.", "classifier.1."),
 )
 FASTAI = (
     (r"^0\.0\.", "conv1."),
@@ -39,7 +48,7 @@ class Library:
     name: str
     mark: str
     rules: Rules
-    others: str = r"$^"
+    others: str = r"(?!)"  # none
 
 
 # The first one that is known is taken.
@@ -74,9 +83,14 @@ def renamed(state: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
     return state, ""
 
 
-def _renamed(name: str, rules: Rules) -> str:
+def hugging_face_name(name: str) -> str:
+    """A name of ours as transformers' ResNetForImageClassification has it."""
+    return _renamed(name, TO_HUGGING_FACE, -1)
+
+
+def _renamed(name: str, rules: Rules, step: int = 1) -> str:
     for pattern, to in rules:
         name, count = re.subn(pattern, to, name)
-        if count:  # Hugging Face counts stages and layers from 0
-            return re.sub(r"<(\d+)>", lambda found: str(int(found[1]) + 1), name)
+        if count:  # Hugging Face counts stages and layers from 0, the others from 1
+            return re.sub(r"<(\d+)>", lambda found: str(int(found[1]) + step), name)
     return name

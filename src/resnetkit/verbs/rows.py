@@ -1,0 +1,48 @@
+"""What goes to stdout: answers and metrics as lines. Imports nothing heavy, as the command line does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def line(row: Mapping[str, Any], form: str) -> str:
+    """An answer as one line, a row of a table or JSON."""
+    if form == "jsonl":
+        return json.dumps(row, ensure_ascii=True)
+    from resnetkit.errors import printable
+
+    ranked = [(row[key], row[key.replace("label", "score")]) for key in row if key.startswith("label")]
+    return f"{printable(row['path'])}  " + "  ".join(f"{label} {100 * score:.1f} %" for label, score in ranked)
+
+
+def write_rows(rows: list[Mapping[str, Any]], form: str, out: str | None) -> None:
+    """Answers into a file, or as CSV to stdout where none is named."""
+    from resnetkit.errors import printable
+    from resnetkit.files import write
+    from resnetkit.run import as_csv
+
+    if form == "csv":
+        columns = list(dict.fromkeys(name for row in rows for name in row)) or ["path", "label", "score"]
+        text = as_csv(columns, ({**row, "path": printable(row["path"])} for row in rows))
+    else:
+        text = "".join(line(row, form) + "\n" for row in rows)
+    if out:
+        write(Path(out), text)
+    else:
+        print(text, end="")
+
+
+def print_metrics(metrics: Mapping[str, Mapping[str, Any]], more: Mapping[str, str], as_json: bool) -> None:
+    """Metrics with their intervals, or as JSON together with `more`."""
+    if as_json:
+        print(json.dumps({**more, "metrics": metrics}))
+        return
+    for name, metric in metrics.items():
+        if metric["value"] is None:
+            print(f"{name:24} -        ({metric['method']})")
+        else:
+            interval = f"{100 * metric['low']:.1f} to {100 * metric['high']:.1f} %"
+            print(f"{name:24} {100 * metric['value']:5.1f} %  ({interval}, n = {metric['n']:,})")

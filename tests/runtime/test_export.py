@@ -1,0 +1,273 @@
+"""What is exported computes in its own library what it computes here, or is not written."""
+
+import json
+import re
+import socket
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+from conftest import picture
+from resnetkit import models
+from resnetkit.checkpoint import Meta
+from resnetkit.data.image import Preprocess, normalise, pixels
+from resnetkit.errors import IncompleteError, ResourceError, UsageError
+from resnetkit.files import verify_manifest
+from resnetkit.runtime import export, libraries
+from resnetkit.runtime.export import FORMATS, relative_difference, write_export
+from resnetkit.runtime.model import load
+from resnetkit.runtime.save import save
+
+PREPARE = {"size": 32, "resize": "squash"}
+CLASSES = ["ant", "bee", 'c "at"\n', "犬"]
+# What each format takes; resnet34 and the deepest ones are resnet18 and resnet50 with more of the same.
+TAKEN = {
+    "torchvision": {
+        "resnet18": ("resnet18", {}),
+        "resnet50": ("resnet50", {}),
+        "resnext50_32x4d": ("resnext50_32x4d", {}),
+        "dilated": ("resnet50", {"replace_stride_with_dilation": [False, True, True]}),
+    },
+    "huggingface": {
+        "resnet18": ("resnet18", {}),
+        "resnet34": ("resnet34", {}),
+        "resnet50": ("resnet50", {}),
+        "grey": ("resnet18", {"in_channels": 1}),
+    },
+}
+REFUSED = {
+    ("torchvision", "resnet20", ()): "torchvision has no resnet20",
+    ("torchvision", "plain18", ()): "torchvision has no plain18",
+    ("torchvision", "resnet18", (("stem", "small"),)): "has no stem 'small', .* model.stem=imagenet",
+    ("torchvision", "resnet18", (("shortcut", "A"),)): "has no shortcut 'A', .* model.shortcut=B",
+    ("torchvision", "resnet18", (("shortcut", "C"),)): "has no shortcut 'C'",
+    ("torchvision", "resnet18", (("in_channels", 1),)): "take 3 channels, .* --format huggingface",
+    ("huggingface", "resnet20", ()): "transformers has no resnet20",
+    ("huggingface", "plain34", ()): "transformers has no plain34",
+    ("huggingface", "resnext50_32x4d", ()): "has no resnext50_32x4d .*--format torchvision",
+    ("huggingface", "wide_resnet50_2", ()): "has no wide_resnet50_2 .*--format torchvision",
+    ("huggingface", "resnet50", (("replace_stride_with_dilation", (False, False, True)),)): "no dilated stages",
+    ("huggingface", "resnet18", (("stem", "small"),)): "has no stem 'small'",
+    ("huggingface", "resnet18", (("shortcut", "C"),)): "has no shortcut 'C'",
+}
+
+
+def saved(folder, variant="resnet18", **options):
+    """A model folder with statistics as training leaves them."""
+    torch.manual_seed(0)
+    network = models.build(variant, num_classes=4, **options)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.8, 1.2)
+    channels = options.get("in_channels", 3)
+    prepare = Preprocess(**PREPARE, mean=(0.4, 0.5, 0.6)[:channels], std=(0.2, 0.3, 0.25)[:channels])
+    return save(network, folder, classes=CLASSES, preprocess=prepare)
+
+
+def opened(folder):
+    return load(folder, backend="torch", device="cpu")
+
+
+@pytest.fixture
+def model(tmp_path):
+    return opened(saved(tmp_path / "model"))
+
+
+@pytest.fixture
+def sealed(monkeypatch):
+    """No socket is opened."""
+
+    def refuse(*_):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.mark.parametrize(("form", "case"), [(form, case) for form in TAKEN for case in TAKEN[form]])
+def test_the_library_gives_our_logits(form, case, tmp_path, sealed):
+    variant, options = TAKEN[form][case]
+    ours = opened(saved(tmp_path / "model", variant, **options))
+    FORMATS[form].refuse(ours.checkpoint.meta)
+    done = write_export(ours, form, tmp_path / "out")
+    library = {"torchvision": "torchvision", "huggingface": "transformers"}[form]
+    assert done.folder == tmp_path / "out" and done.opened_in == f"{library} {sys.modules[library].__version__}"
+    assert 0 <= done.difference < 1e-5
+    files = {
+        "torchvision": {"classes.json", "preprocess.json"},
+        "huggingface": {"config.json", "preprocessor_config.json"},
+    }
+    names = {"model.safetensors", "README.md", *files[form]}
+    assert set(verify_manifest(done.folder)) == names
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "out"}
+    backend, _ = FORMATS[form].open(done.folder, ours.checkpoint.meta)
+    batch = np.random.default_rng(5).standard_normal((3, ours.preprocess.channels, 64, 64), dtype=np.float32)
+    np.testing.assert_allclose(backend(batch), ours.backend(batch), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_what_a_format_cannot_hold_is_refused(case):
+    form, variant, options = case
+    channels = dict(options).get("in_channels", 3)
+    prepare = Preprocess(mean=(0.5,) * channels, std=(0.2,) * channels)
+    meta = Meta("classify", variant, dict(options), tuple(CLASSES), prepare.as_dict())
+    with pytest.raises(UsageError, match=REFUSED[case]) as caught:
+        FORMATS[form].refuse(meta)
+    assert caught.value.fix and "\n" not in str(caught.value)
+
+
+def test_an_option_that_no_library_has_is_refused(model):
+    meta = replace(model.checkpoint.meta, options={"width": 32})
+    for form in FORMATS.values():
+        with pytest.raises(UsageError, match="has no width"):
+            form.refuse(meta)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_gives_other_logits_is_not_written(form, model, tmp_path, monkeypatch):
+    write = FORMATS[form].write
+
+    def damaged(checkpoint, folder):
+        tensors = dict(checkpoint.tensors)
+        tensors["layer4.1.bn2.weight"] = 1.5 * tensors["layer4.1.bn2.weight"]
+        write(replace(checkpoint, tensors=tensors), folder)
+
+    monkeypatch.setitem(export.FORMATS, form, replace(FORMATS[form], write=damaged))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    with pytest.raises(IncompleteError, match="other logits: a difference of .* nothing was written") as caught:
+        write_export(model, form, tmp_path / "out", overwrite=True)
+    assert caught.value.exit_code == 4
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "out"}
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["old"]
+
+
+def test_another_top_1_is_told(model):
+    def close(batch):
+        logits = np.zeros((len(batch), 4), np.float32)
+        logits[:, 0] = 1
+        return logits
+
+    def swapped(batch):
+        return close(batch)[:, ::-1]
+
+    with pytest.raises(IncompleteError, match="another top-1"):
+        export.prove(replace(model, backend=close), swapped, "x")
+    assert export.prove(replace(model, backend=close), close, "x") == 0
+
+
+def test_relative_difference():
+    ours = np.array([[1.0, -4.0]], np.float32)
+    assert relative_difference(ours, ours + np.float32(0.5)) == 0.125
+    assert relative_difference(ours, np.array([[np.nan, 0]], np.float32)) == float("inf")
+    assert relative_difference(ours, ours[:, :1]) == float("inf")
+    assert relative_difference(0 * ours, 0 * ours) == 0
+
+
+def test_an_existing_folder_is_kept_or_moved_aside(model, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    with pytest.raises(ResourceError):
+        write_export(model, "torchvision", tmp_path / "out")
+    assert (tmp_path / "out" / "old").exists()
+    write_export(model, "torchvision", tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out.1" / "old").exists() and (tmp_path / "out" / "classes.json").exists()
+
+
+def test_without_transformers_it_is_read_back_and_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    grey = opened(saved(tmp_path / "model", in_channels=1))
+    done = write_export(grey, "huggingface", tmp_path / "out")
+    assert done.opened_in == "resnetkit's own key map, as transformers is not installed" and done.difference < 1e-6
+
+
+def test_half_precision_is_written_as_what_we_compute_with(model, tmp_path):
+    half = {n: a.astype(np.float16) if a.dtype == np.float32 else a for n, a in model.checkpoint.tensors.items()}
+    save_as = replace(model.checkpoint, tensors=half)
+    libraries.write_huggingface(save_as, tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32, torch.int64}
+
+
+def test_config_of_hugging_face():
+    transformers = pytest.importorskip("transformers")
+    for variant in libraries.DEPTHS:
+        meta = Meta("classify", variant, {}, tuple(CLASSES), Preprocess().as_dict())
+        config = transformers.ResNetConfig(**libraries.resnet_config(meta))
+        with torch.device("meta"):
+            theirs = transformers.ResNetForImageClassification(config).state_dict()
+            ours = models.build(variant, num_classes=4).state_dict()
+        assert sorted(tuple(t.shape) for t in theirs.values()) == sorted(tuple(t.shape) for t in ours.values())
+    assert config.id2label == dict(enumerate(CLASSES)) and config.label2id["犬"] == 3
+
+
+PREPROCESS = {
+    "crop": Preprocess(size=64),
+    "crop, bicubic, small": Preprocess(size=32, interpolation="bicubic"),
+    "crop of a large one": Preprocess(size=400, crop_ratio=1.0),
+    "squash": Preprocess(size=48, resize="squash", interpolation="bicubic"),
+    "letterbox": Preprocess(size=48, resize="letterbox"),
+    "grey": Preprocess(size=48, mean=(0.4,), std=(0.3,)),
+}
+
+
+@pytest.mark.parametrize("name", PREPROCESS)
+@pytest.mark.parametrize("size", [(120, 120), (160, 120), (120, 200)], ids=str)
+def test_their_image_processor_does_what_our_preprocess_does(name, size, tmp_path):
+    """To a pixel's rounding: they resize and crop in whole pixels, and pad before they resize."""
+    transformers = pytest.importorskip("transformers")
+    prepare = PREPROCESS[name]
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(libraries.image_processor(prepare)))
+    (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
+    image = picture((230, 140, 40), 3, 40).resize(size, Image.Resampling.BICUBIC)
+    image = image.convert("L") if prepare.channels == 1 else image
+    ours = normalise(pixels(image, prepare)[None], prepare)
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    theirs = processor(image, return_tensors="np")["pixel_values"]
+    assert theirs.shape == ours.shape
+    grey_levels = np.abs(theirs - ours) * 255 * np.array(prepare.std)[:, None, None]
+    assert grey_levels.mean() < (1 if prepare.resize == "squash" else 4)
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash", "letterbox"])
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_readme_loads_it(form, resize, tmp_path, monkeypatch, capsys):
+    folder = saved(tmp_path / "model")
+    changed = replace(opened(folder).checkpoint.meta, preprocess=Preprocess(size=64, resize=resize).as_dict())
+    ours = opened(folder)
+    ours = replace(ours, checkpoint=replace(ours.checkpoint, meta=changed))
+    done = write_export(ours, form, tmp_path / "out")
+    picture((60, 80, 200), 1, 120).save(done.folder / "photo.jpg", quality=95)
+    monkeypatch.chdir(done.folder)
+    text = (done.folder / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    spoken: dict = {}
+    exec(compile(code, "README.md", "exec"), spoken)
+    logits = next(iter(ours.answers(["photo.jpg"])))[1]
+    np.testing.assert_allclose(spoken["logits"].detach().numpy()[0], logits, atol=0.1 * np.abs(logits).max())
+    assert capsys.readouterr().out.strip() == CLASSES[int(logits.argmax())].strip()
+    if form == "torchvision" and resize != "crop":
+        np.testing.assert_allclose(spoken["logits"].numpy()[0], logits, rtol=1e-4, atol=1e-5)
+
+
+def test_the_card_says_what_the_hub_reads_and_no_folder_of_this_machine(model, tmp_path):
+    meta = replace(model.checkpoint.meta, weights="/home/someone/secret/start.pth")
+    libraries.write_huggingface(replace(model.checkpoint, meta=meta), tmp_path)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert text.startswith("---\nlibrary_name: transformers\npipeline_tag: image-classification\ntags: [")
+    assert "started from: start.pth." in text and "someone" not in text
+
+
+def test_torchvision_is_the_one_that_made_the_names(model, tmp_path):
+    done = write_export(model, "torchvision", tmp_path / "out")
+    network = torchvision.models.resnet18(num_classes=4)
+    assert network.load_state_dict(load_file(done.folder / "model.safetensors")).missing_keys == []
+    assert json.loads((done.folder / "classes.json").read_text(encoding="utf-8")) == CLASSES
+    assert Preprocess(**json.loads((done.folder / "preprocess.json").read_text())) == model.preprocess
