@@ -409,12 +409,19 @@ def test_timm_config_crop_mode(resize, mode):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"stem": "small"}, {"shortcut": "A"}, {"shortcut": "C"}, {"replace_stride_with_dilation": [False, True, True]}],
+    ("variant", "options"),
+    [
+        ("resnet18", {"stem": "small"}),
+        ("resnet18", {"shortcut": "A"}),
+        ("resnet18", {"shortcut": "C"}),
+        ("resnet18", {"replace_stride_with_dilation": [False, True, True]}),
+        ("resnet34d", {"stem": "imagenet"}),
+        ("resnet34d", {"shortcut": "B"}),
+    ],
     ids=str,
 )
-def test_networks_that_timm_does_not_have(tmp_path, options):
-    folder = write(tmp_path / "m", meta(options=options), tensors())
+def test_networks_that_timm_does_not_have(tmp_path, variant, options):
+    folder = write(tmp_path / "m", meta(variant=variant, options=options), tensors())
     assert not (folder / "config.json").exists()
     assert "library_name: resnetkit" in (folder / "README.md").read_text()
     assert read(folder).meta.options == options

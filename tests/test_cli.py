@@ -172,6 +172,7 @@ def test_all_public_names_are_there_and_frozen() -> None:
         [
             *("BasicBlock", "Bottleneck", "ResNet", "conv1x1", "conv3x3"),
             *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+            *("resnet34d", "resnet50d"),
             *("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
             *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
             *(

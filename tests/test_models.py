@@ -104,6 +104,26 @@ def test_timm_weights_give_the_same_logits(variant):
         assert torch.equal(ours.eval()(x), theirs.eval()(x))
 
 
+@pytest.mark.parametrize("side", [64, 75])
+@pytest.mark.parametrize("variant", ["resnet34d", "resnet50d"])
+def test_timm_parity_of_resnet_d(variant, side):
+    """As with torchvision, which has none: names, weights from the same seed, logits, loss, gradients, statistics."""
+    torch.manual_seed(0)
+    theirs = timm.create_model(variant, pretrained=False, num_classes=7, zero_init_last=False)
+    torch.manual_seed(0)
+    ours = build(variant, num_classes=7)
+    assert same(ours.state_dict(), theirs.state_dict())
+    for norm in (module for module in theirs.modules() if isinstance(module, nn.BatchNorm2d)):
+        for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+            tensor.uniform_(0.5, 1.5)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    x = torch.randn(2, 3, side, side)
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(x), theirs.eval()(x))
+    assert same(train_step(ours, x), train_step(theirs, x))
+    assert same(ours.state_dict(), theirs.state_dict())
+
+
 def test_table_names_every_variant():
     assert list(TABLE) == [name for name in VARIANTS if not name.startswith("plain")]
 
@@ -113,7 +133,7 @@ def test_parameters_and_multiply_adds_of_the_table(variant):
     parameters, multiply_adds = TABLE[variant]
     with torch.device("meta"):
         network, x = build(variant).eval(), torch.empty(1, 3, 224, 224)
-        x = x if variant in PUBLISHED else torch.empty(1, 3, 32, 32)
+        x = x if VARIANTS[variant].width == 64 else torch.empty(1, 3, 32, 32)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(x)
     assert f"{sum(p.numel() for p in network.parameters()):,}" == parameters

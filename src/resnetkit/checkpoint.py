@@ -27,6 +27,8 @@ FORMAT = 1
 WEIGHTS, META, TIMM_CONFIG, CARD = "model.safetensors", "model.json", "config.json", "README.md"
 Tensors = Mapping[str, NDArray[Any]]
 CIFAR = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")  # timm has no networks of these names
+DEEP = ("resnet34d", "resnet50d")  # their stem has several convolutions
+STEM = ("conv1.weight", "conv1.0.weight")  # the weight that an image meets first; the second in a deep stem
 RETRAIN = "train or save the model again"
 COPY_AGAIN = "copy the folder again from its source"
 MAX_HEADER = 8 << 20  # bytes of JSON before the tensors; ResNet-152 has 0.1 MB of it
@@ -242,19 +244,18 @@ def _class_problem(meta: Meta, tensors: Tensors) -> str:
 def timm_config(meta: Meta) -> dict[str, Any] | None:
     """config.json as timm and the Hub read it.
 
-    None where timm has no such network: plain and CIFAR networks, small stem, shortcuts A and C, dilation for strides.
+    None where timm has no such network: plain and CIFAR ones, stem or shortcut not the variant's, dilation for strides.
     """
     if meta.variant.startswith("plain") or meta.variant in CIFAR:
         return None
-    plain = meta.options.get("stem", "imagenet") == "imagenet" and meta.options.get("shortcut", "B") == "B"
-    if not plain or any(meta.options.get("replace_stride_with_dilation", ())):
+    if {"stem", "shortcut"} & meta.options.keys() or any(meta.options.get("replace_stride_with_dilation", ())):
         return None
     values = meta.preprocess
     channels = len(values["mean"])
     return {
         "architecture": meta.variant,
         "num_classes": len(meta.classes),
-        "num_features": 512 if meta.variant in ("resnet18", "resnet34") else 2048,
+        "num_features": 512 if meta.variant in ("resnet18", "resnet34", "resnet34d") else 2048,
         "label_names": list(meta.classes),
         "model_args": {"in_chans": channels},
         "pretrained_cfg": {
@@ -267,7 +268,7 @@ def timm_config(meta: Meta) -> dict[str, Any] | None:
             "crop_mode": {"crop": "center", "squash": "squash", "letterbox": "border"}[values["resize"]],
             "mean": list(values["mean"]),
             "std": list(values["std"]),
-            "first_conv": "conv1",
+            "first_conv": "conv1.0" if meta.variant in DEEP else "conv1",
             "classifier": "fc",
             "label_names": list(meta.classes),
         },

@@ -1,4 +1,4 @@
-"""Variant name and weights to network: the residual family of torchvision, with one builder a variant.
+"""Variant name and weights to network: the residual family of torchvision and two of timm, one builder a variant.
 
 Parameters and multiply-adds at 224 x 224 with 1,000 classes:
 
@@ -13,6 +13,8 @@ Parameters and multiply-adds at 224 x 224 with 1,000 classes:
     resnext101_64x4d    83,455,272        15.46 G
     wide_resnet50_2     68,883,240        11.40 G
     wide_resnet101_2   126,886,696        22.75 G
+    resnet34d           21,816,904         3.90 G
+    resnet50d           25,576,264         4.33 G
 
 and of the CIFAR networks at 32 x 32 with 10 classes (`nn.cifar`):
 
@@ -101,6 +103,8 @@ VARIANTS = {
     "resnext101_64x4d": Variant(Bottleneck, (3, 4, 23, 3), 64, 4),
     "wide_resnet50_2": Variant(Bottleneck, (3, 4, 6, 3), 1, 128),
     "wide_resnet101_2": Variant(Bottleneck, (3, 4, 23, 3), 1, 128),
+    "resnet34d": Variant(BasicBlock, (3, 4, 6, 3), stem="deep", shortcut="D"),
+    "resnet50d": Variant(Bottleneck, (3, 4, 6, 3), stem="deep", shortcut="D"),
     "resnet20": _cifar(20),
     "resnet32": _cifar(32),
     "resnet44": _cifar(44),
@@ -114,7 +118,7 @@ VARIANTS = {
     "plain56": _cifar(56, PlainBlock),
     "plain110": _cifar(110, PlainBlock),
 }
-PUBLISHED = tuple(name for name, variant in VARIANTS.items() if variant.width == 64 and variant.block is not PlainBlock)
+PUBLISHED = tuple(name for name, plan in VARIANTS.items() if plan.stem == "imagenet" and plan.block is not PlainBlock)
 
 
 def variant_named(name: str) -> Variant:
@@ -236,6 +240,16 @@ def wide_resnet50_2(pretrained: bool = False, progress: bool = True, **options: 
 def wide_resnet101_2(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
     """Wide ResNet-101-2: the 3x3 convolutions twice as wide (arXiv 1605.07146)."""
     return _build("wide_resnet101_2", pretrained, progress, options)
+
+
+def resnet34d(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """ResNet-34-D (arXiv 1812.01187); torchvision has no weights for it, `weights` takes timm's."""
+    return _build("resnet34d", pretrained, progress, options)
+
+
+def resnet50d(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:
+    """ResNet-50-D (arXiv 1812.01187); torchvision has no weights for it, `weights` takes timm's."""
+    return _build("resnet50d", pretrained, progress, options)
 
 
 def resnet20(pretrained: bool = False, progress: bool = True, **options: Unpack[Options]) -> ResNet:

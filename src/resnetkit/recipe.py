@@ -59,10 +59,10 @@ class Model:
     """Name of the network, see `resnetkit.models`."""
     weights: str = "auto"
     """A published name, a weights file, hf://owner/name, or "none"; auto: IMAGENET1K_V1, or none under 64 px."""
-    stem: Literal["auto", "imagenet", "small"] = "auto"
-    """auto: "small" (3x3, stride 1, no pooling) under 64 px without weights, and for the CIFAR networks."""
-    shortcut: Literal["auto", "A", "B", "C"] = "auto"
-    """A pads, B projects where shapes change, C projects everywhere; auto: B, or A for the CIFAR networks."""
+    stem: Literal["auto", "imagenet", "small", "deep"] = "auto"
+    """small: 3x3, stride 1, no pooling; deep: three of 3x3; auto: the variant's, small under 64 px without weights."""
+    shortcut: Literal["auto", "A", "B", "C", "D"] = "auto"
+    """A pads, B projects where shapes change, C everywhere, D averages and projects; auto: the variant's."""
     zero_init_residual: bool = True
     """Start every residual branch at zero; only without weights."""
     stochastic_depth: Share = 0.0

@@ -16,6 +16,7 @@ PAIRS = [
     ("resnet20", "resnet56"),
     ("resnet56", "resnet110"),
 ]
+D = {"stem": "deep", "shortcut": "D"}
 
 
 def trained(variant: str, **options) -> models.ResNet:
@@ -39,6 +40,15 @@ def test_the_logits_are_equal_bit_for_bit(small: str, large: str) -> None:
         tuple(p.shape) for p in models.build(large, num_classes=5).parameters()
     ]
     assert list(after.state_dict()) == list(models.build(large, num_classes=5).state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(before.eval()(x), after.eval()(x))
+
+
+def test_a_network_of_kind_d_grows_too() -> None:
+    before = trained("resnet18", **D)
+    after = models.grow(before, "resnet34d")
+    assert list(after.state_dict()) == list(models.build("resnet34d").state_dict())
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(before.eval()(x), after.eval()(x))

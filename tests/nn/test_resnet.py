@@ -25,7 +25,7 @@ def units(net):
 
 
 @BLOCKS
-@pytest.mark.parametrize("shortcut", "ABC")
+@pytest.mark.parametrize("shortcut", "ABCD")
 def test_shortcut_is_the_identity_where_shapes_agree(block, shortcut):
     net = network(block, shortcut=shortcut)
     changed = {"layer2.0", "layer3.0", "layer4.0"} | ({"layer1.0"} if block is Bottleneck else set())
@@ -37,7 +37,10 @@ def test_shortcut_is_the_identity_where_shapes_agree(block, shortcut):
             assert isinstance(module, PadShortcut)
             assert not list(module.parameters())
         else:
-            conv, norm = module
+            *pool, conv, norm = module
+            if shortcut == "D":
+                assert isinstance(pool[0], nn.Identity if stride == (1, 1) else nn.AvgPool2d)
+                stride = (1, 1)
             assert (conv.kernel_size, conv.stride, conv.bias, type(norm)) == ((1, 1), stride, None, nn.BatchNorm2d)
     assert net(torch.randn(2, 3, 33, 47)).shape == (2, 5)
 
@@ -76,10 +79,32 @@ def test_norm_layer_replaces_every_norm():
 @pytest.mark.parametrize(("stem", "stride", "kernel"), [("small", 1, 3), ("imagenet", 4, 7)])
 def test_stem(stem, stride, kernel, in_channels):
     net = network(stem=stem, in_channels=in_channels)
-    assert net.conv1.weight.shape == (64, in_channels, kernel, kernel)
+    assert net.conv1.weight.shape == (64, in_channels, kernel, kernel) and net.in_channels == in_channels
     assert any(isinstance(module, nn.MaxPool2d) for module in net.modules()) == (stem == "imagenet")
     features = net.forward_features(torch.randn(2, in_channels, 32, 32))
     assert [f.shape[-1] * stride * 2**i for i, f in enumerate(features.values())] == [32] * 4
+
+
+def test_deep_stem_is_three_convolutions_that_see_11_pixels():
+    net = network(stem="deep", in_channels=2).eval()
+    assert [tuple(m.weight.shape) for m in net.conv1 if isinstance(m, nn.Conv2d)] == [
+        (32, 2, 3, 3),
+        (32, 32, 3, 3),
+        (64, 32, 3, 3),
+    ]
+    assert net.in_channels == 2
+    x = torch.randn(1, 2, 64, 64, requires_grad=True)
+    out = net.conv1(x)
+    assert out.shape == (1, 64, 32, 32), "the convolutions halve, the pooling after them halves again"
+    out[0, :, 16, 16].sum().backward()
+    assert [(x.grad[0] != 0).any(0).any(side).sum() for side in (0, 1)] == [11, 11], "3 + 2 * (2 + 2)"
+
+
+def test_shortcut_d_uses_every_pixel():
+    """The mean of each 2x2 pixels, of those that are there at an odd edge."""
+    pool = network(shortcut="D").layer2[0].downsample[0]
+    x = torch.arange(15.0).view(1, 1, 3, 5)
+    assert torch.equal(pool(x)[0, 0], torch.tensor([[3.0, 5.0, 6.5], [10.5, 12.5, 14.0]]))
 
 
 def test_stochastic_depth_rises_linearly_and_is_off_in_eval():
@@ -149,7 +174,7 @@ def test_dilation_keeps_resolution_and_tensors(dilate, strides, dilations):
         ({"layers": (2, 0, 2, 2)}, "layers"),
         ({"replace_stride_with_dilation": (True,)}, "replace_stride_with_dilation"),
         ({"replace_stride_with_dilation": (False, False, True), "layers": (1, 1, 1, 2)}, "Bottleneck"),
-        ({"shortcut": "D"}, "shortcut"),
+        ({"shortcut": "E"}, "shortcut"),
         ({"shortcut": "AB"}, "shortcut"),
         ({"stem": "tiny"}, "stem"),
         ({"stochastic_depth": 1.0}, "stochastic_depth"),

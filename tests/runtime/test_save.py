@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -20,6 +21,11 @@ NETWORKS = {
     "shortcut C": ("resnet18", {"shortcut": "C"}),
     "grey": ("resnet18", {"in_channels": 1}),
     "zero init, stochastic depth": ("resnet18", {"zero_init_residual": True, "stochastic_depth": 0.5}),
+    "deep stem": ("resnet18", {"stem": "deep"}),
+    "shortcut D": ("resnet18", {"shortcut": "D"}),
+    "D": ("resnet34d", {}),
+    "D, grey": ("resnet34d", {"in_channels": 1}),
+    "D, small stem": ("resnet34d", {"stem": "small"}),
     "dilated": ("resnet50", {"replace_stride_with_dilation": [False, True, True]}),
     "dilated in one stage": ("resnet50", {"replace_stride_with_dilation": [False, False, True]}),
 }
@@ -49,6 +55,28 @@ def test_every_variant_is_recognised(variant):
     with torch.device("meta"):
         network = models.build(variant, num_classes=2)
     assert variant_of(network) == variant and options_of(network) == {"in_channels": 3}
+
+
+def test_resnet34_with_both_options_is_resnet34d():
+    with torch.device("meta"):
+        network = models.build("resnet34", num_classes=2, stem="deep", shortcut="D")
+    assert variant_of(network) == "resnet34d" and options_of(network) == {"in_channels": 3}
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+@pytest.mark.parametrize("variant", ["resnet34d", "resnet50d"])
+def test_timm_loads_a_folder_of_kind_d(variant, channels, tmp_path):
+    torch.manual_seed(0)
+    network = models.build(variant, num_classes=4, in_channels=channels).eval()
+    folder = save(network, tmp_path / "model")
+    theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    batch = torch.randn(2, channels, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(theirs(batch), network(batch))
+    assert theirs.pretrained_cfg["first_conv"] == "conv1.0" and theirs.pretrained_cfg["architecture"] == variant
+    assert json.loads((folder / "config.json").read_text())["num_features"] == theirs.num_features
+    grey = timm.create_model(f"local-dir:{folder}", pretrained=True, in_chans=1)  # needs to know the first convolution
+    assert torch.allclose(grey.conv1[0].weight, network.conv1[0].weight.sum(1, keepdim=True))
 
 
 @pytest.mark.parametrize("dilation", [[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)], ids=str)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from resnetkit import models, recipe
+from resnetkit.nn.resnet import Stem
 from resnetkit.training import optim
 
 
@@ -50,10 +51,11 @@ def test_norms_and_biases_have_no_weight_decay() -> None:
     assert len(decayed["params"]) + len(free["params"]) == len(names)
 
 
+@pytest.mark.parametrize("stem", ["imagenet", "deep"])
 @pytest.mark.parametrize("until", ["stem", "layer2", "layer4"])
-def test_frozen_parts_keep_weights_and_statistics(until: str) -> None:
+def test_frozen_parts_keep_weights_and_statistics(until: str, stem: Stem) -> None:
     """C15's neighbour: "frozen" BatchNorm whose statistics still move is the classic fault."""
-    network = models.resnet18(num_classes=3)
+    network = models.resnet18(num_classes=3, stem=stem)
     optim.freeze(network, until)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     optimizer = optim.make_optimizer(network, recipe.Optim(lr=0.1))

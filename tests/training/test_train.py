@@ -130,6 +130,9 @@ def test_choices_by_size_of_the_images() -> None:
     large = settle(recipes.read(""), 900)
     assert (large.model.weights, large.image.size, large.model.stem) == ("IMAGENET1K_V1", 224, "imagenet")
     assert large.optim.lr == 0.01 and small.optim.lr == 0.05 and default_lr("adamw", 32, True) == 1e-4
+    for side, stem in ((28, "small"), (900, "deep")):
+        model = settle(recipes.read("", {"model.variant": "resnet34d"}), side).model
+        assert (model.weights, model.stem, model.shortcut) == ("none", stem, "D")
     assert settle(recipes.read("", {"image.size": 96, "optim.lr": 0.3}), 900).image.size == 96
 
 

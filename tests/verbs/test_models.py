@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from resnetkit import api, models
 
 
-@pytest.mark.parametrize("variant", ["resnet18", "resnet50", "resnext50_32x4d", "resnet56", "plain34"])
+@pytest.mark.parametrize("variant", ["resnet18", "resnet50", "resnext50_32x4d", "resnet50d", "resnet56", "plain34"])
 def test_stages_add_up_to_the_network(variant: str) -> None:
     stages = api.describe_model(variant)
     summary = next(row for row in api.list_models() if row.name == variant)
@@ -37,6 +37,12 @@ def test_resnet34_is_that_of_the_paper() -> None:
         ("layer4", 3, "3x3, 3x3", (512, 7, 7)),
         ("fc", 1, "average, linear", (1000,)),
     ]
+
+
+def test_a_stem_of_three_convolutions_is_one_stage() -> None:
+    stem, first, *_ = api.describe_model("resnet34d")
+    assert (stem.name, stem.blocks, stem.kernels, stem.stride) == ("stem", 1, "3x3, 3x3, 3x3", 4)
+    assert stem.output == first.output == (64, 56, 56)
 
 
 def test_the_list_by_the_command(run_cli) -> None:

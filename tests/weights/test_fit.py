@@ -55,6 +55,25 @@ def test_stem_for_other_channels_sees_the_same(source, channels):
         torch.testing.assert_close(network(as_network), source(as_rgb), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("channels", [1, 6])
+def test_deep_stem_for_other_channels_sees_the_same(channels):
+    deep = build("resnet34d").eval()
+    network = build("resnet34d", in_channels=channels).eval()
+    message = fit(network, deep.state_dict(), "w")
+    assert message.endswith(f"tensors; stem 3 -> {channels} channels")
+    x = torch.randn(2, 1 if channels == 1 else 3, 64, 64)
+    as_rgb, as_network = (x.expand(-1, 3, -1, -1), x) if channels == 1 else (x, torch.cat([x, x], 1))
+    with torch.no_grad():
+        torch.testing.assert_close(network(as_network), deep(as_rgb), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("own", "other"), [("resnet34d", "resnet34"), ("resnet34", "resnet34d")])
+def test_another_stem_is_another_architecture(own, other):
+    network, state = build(own, in_channels=1), build(other).state_dict()
+    with pytest.raises(ModelError, match=r"conv1\.\S+ is missing"):
+        fit(network, state, "w.pth")
+
+
 def test_inflated_stem_repeats_and_scales():
     weight = torch.randn(4, 3, 7, 7)
     assert torch.equal(inflate_stem(weight, 1), weight.sum(1, keepdim=True))

@@ -21,7 +21,7 @@ def grow(network: ResNet, layers: Sequence[int]) -> ResNet:
     """A copy of a network with more blocks at the end of its stages; the same logits in evaluation, bit for bit.
 
     Args:
-        network: with identity shortcuts inside its stages (shortcut A or B), and BatchNorm.
+        network: with identity shortcuts inside its stages (any shortcut but C), and BatchNorm.
         layers: number of blocks of each stage, none fewer than now.
 
     Raises:

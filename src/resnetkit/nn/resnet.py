@@ -21,10 +21,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from resnetkit.nn.blocks import BasicBlock, Bottleneck, Branch, Norm, PadShortcut, PlainBlock, conv1x1
+from resnetkit.nn.blocks import BasicBlock, Bottleneck, Branch, Norm, PadShortcut, PlainBlock, conv1x1, conv3x3
 
-Shortcut = Literal["A", "B", "C"]
-Stem = Literal["imagenet", "small"]
+Shortcut = Literal["A", "B", "C", "D"]
+Stem = Literal["imagenet", "small", "deep"]
 
 
 class ResNet(nn.Module):
@@ -40,9 +40,11 @@ class ResNet(nn.Module):
         replace_stride_with_dilation: for layer2, layer3, layer4: keep the resolution and dilate instead.
         norm_layer: makes the normalisation layer of a number of channels; BatchNorm2d by default.
         in_channels: channels of the input.
-        shortcut: A pads with zeros, B projects where shapes change, C projects everywhere (section 4.1 of the paper).
+        shortcut: A pads with zeros, B projects where shapes change, C projects everywhere (section 4.1 of the paper);
+            D is B that averages 2x2 pixels first, where B's stride skips three of four (arXiv 1812.01187, figure 2c).
         width: channels of the stem and the first stage; each next stage has twice as many.
-        stem: "imagenet" is 7x7 stride 2 and max-pool; "small" is 3x3 stride 1 without pooling, for images under 64 px.
+        stem: "imagenet" is 7x7 stride 2 and max-pool; "small" is 3x3 stride 1 without pooling, for images under 64 px;
+            "deep" has three 3x3 for the 7x7 (arXiv 1812.01187, figure 2b).
         stochastic_depth: chance to skip the last block's branch in training, rising linearly from the first block.
 
     Raises:
@@ -76,13 +78,10 @@ class ResNet(nn.Module):
         self.inplanes = width
         self.dilation = 1
         self.shortcut = shortcut
-        small = stem == "small"
-        self.conv1 = nn.Conv2d(
-            in_channels, width, 3 if small else 7, stride=1 if small else 2, padding=1 if small else 3, bias=False
-        )
+        self.conv1 = _stem(stem, in_channels, width, norm)
         self.bn1 = norm(width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.Identity() if small else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.maxpool = nn.Identity() if stem == "small" else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         branch = Branch(groups, width_per_group, 1, norm)
         drops = iter(stochastic_depth * i / max(1, sum(layers) - 1) for i in range(sum(layers)))
         dilate = [False, *replace_stride_with_dilation]
@@ -129,7 +128,15 @@ class ResNet(nn.Module):
             return None
         if self.shortcut == "A":
             return PadShortcut(inplanes, outplanes, stride)
+        if self.shortcut == "D":
+            pool = nn.Identity() if stride == 1 else nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)
+            return nn.Sequential(pool, conv1x1(inplanes, outplanes), norm(outplanes))
         return nn.Sequential(conv1x1(inplanes, outplanes, stride), norm(outplanes))
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input."""
+        return next(self.conv1.parameters()).shape[1]
 
     @property
     def stages(self) -> dict[str, nn.Sequential]:
@@ -156,15 +163,27 @@ class ResNet(nn.Module):
         return self.forward_head(last)[1]
 
 
+def _stem(stem: Stem, in_channels: int, width: int, norm: Norm) -> nn.Module:
+    """The convolutions before the first norm: [N, in_channels, H, W] to [N, width, H, W], or half of H and W."""
+    if stem == "small":
+        return conv3x3(in_channels, width)
+    if stem == "imagenet":
+        return nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
+    half = width // 2
+    first = conv3x3(in_channels, half, 2), norm(half), nn.ReLU(inplace=True)
+    second = conv3x3(half, half), norm(half), nn.ReLU(inplace=True)
+    return nn.Sequential(*first, *second, conv3x3(half, width))
+
+
 def _check(layers: Sequence[int], dilate: Sequence[bool], shortcut: str, stem: str, stochastic_depth: float) -> None:
     if len(layers) not in (3, 4) or min(layers) < 1:
         raise ValueError(f"layers must be three or four numbers of blocks, not {list(layers)}")
     if len(dilate) != 3:
         raise ValueError(f"replace_stride_with_dilation must have three elements, not {list(dilate)}")
-    if shortcut not in ("A", "B", "C"):
-        raise ValueError(f'shortcut must be "A", "B" or "C", not {shortcut!r}')
-    if stem not in ("imagenet", "small"):
-        raise ValueError(f'stem must be "imagenet" or "small", not {stem!r}')
+    if shortcut not in ("A", "B", "C", "D"):
+        raise ValueError(f'shortcut must be "A", "B", "C" or "D", not {shortcut!r}')
+    if stem not in ("imagenet", "small", "deep"):
+        raise ValueError(f'stem must be "imagenet", "small" or "deep", not {stem!r}')
     if not 0 <= stochastic_depth < 1:
         raise ValueError(f"stochastic_depth must be in [0, 1), not {stochastic_depth}")
 

@@ -109,7 +109,7 @@ def load(path: str | Path, *, backend: str = "auto", device: str = "auto") -> Mo
     except UsageError as error:
         raise ModelError(error.what, path=read.folder, fix="update resnetkit") from error
     channels = preprocess_from(read.meta.preprocess, read.folder / checkpoint.META).channels
-    stem = read.tensors.get("conv1.weight")
+    stem = next((read.tensors[name] for name in checkpoint.STEM if name in read.tensors), None)
     if stem is not None and stem.ndim > 1 and stem.shape[1] != channels:
         what = f"preprocess gives {channels} channels, the network takes {stem.shape[1]}"
         raise ModelError(what, path=read.folder / checkpoint.META, fix=checkpoint.RETRAIN)

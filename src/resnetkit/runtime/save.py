@@ -11,7 +11,7 @@ from torch import nn
 from resnetkit import checkpoint
 from resnetkit.data.image import Preprocess
 from resnetkit.errors import UsageError
-from resnetkit.models import VARIANTS
+from resnetkit.models import VARIANTS, Variant
 from resnetkit.nn.resnet import ResNet
 
 
@@ -42,7 +42,7 @@ def save(
     if not isinstance(network.bn1, nn.BatchNorm2d):
         what = f"a network with {type(network.bn1).__name__} cannot be saved"
         raise UsageError(what, path=folder, fix="build it with BatchNorm, or keep its state_dict")
-    channels = network.conv1.in_channels
+    channels = network.in_channels
     if preprocess is None:
         grey = {"mean": (0.449,), "std": (0.226,)} if channels == 1 else {}
         preprocess = Preprocess(**grey)  # type: ignore[arg-type]
@@ -66,26 +66,35 @@ def variant_of(network: ResNet) -> str:
     blocks = [len(list(stage.children())) for stage in stages]
     first = next(stages[0].children())
     conv = first.get_submodule("conv2")
-    for name, variant in VARIANTS.items():
-        same = type(first) is variant.block and tuple(blocks) == variant.layers
-        if same and isinstance(conv, nn.Conv2d) and (conv.groups, conv.out_channels) == variant.convolution:
-            return name
+    found = [
+        name
+        for name, variant in VARIANTS.items()
+        if (type(first), tuple(blocks)) == (variant.block, variant.layers)
+        and isinstance(conv, nn.Conv2d)
+        and (conv.groups, conv.out_channels) == variant.convolution
+    ]
+    if found:  # resnet34 and resnet34d have the same blocks: the one that differs less in the rest
+        return min(found, key=lambda name: len(_changes(network, VARIANTS[name])))
     raise UsageError("the network is none of the family", fix=f"build one of {', '.join(VARIANTS)}")
 
 
 def options_of(network: ResNet) -> dict[str, Any]:
     """What differs from the variant's defaults and changes what the network computes in evaluation."""
     variant = VARIANTS[variant_of(network)]
-    options: dict[str, Any] = {"in_channels": network.conv1.in_channels}
-    stem = "small" if isinstance(network.maxpool, nn.Identity) else "imagenet"
-    if stem != variant.stem:
-        options["stem"] = stem
-    if network.shortcut != variant.shortcut:
-        options["shortcut"] = network.shortcut
+    options: dict[str, Any] = {"in_channels": network.in_channels}
+    options |= _changes(network, variant)
     dilated = [_dilation(stage[-1]) for stage in network.stages.values()]
     if dilated[-1] > 1:
         options["replace_stride_with_dilation"] = [b > a for a, b in zip(dilated, dilated[1:], strict=False)]
     return options
+
+
+def _changes(network: ResNet, variant: Variant) -> dict[str, str]:
+    """Stem and shortcut, where they are not those of the variant."""
+    deep = isinstance(network.conv1, nn.Sequential)
+    stem = "small" if isinstance(network.maxpool, nn.Identity) else "deep" if deep else "imagenet"
+    changes = {} if stem == variant.stem else {"stem": stem}
+    return changes if network.shortcut == variant.shortcut else {**changes, "shortcut": network.shortcut}
 
 
 def _dilation(block: nn.Module) -> int:

@@ -128,7 +128,7 @@ def _layers(network: ResNet, size: int) -> Iterator[tuple[str, int, int, int]]:
 
     hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     with torch.no_grad():
-        network(torch.empty(1, network.conv1.in_channels, size, size, device="meta"))
+        network(torch.empty(1, network.in_channels, size, size, device="meta"))
     for hook in hooks:
         hook.remove()
     yield from found
@@ -137,14 +137,16 @@ def _layers(network: ResNet, size: int) -> Iterator[tuple[str, int, int, int]]:
 def _stages(network: ResNet, size: int) -> Iterator[Stage]:
     work: dict[str, int] = {}
     for name, count, _, _ in _layers(network, size):
-        owner = "stem" if name == "conv1" else name.partition(".")[0]
+        owner = name.partition(".")[0]
+        owner = "stem" if owner == "conv1" else owner
         work[owner] = work.get(owner, 0) + count
-    features = network.forward_features(torch.empty(1, network.conv1.in_channels, size, size, device="meta"))
+    images = torch.empty(1, network.in_channels, size, size, device="meta")
+    features = network.forward_features(images)
     side, total = size, sum(work.values())
     parts: dict[str, nn.Module] = {"stem": nn.ModuleList([network.conv1, network.bn1])}
     parts |= {f"layer{i}": stage for i, stage in enumerate(network.stages.values(), 1)}
     shapes = [tuple(feature.shape[1:]) for feature in features.values()]
-    stem = (network.conv1.out_channels, *shapes[0][1:])
+    stem = tuple(network.maxpool(network.conv1(images)).shape[1:])
     for (name, part), shape in zip(parts.items(), [stem, *shapes], strict=True):
         blocks = [part] if name == "stem" else list(part.children())
         parameters = sum(p.numel() for p in part.parameters())

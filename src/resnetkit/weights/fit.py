@@ -8,13 +8,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from resnetkit.checkpoint import refuse_unsound
+from resnetkit.checkpoint import STEM, refuse_unsound
 from resnetkit.errors import ModelError
 from resnetkit.weights.keymaps import renamed
 
 log = logging.getLogger("resnetkit")
 HEAD = ("fc.weight", "fc.bias")
-STEM = "conv1.weight"
 
 
 def inflate_stem(weight: Tensor, channels: int) -> Tensor:
@@ -53,10 +52,11 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> str:
         if name in own and name in fitted and own[name].shape != fitted[name].shape and fitted[name].ndim:
             notes.append(f"{fitted[name].shape[0]} -> {own[name].shape[0]}")
             fitted[name] = own[name]
-    stem = fitted.get(STEM)
-    reshaped = stem is not None and stem.ndim == 4 and stem.shape[1] != own[STEM].shape[1]
+    first = next(name for name in STEM if name in own)
+    stem = fitted.get(first)
+    reshaped = stem is not None and stem.ndim == 4 and stem.shape[1] != own[first].shape[1]
     if stem is not None and reshaped:
-        fitted[STEM] = inflate_stem(stem.float(), own[STEM].shape[1])
+        fitted[first] = inflate_stem(stem.float(), own[first].shape[1])
     refuse_differences(own, fitted, source)
     arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in state.items()}
     refuse_unsound(arrays, source, fix="start from other weights")
@@ -68,7 +68,7 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> str:
     if notes:
         message += f"; head {notes[0]} re-initialised"
     if stem is not None and reshaped:
-        message += f"; stem {stem.shape[1]} -> {own[STEM].shape[1]} channels"
+        message += f"; stem {stem.shape[1]} -> {own[first].shape[1]} channels"
     cast = sorted({str(t.dtype).removeprefix("torch.") for n, t in state.items() if t.dtype != own[n].dtype})
     if cast:
         message += f"; cast from {', '.join(cast)}"
