@@ -56,7 +56,7 @@ def test_version_and_help(run_cli) -> None:
         (["train", "x", "--epoch", "3"], "--epochs"),
         (["train"], "no data given"),
         (["train", "x", "--epochs", "many"], "--epochs"),
-        (["train", "x", "--epochs", "0"], "train.epochs"),
+        (["train", "x", "--epochs", "-1"], "train.epochs"),
         (["train", "x", "--set", "optim.lr=-1"], "optim.lr"),
         (["train", "x", "--set", "optim.lr=nan"], "optim.lr"),
         (["train", "x", "--set", "optim.lr=1e309"], "optim.lr"),

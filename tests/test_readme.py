@@ -77,7 +77,7 @@ def test_the_settings_page_is_that_of_the_code() -> None:
     assert made.stdout == (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     from resnetkit.recipe import keys
 
-    assert re.findall(r"^\| `([a-z_.]+)`", made.stdout, re.MULTILINE) == keys()
+    assert re.findall(r"^\| `([a-z0-9_.]+)`", made.stdout, re.MULTILINE) == keys()
 
 
 def test_the_commands_of_the_results_parse() -> None:

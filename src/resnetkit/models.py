@@ -167,13 +167,15 @@ def with_weights(
     return network
 
 
-def grow(network: ResNet, variant: str) -> ResNet:
+def grow(network: nn.Module, variant: str) -> ResNet:
     """A trained network as the start of a deeper variant (resnet18 -> resnet34, 50 -> 101 -> 152): the same logits.
 
     Raises:
         UsageError: there is no such variant, or the network cannot become one without losing what it knows.
     """
     plan = variant_named(variant)
+    if not isinstance(network, ResNet):
+        raise UsageError(f"a {type(network).__name__} cannot grow", fix="only residual networks can")
     first = network.layer1[0]
     conv = first.get_submodule("conv2")
     if type(first) is not plan.block:

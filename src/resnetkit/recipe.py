@@ -119,6 +119,8 @@ class Optim:
     """SGD with Nesterov momentum 0.9, or AdamW."""
     lr: Positive | Auto = "auto"
     """Peak learning rate; auto: by optimiser, batch size, and whether weights are given."""
+    backbone_lr: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
+    """Rate of everything but the head, as a share of the head's; auto: 1 without weights, 0.3 with."""
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
     """Both end at zero; one-cycle rises as a cosine from lr/25, cosine rises on a line from 0."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.25
@@ -139,8 +141,8 @@ class Optim:
 class Train:
     """How long, how much at a time, and on what."""
 
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
-    """Passes over the training images."""
+    epochs: Annotated[int, Field(ge=0, le=100_000)] = 10
+    """Passes over the training images with the whole network; 0: only what `finetune` says."""
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 32
     """Images a step, over all processes."""
     patience: Annotated[int, Field(ge=0)] = 0
@@ -157,6 +159,19 @@ class Train:
     """auto: whichever is faster in a few steps."""
     workers: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
     """Processes that decode, where the decoded images do not fit the cache; auto: one a core."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Finetune:
+    """What is learnt on stored features of the frozen network, before all of it learns in train.epochs."""
+
+    head: bool = True
+    """Fit the last layer alone first, on features that are computed once; only with weights."""
+    views: Annotated[int, Field(ge=0, le=64)] | Auto = "auto"
+    """Augmented views of each image whose maps of layer3 are stored, so that layer4 and the head learn from them; 0: no
+    such stage; auto: as many as a time limit allows, 0 without one."""
+    layer4_epochs: Annotated[int, Field(ge=0, le=100_000)] | Auto = "auto"
+    """Passes over the training images of that stage, one view in each."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -189,6 +204,7 @@ class Recipe:
     augment: Augment = Augment()
     optim: Optim = Optim()
     train: Train = Train()
+    finetune: Finetune = Finetune()
     grow: Grow = Grow()
     cache: Cache = Cache()
 

@@ -38,7 +38,7 @@ def test_one_cycle_is_torchs_own() -> None:
 
 def test_norms_and_biases_have_no_weight_decay() -> None:
     network = models.resnet18(num_classes=3)
-    decayed, free = optim.parameter_groups(network, 0.1)
+    decayed, free = optim.parameter_groups(network, recipe.Optim(weight_decay=0.1, backbone_lr=1.0))
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0
     assert all(
@@ -58,7 +58,7 @@ def test_frozen_parts_keep_weights_and_statistics(until: str, stem: Stem) -> Non
     network = models.resnet18(num_classes=3, stem=stem)
     optim.freeze(network, until)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    optimizer = optim.make_optimizer(network, recipe.Optim(lr=0.1))
+    optimizer = optim.make_optimizer(network, recipe.Optim(lr=0.1, backbone_lr=1.0))
     optim.set_lr(optimizer, 0.1)
     optim.train_mode(network)
     network(torch.randn(4, 3, 32, 32)).sum().backward()
@@ -76,3 +76,13 @@ def test_the_average_follows_the_weights() -> None:
     average = {"w": torch.zeros(2), "n": torch.tensor(0)}
     optim.update_average(average, {"w": torch.ones(2), "n": torch.tensor(5)}, 0.75)
     assert average["w"].tolist() == [0.25, 0.25] and average["n"].item() == 5
+
+
+def test_the_backbone_learns_at_a_share_of_the_rate() -> None:
+    network = models.build("resnet20")
+    optimizer = optim.make_optimizer(network, recipe.Optim(backbone_lr=0.25))
+    optim.set_lr(optimizer, 0.4)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {name: rates[id(p)] for name, p in network.named_parameters()} == {
+        name: 0.4 if name.startswith("fc.") else 0.1 for name, _ in network.named_parameters()
+    }

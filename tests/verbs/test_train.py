@@ -18,6 +18,8 @@ import safetensors.numpy
 
 from conftest import COLOURS, tiny, write_classes
 from resnetkit import api, run
+from resnetkit import recipe as recipes
+from resnetkit.training import features
 from resnetkit.training import state as states
 from resnetkit.training import train as loop
 
@@ -348,6 +350,93 @@ def test_fine_tuning_from_a_file_with_a_frozen_trunk(photos: Path, run_cli, trai
     before, after = weights(trained), weights(Path("r"))
     moved = {name for name in before if not np.array_equal(before[name], after[name])}
     assert moved == {"fc.weight", "fc.bias"}
+
+
+STAGED = ("finetune.views=2", "finetune.layer4_epochs=2", "train.epochs=2", "optim.ema_decay=0.9")
+
+
+def staged(trained: Path, *more: str) -> list[str | Path]:
+    return [*tiny(*STAGED, *more, without="model.weights"), "--weights", trained / "model" / "model.safetensors"]
+
+
+def results(run: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run / "results.csv").read_text().splitlines()))
+
+
+def test_fine_tuning_in_stages(photos: Path, run_cli, trained: Path) -> None:
+    """The head, layer4 on stored maps, then all; each row says of which stage it is, and the best of all is kept."""
+    code, _, err = run_cli("train", photos, *staged(trained), "--out", "r")
+    assert code == 0 and "head on frozen features: " in err and "features: " in err
+    rows = results(Path("r"))
+    assert [row["stage"] for row in rows] == ["head", "layer4", "layer4", "all", "all"]
+    assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3, 4]
+    best = [int(row["epoch"]) for row in rows if row["best"] == "1"][-1]
+    assert float(rows[best]["val_accuracy"]) == max(float(row["val_accuracy"]) for row in rows)
+    assert len(list(Path("cache-home/features").iterdir())) == 1
+
+
+def test_a_head_alone_leaves_the_backbone_as_it_is(photos: Path, run_cli, trained: Path) -> None:
+    """Weights and statistics of BatchNorm, bit for bit; the folder loads as any other."""
+    alone = staged(trained, "train.epochs=0", "finetune.views=0", "finetune.layer4_epochs=0")
+    code, _, err = run_cli("train", photos, *alone, "--out", "r")
+    assert code == 0, err
+    before, after = weights(trained), weights(Path("r"))
+    assert {name for name in before if not np.array_equal(before[name], after[name])} == {"fc.weight", "fc.bias"}
+    assert run_cli("predict", "r", photos / "red")[0] == 0
+
+
+@pytest.mark.parametrize(("stage", "step"), [("layer4", 0), ("layer4", 5), ("all", 0), ("all", 4)])
+def test_stages_resume_exactly(photos: Path, run_cli, monkeypatch, trained: Path, stage: str, step: int) -> None:
+    """An interruption in any stage, with features in a cache that is emptied meanwhile."""
+    assert run_cli("train", photos, *staged(trained), "--out", "whole")[0] == 0
+    forward = loop._forward
+
+    def forward_and_interrupt(network, batch, objective, plan):
+        if batch.step == step and batch.images.shape[1] == (3 if stage == "all" else 256):
+            os.kill(os.getpid(), signal.SIGINT)
+        return forward(network, batch, objective, plan)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_forward", forward_and_interrupt)
+        assert run_cli("train", photos, *staged(trained), "--out", "parts")[0] == 130
+    shutil.rmtree("cache-home/features")
+    code, _, err = run_cli("train", "--resume", "--out", "parts")
+    assert code == 0 and f"resuming at step {step + 1} of" in err
+    assert same(Path("whole"), Path("parts"))
+    whole, parts = ([{**row, "seconds": ""} for row in results(Path(name))] for name in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_ctrl_c_while_features_are_computed(photos: Path, run_cli, monkeypatch, trained: Path) -> None:
+    """What is there is kept, and --resume goes on."""
+    images = features.training_images
+
+    def interrupted(loader):
+        def view(number, rows):
+            os.kill(os.getpid(), signal.SIGINT)
+            return images(loader)(number, rows)
+
+        return view
+
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "training_images", interrupted)
+        code, _, err = run_cli("train", photos, *staged(trained), "--out", "r")
+    assert code == 130 and "resnetkit train --resume --out r" in err and not Path("r/model").exists()
+    assert list(Path("cache-home/features").rglob("*.npy"))
+    assert run_cli("train", "--resume", "--out", "r")[0] == 0
+
+
+def test_a_time_limit_plans_the_stages_and_writes_them_down(photos: Path, run_cli, trained: Path) -> None:
+    limited = [*tiny(without="model.weights"), "--weights", trained / "model" / "model.safetensors"]
+    code, _, err = run_cli("train", photos, *limited, "--time-limit", "9h", "--out", "r")
+    assert code == 0 and "plan: head " in err
+    chosen = recipes.read(Path("r/recipe.toml"))
+    assert chosen.train.epochs == 3 and chosen.finetune.views == 0 and chosen.finetune.layer4_epochs == 0
+
+
+def test_no_epochs_and_no_weights_leave_nothing_to_learn(photos: Path, run_cli) -> None:
+    code, _, err = run_cli("train", photos, *tiny("train.epochs=0"), "--out", "r")
+    assert code == 2 and "leaves nothing to learn" in err and not Path("r").exists()
 
 
 def test_api_and_command_line_are_one(photos: Path, run_cli) -> None:

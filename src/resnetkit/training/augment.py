@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
+from resnetkit.data.image import Preprocess
 from resnetkit.recipe import Augment
 
 Floats = NDArray[np.floating]
@@ -65,6 +66,18 @@ def crop_boxes(aspects: Floats, settings: Augment, rng: Draws) -> Floats:
     height = np.minimum(np.sqrt(area / ratio * aspects), 1)
     x, y = rng.uniform(-1, 1) * (1 - width), rng.uniform(-1, 1) * (1 - height)
     return np.stack([x, y, width, height], 1)
+
+
+def centre_boxes(aspects: Floats, preprocess: Preprocess) -> Floats:
+    """What the network sees of an image in evaluation, as boxes like those of `crop_boxes` [n, 4].
+
+    The whole image where it is not cropped: letterboxing adds bars, which a part of an image cannot have.
+    """
+    width, height = np.minimum(1, 1 / aspects), np.minimum(1, aspects)
+    if preprocess.resize != "crop":
+        width = height = np.ones_like(aspects)
+    ratio = preprocess.crop_ratio if preprocess.resize == "crop" else 1.0
+    return np.stack([0 * aspects, 0 * aspects, ratio * width, ratio * height], 1)
 
 
 def crops(pixels: Tensor, boxes: Floats, mirror: NDArray[np.bool_], size: int) -> Tensor:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from resnetkit.data.image import Preprocess
 from resnetkit.recipe import Recipe
-from resnetkit.training.augment import STORE_RATIO, draws
+from resnetkit.training.augment import STORE_RATIO, Draws, draws
+from resnetkit.training.maps import Maps
 from resnetkit.training.objective import Objective, preprocess_of
 from resnetkit.training.pixels import Pixels
 
@@ -83,6 +85,7 @@ class Loader:
         num_classes: K.
         recipe, objective: settings and functions of the task.
         rank, world: number of this process, and of processes.
+        maps: stored features that are learnt from instead of the pixels, in each epoch those of another view.
     """
 
     pixels: Pixels
@@ -92,6 +95,7 @@ class Loader:
     objective: Objective
     rank: int = 0
     world: int = 1
+    maps: Maps | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -108,15 +112,23 @@ class Loader:
         everyone = rows_of(step, len(self.targets), train.batch_size, train.seed, self.world)
         part = share_of(len(everyone), self.rank, self.world)
         rows = everyone[part]
+        if self.maps is not None:
+            return partial(self._of_maps, self.maps, (step, rows), draws(train.seed, step, len(everyone), part))
         squares = self.pixels.start(rows)
 
         def batch() -> Batch:
             rng = draws(train.seed, step, len(everyone), part)
-            collated = self.objective.collate(squares(), self.targets[rows], self.num_classes)
-            images, targets = self.objective.augment(collated, self.pixels.aspects[rows], self.recipe, rng)
-            return Batch(step, images, targets, rows, len(everyone))
+            pixels, targets = self.objective.collate(squares(), self.targets[rows], self.num_classes)
+            images = self.objective.augment(pixels, self.pixels.aspects[rows], self.recipe, rng)
+            return Batch(step, *self.objective.blend(images, targets, self.recipe, rng), rows, len(everyone))
 
         return batch
+
+    def _of_maps(self, maps: Maps, which: tuple[int, NDArray[np.intp]], rng: Draws) -> Batch:
+        step, rows = which
+        stored = maps.take(step // self.steps_per_epoch % maps.views, rows)
+        features, targets = self.objective.collate(stored, self.targets[rows], self.num_classes)
+        return Batch(step, *self.objective.blend(features, targets, self.recipe, rng), rows, rng.total)
 
     def batches(self, start: int, stop: int, *, ahead: bool) -> Iterator[Batch]:
         """Batches of the steps from start up to stop; the images of the next two are being fetched meanwhile.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from resnetkit.data.image import Preprocess
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
 from resnetkit.training import augment
+from resnetkit.training.augment import Draws
 
 Ints = NDArray[np.integer]
 
@@ -26,14 +28,18 @@ class Objective:
 
     Attributes:
         build: a recipe and a number of classes to a network, with its weights.
-        collate: stored pixels uint8 [n, S, S, C] and class indices [n] to tensors.
-        augment: those, aspects, recipe and random numbers, to input [n, C, H, W] and targets [n, K].
+        collate: stored pixels uint8 [n, S, S, C] or features and class indices [n] to tensors, targets [n, K].
+        augment: stored pixels, aspects, recipe and random numbers, to input [n, C, H, W].
+        centre: the same without chance, as images are seen in evaluation.
+        blend: input (or feature maps), targets, recipe and random numbers, to what is mixed and smoothed of them.
         loss: logits [n, K], targets [n, K], class weights [K] or None, to a scalar.
     """
 
     build: Callable[[Recipe, int], ResNet]
-    collate: Callable[[NDArray[np.uint8], Ints, int], tuple[Tensor, Tensor]]
-    augment: Callable[[tuple[Tensor, Tensor], NDArray[np.floating], Recipe, augment.Draws], tuple[Tensor, Tensor]]
+    collate: Callable[[NDArray[Any], Ints, int], tuple[Tensor, Tensor]]
+    augment: Callable[[Tensor, NDArray[np.floating], Recipe, Draws], Tensor]
+    centre: Callable[[Tensor, NDArray[np.floating], Recipe], Tensor]
+    blend: Callable[[Tensor, Tensor, Recipe, Draws], tuple[Tensor, Tensor]]
     loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -68,19 +74,31 @@ def _build(recipe: Recipe, num_classes: int) -> ResNet:
     )
 
 
-def _collate(pixels: NDArray[np.uint8], targets: Ints, num_classes: int) -> tuple[Tensor, Tensor]:
+def _collate(pixels: NDArray[Any], targets: Ints, num_classes: int) -> tuple[Tensor, Tensor]:
     one_hot = F.one_hot(torch.from_numpy(np.asarray(targets, np.int64)), num_classes).float()
     return torch.from_numpy(pixels), one_hot
 
 
-def _augment(
-    batch: tuple[Tensor, Tensor], aspects: NDArray[np.floating], recipe: Recipe, rng: augment.Draws
-) -> tuple[Tensor, Tensor]:
-    pixels, targets = batch
+def _augment(pixels: Tensor, aspects: NDArray[np.floating], recipe: Recipe, rng: Draws) -> Tensor:
     preprocess = preprocess_of(recipe)
     images = augment.augment(pixels, aspects, preprocess.size, recipe.augment, rng)
+    return augment.erase(_normalised(images, preprocess), recipe.augment.erasing, rng)
+
+
+def _centre(pixels: Tensor, aspects: NDArray[np.floating], recipe: Recipe) -> Tensor:
+    preprocess = preprocess_of(recipe)
+    boxes = augment.centre_boxes(aspects, preprocess)
+    images = augment.crops(pixels, boxes, np.zeros(len(pixels), bool), preprocess.size)
+    return _normalised(images.div_(255), preprocess)
+
+
+def _normalised(images: Tensor, preprocess: Preprocess) -> Tensor:
+    """Images [n, C, H, W] in 0..1 with the preprocess's mean and deviation taken out, in place."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
-    images = augment.erase(images.mul_(1 / std).sub_(mean / std), recipe.augment.erasing, rng)
+    return images.mul_(1 / std).sub_(mean / std)
+
+
+def _blend(images: Tensor, targets: Tensor, recipe: Recipe, rng: Draws) -> tuple[Tensor, Tensor]:
     images, targets = augment.mix(images, targets, recipe.augment, rng)
     smoothing = recipe.optim.label_smoothing
     return images, targets * (1 - smoothing) + smoothing / targets.shape[1]
@@ -97,4 +115,4 @@ def class_weights(targets: Ints, num_classes: int) -> Tensor:
     return torch.from_numpy(np.where(counts > 0, weights, 0.0).astype(np.float32))
 
 
-OBJECTIVES = {"classify": Objective(_build, _collate, _augment, _loss)}
+OBJECTIVES = {"classify": Objective(_build, _collate, _augment, _centre, _blend, _loss)}

@@ -35,27 +35,30 @@ def lr_at(step: int, total: int, settings: Optim) -> float:
     return settings.lr * factor(step, total, settings.warmup)
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: weights with decay, norms and biases (all of one dimension) without."""
-    trainable = [p for p in network.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def parameter_groups(network: nn.Module, settings: Optim) -> list[dict[str, Any]]:
+    """Trainable parameters by their share of the rate and their decay; norms and biases (one dimension) have none."""
+    assert settings.backbone_lr != "auto", "the verb decides before the first step"
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            share = 1.0 if name.startswith("fc.") else settings.backbone_lr
+            decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((share, decay), []).append(parameter)
+    return [{"params": group, "share": share, "weight_decay": decay} for (share, decay), group in groups.items()]
 
 
 def make_optimizer(network: nn.Module, settings: Optim) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum 0.9, or AdamW; the loop sets the rate at every step; fused: one pass over memory."""
-    groups = parameter_groups(network, settings.weight_decay)
+    groups = parameter_groups(network, settings)
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=0.0, fused=True)
     return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the rate of all groups."""
+    """Set the rate of all groups, to their share of it."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("share", 1.0)
 
 
 @torch.no_grad()

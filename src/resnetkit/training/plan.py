@@ -7,16 +7,21 @@ import dataclasses
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
+from torch import Tensor, nn
 
 from resnetkit import models
 from resnetkit.data.dataset import File
 from resnetkit.data.image import stored_size
+from resnetkit.errors import UsageError
 from resnetkit.nn.cifar import WIDTH
+from resnetkit.nn.cut import cut
+from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe, replace
 from resnetkit.training.device import Setup
 from resnetkit.training.loader import Loader
@@ -26,6 +31,11 @@ from resnetkit.training.train import plan_of, train
 
 SMALL = 64  # images under this are too small for ImageNet's weights and its stem
 STEPS, SECONDS = 8, 2.0  # measured for each memory format: so many steps, or what fits but three at least
+MARGIN = 0.92  # of the time that is left is planned: steps take longer than they took when they were measured
+FEWEST = 3  # epochs of the whole network that are worth more than layer4 on stored maps
+FEWEST_VIEWS, MOST_VIEWS, MOST_EPOCHS, EPOCHS_A_VIEW = 2, 8, 24, 2  # of layer4 on stored maps
+SMALLEST_BATCH = 8  # on which costs are measured, at 224 px
+SECONDS_A_HEAD, SECONDS_A_FEATURE = 1.0, 4e-7  # to fit the head: measured with scikit-learn 1.9 on one core
 PROBED = 200  # images whose header is read; steps under which measuring costs more than it brings
 
 
@@ -66,9 +76,21 @@ def settle(recipe: Recipe, side: int) -> Recipe:
         changes["image.crop_ratio"] = 1.0 if side < SMALL else 0.875
     if optim.lr == "auto":
         changes["optim.lr"] = default_lr(optim.optimizer, recipe.train.batch_size, weights != "none")
+    if optim.backbone_lr == "auto":
+        changes["optim.backbone_lr"] = 1.0 if weights == "none" else 0.3
     if weights != "none":
         changes["model.zero_init_residual"] = False
-    return replace(recipe, changes)
+    if weights == "none" or recipe.grow.from_:  # there are no features yet, or soon others
+        changes |= {"finetune.head": False, "finetune.views": 0, "finetune.layer4_epochs": 0}
+    elif not recipe.train.time_limit:
+        views = recipe.finetune.views if recipe.finetune.views != "auto" else 0
+        changes["finetune.views"] = views
+        if recipe.finetune.layer4_epochs == "auto":
+            changes["finetune.layer4_epochs"] = EPOCHS_A_VIEW * views
+    settled = replace(recipe, changes)
+    if not (settled.train.epochs or settled.finetune.head or settled.finetune.layer4_epochs):
+        raise UsageError("train.epochs = 0 leaves nothing to learn", fix="give --epochs 1 or more, or --weights")
+    return settled
 
 
 def default_lr(optimizer: str, batch_size: int, fine_tune: bool) -> float:
@@ -125,6 +147,108 @@ def seconds_with_growth(loader: Loader, setup: Setup, state: TrainState, pace: P
     later = measure(loader, setup, grown, [pace.fastest]).seconds[pace.fastest]
     at = loader.recipe.grow.at
     return at * seconds + (1 - at) * later
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Measured seconds an image.
+
+    Attributes:
+        forward: the whole network in evaluation.
+        trunk: the network up to layer3 in evaluation.
+        tail: a training step of layer4 and the head, on stored maps.
+        step: a training step of the whole network.
+    """
+
+    forward: float
+    trunk: float
+    tail: float
+    step: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The stages of a fine-tuning: views and epochs of layer4 on stored maps, epochs of all; and predicted seconds."""
+
+    views: int
+    layer4_epochs: int
+    epochs: int
+    seconds: dict[str, float]
+
+
+def choose(costs: Costs, images: tuple[int, int], features: int, wanted: int, seconds: float) -> Choice:
+    """The best fine-tuning that fits: all of the network, else layer4 on stored maps, else the head alone.
+
+    Args:
+        costs: measured.
+        images: numbers of training and of validation images.
+        features: numbers that the head multiplies for each image: its inputs times the classes.
+        wanted: epochs of the whole network that are enough.
+        seconds: for all stages together.
+    """
+    train, val = images
+    left = MARGIN * seconds
+    fit = SECONDS_A_HEAD + SECONDS_A_FEATURE * train * features
+    head = fit + (train + val) * costs.forward
+    epoch = train * costs.step + val * costs.forward
+    epochs = min(wanted, int((left - head) / epoch))
+    if epochs >= min(wanted, FEWEST):
+        return Choice(0, 0, epochs, {"head": head, "all": epochs * epoch})
+    # on maps of layer3: the head needs the rest of the network once, and validation its maps
+    head4 = fit + val * costs.trunk + (train + val) * (costs.forward - costs.trunk)
+    view, epoch4 = train * costs.trunk, (train + val / 3) * costs.tail
+    views = int((left - head4) / (view + EPOCHS_A_VIEW * epoch4))
+    if views < FEWEST_VIEWS:
+        return Choice(0, 0, 0, {"head": head})
+    views = min(views, MOST_VIEWS)
+    epochs4 = min(MOST_EPOCHS, int((left - head4 - views * view) / epoch4))
+    return Choice(views, epochs4, 0, {"head": head4 + views * view, "layer4": epochs4 * epoch4})
+
+
+def measure_costs(loader: Loader, setup: Setup, network: nn.Module) -> dict[str, Costs]:
+    """What training and evaluation cost in each memory format, from a second or two of each on random images."""
+    return {layout: _costs(loader, setup, network, layout) for layout in ("contiguous", "channels_last")}
+
+
+def _costs(loader: Loader, setup: Setup, network: nn.Module, layout: str) -> Costs:
+    recipe, copied = loader.recipe, copy.deepcopy(network).to(memory_format=memory_format(layout))
+    assert isinstance(copied, ResNet) and recipe.image.size != "auto"
+    trunk, tail = cut(copied, "layer3")
+    batch = min(recipe.train.batch_size, max(SMALLEST_BATCH, SMALLEST_BATCH * 224**2 // recipe.image.size**2))
+    images = torch.randn(batch, recipe.image.channels, recipe.image.size, recipe.image.size, device=setup.device)
+    images = images.to(memory_format=memory_format(layout))
+    targets = torch.full((batch, loader.num_classes), 1 / loader.num_classes, device=setup.device)
+
+    @torch.inference_mode()
+    def evaluate(part: nn.Module, x: Tensor) -> Tensor:
+        return part.eval()(x)  # type: ignore[no-any-return]
+
+    def learn(part: nn.Module, x: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        with setup.autocast():
+            logits = part.train()(x)
+        optimizer.zero_grad()
+        loader.objective.loss(logits, targets, None).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        float(logits.detach()[0, 0])  # waits for a GPU
+
+    maps = evaluate(trunk, images).clone()
+    prepare = _seconds_of(partial(loader.batch, 0)) / len(loader.batch(0).rows)
+    below = _seconds_of(partial(evaluate, trunk, images)) / batch
+    rest = _seconds_of(partial(evaluate, tail, maps)) / batch
+    tail_step = _seconds_of(partial(learn, tail, maps, make_optimizer(tail, recipe.optim))) / batch
+    step = _seconds_of(partial(learn, copied, images, make_optimizer(copied, recipe.optim))) / batch
+    return Costs(prepare + below + rest, prepare + below, tail_step, prepare + step)
+
+
+def _seconds_of(work: Callable[[], object]) -> float:
+    """Seconds of some work: the best of one or more after a first one, half a second of them."""
+    work()
+    found: list[float] = []
+    while not found or sum(found) < 0.5:
+        started = time.monotonic()
+        work()
+        found.append(time.monotonic() - started)
+    return min(found)
 
 
 def epochs_that_fit(wanted: int, steps_per_epoch: int, seconds_a_step: float, seconds_left: float) -> int:

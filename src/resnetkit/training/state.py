@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnetkit import models, run
 from resnetkit.errors import ModelError
-from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Optim, Recipe
 from resnetkit.training.optim import make_optimizer, update_average
 from resnetkit.weights.fit import refuse_differences
@@ -61,7 +60,7 @@ class TrainState:
         growth: when the network grows, and into what; None: never.
     """
 
-    network: ResNet
+    network: nn.Module
     optimizer: torch.optim.Optimizer
     total_steps: int
     step: int = 0
@@ -205,7 +204,7 @@ def load(state: TrainState, folder: Path) -> None:
     network = tensors.get("network", {})
     refuse_differences(state.network.state_dict(), network, str(folder))
     state.network.load_state_dict(network)
-    device = state.network.fc.weight.device
+    device = next(state.network.parameters()).device
     state.optimizer.load_state_dict(_nested_optimizer(state.optimizer, tensors.get("optimizer", {})))
     for name in ("average", "best"):
         group = tensors.get(name)

@@ -90,7 +90,8 @@ def doubts(scores: Scores, history: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(set(scores.targets.tolist())) > 1 and len(set(scores.logits.argmax(-1).tolist())) == 1:
         only = scores.classes[int(scores.logits[0].argmax())]
         found.append(f"The model gives one answer to every image: {only}. It has learnt nothing that tells them apart.")
-    losses = [float(row["train_loss"]) for row in history]
+    # a head on frozen features is fitted without augmentation: its loss compares with none
+    losses = [float(row["train_loss"]) for row in history if row.get("stage") == history[-1].get("stage")]
     if len(losses) > 1 and losses[-1] > losses[0]:
         found.append(
             f"The training loss has risen, from {losses[0]:.3g} in the first epoch to {losses[-1]:.3g} in the last: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from torch.func import functional_call
 from resnetkit import checkpoint
 from resnetkit import recipe as recipes
 from resnetkit.data.dataset import Dataset
+from resnetkit.data.tree import SPLITS
 from resnetkit.errors import UsageError
+from resnetkit.nn.resnet import ResNet
 from resnetkit.ops.metrics import cross_entropy
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.backends import open_backend
@@ -27,13 +29,23 @@ from resnetkit.tasks.task import TASKS, Task
 from resnetkit.training.device import Setup, from_first, gathered, same_as_first
 from resnetkit.training.loader import Loader
 from resnetkit.training.objective import OBJECTIVES, preprocess_of
-from resnetkit.training.plan import epochs_that_fit, measure, seconds_with_growth
-from resnetkit.training.state import TrainState
+from resnetkit.training.optim import make_optimizer
+from resnetkit.training.plan import (
+    choose,
+    epochs_that_fit,
+    measure,
+    measure_costs,
+    seconds_with_growth,
+)
+from resnetkit.training.state import TrainState, growth_of
 from resnetkit.verbs.console import note
 from resnetkit.verbs.examples import Examples, decoded, task_of
 
-Infer = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
+Rows = NDArray[np.intp]
+Inputs = Callable[[Sequence[Rows]], Iterator[NDArray[np.float32]]]  # batches of rows to a network's inputs
+Infer = Callable[[NDArray[np.float32]], NDArray[np.floating]]
 EVAL_BATCH = 64
+SECONDS_AFTER = 4.0  # to write the model and the report
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,7 @@ class Job:
     setup: Setup
     task: Task
     loader: Loader
+    started: float
     deadline: float
     quiet: bool
 
@@ -77,7 +90,7 @@ def open_job(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choic
     limit = recipe.train.time_limit
     # a tenth is left for scoring and the report
     deadline = choices.started + 0.9 * limit if limit else math.inf
-    return Job(folder, recipe, found, setup, TASKS[key], loader, deadline, choices.quiet)
+    return Job(folder, recipe, found, setup, TASKS[key], loader, choices.started, deadline, choices.quiet)
 
 
 def _refuse_too_few(recipe: Recipe, images: int, world: int) -> None:
@@ -87,16 +100,27 @@ def _refuse_too_few(recipe: Recipe, images: int, world: int) -> None:
         raise UsageError(what, fix=f"a --batch-size of {2 * world} or more, or fewer processes")
 
 
-def measured(job: Job, state: TrainState) -> Job:
-    """Measure a few steps where a choice depends on it: the memory format, and the epochs that fit the time limit."""
+def planned(job: Job, network: ResNet) -> Job:
+    """Measure what a choice depends on and decide it: the memory format, the stages, the epochs that fit the time."""
+    if job.recipe.finetune.views == "auto":
+        job, changes = _stages_that_fit(job, network)
+    else:
+        changes = _epochs_that_fit(job, network)
+    settled = recipes.replace(job.recipe, from_first(changes, job.setup))
+    return replace(job, recipe=settled, loader=replace(job.loader, recipe=settled))
+
+
+def _epochs_that_fit(job: Job, network: ResNet) -> dict[str, Any]:
     recipe = job.recipe
     changes: dict[str, Any] = {}
     formats: list[str] = [recipe.train.memory_format]
+    total = recipe.train.epochs * job.loader.steps_per_epoch
     limited = job.deadline < math.inf
     if recipe.train.memory_format == "auto":
-        formats = ["contiguous", "channels_last"] if state.total_steps >= 200 else ["contiguous"]
+        formats = ["contiguous", "channels_last"] if total >= 200 else ["contiguous"]
         changes["train.memory_format"] = formats[0]
     if len(formats) > 1 or limited:
+        state = TrainState(network, make_optimizer(network, recipe.optim), total, growth=growth_of(recipe, total))
         pace = measure(job.loader, job.setup, state, formats)
         changes["train.memory_format"] = pace.fastest
         seconds = seconds_with_growth(job.loader, job.setup, state, pace)
@@ -105,37 +129,72 @@ def measured(job: Job, state: TrainState) -> Job:
             left = job.deadline - time.monotonic()
             changes["train.epochs"] = epochs_that_fit(recipe.train.epochs, job.loader.steps_per_epoch, seconds, left)
             note(f"{changes['train.epochs']} of {recipe.train.epochs} epochs fit the time limit", job.quiet)
-    settled = recipes.replace(recipe, from_first(changes, job.setup))
-    return replace(job, recipe=settled, loader=replace(job.loader, recipe=settled))
+    return changes
 
 
-def _logits(job: Job, split: str, infer: Infer) -> NDArray[np.floating]:
+def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
+    """Also the deadline, which leaves the time to score the held-out images and to write the report."""
+    recipe = job.recipe
+    measured = measure_costs(job.loader, job.setup, network)
+    if recipe.train.memory_format != "auto":
+        measured = {recipe.train.memory_format: measured[recipe.train.memory_format]}
+    layout = min(measured, key=lambda name: measured[name].step)
+    costs, counts = measured[layout], {split: int(job.dataset.counts(split).sum()) for split in SPLITS}
+    after = SECONDS_AFTER + (counts["test"] or counts["val"]) * costs.forward
+    job = replace(job, deadline=job.started + recipe.train.time_limit - after)
+    numbers = network.fc.in_features * job.loader.num_classes
+    images, left = (counts["train"], counts["val"]), job.deadline - time.monotonic()
+    choice = choose(costs, images, numbers, recipe.train.epochs, left)
+    words = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in choice.seconds.items())
+    note(
+        f"{layout}: {1000 * costs.step:.1f} ms an image and step, {1000 * costs.forward:.1f} to evaluate it", job.quiet
+    )
+    note(f"plan: {words}, scoring and report {after:.0f} s", job.quiet)
+    return job, {
+        "train.memory_format": layout,
+        "train.epochs": choice.epochs,
+        "finetune.views": choice.views,
+        "finetune.layer4_epochs": choice.layer4_epochs,
+    }
+
+
+def _logits(job: Job, split: str, inputs: Inputs, infer: Infer) -> NDArray[np.floating]:
     """Logits [n, K] of a split; each process infers some of its batches, and all get all."""
     n = int(job.dataset.counts(split).sum())
     if not n:
         return np.zeros((0, job.loader.num_classes), np.float32)
     batches = np.array_split(np.arange(n), math.ceil(n / EVAL_BATCH))[job.setup.rank :: job.setup.world]
-    mine = [infer(squares) for squares in job.examples.pixels[split].each(batches)]
+    mine = [infer(batch) for batch in inputs(batches)]
     return np.concatenate(gathered(mine, job.setup))
 
 
-def validate(job: Job, state: TrainState) -> tuple[Mapping[str, Any], float | None]:
+def images_of(job: Job, split: str) -> Inputs:
+    """Batches of rows of a split to the network's input, float32 [n, C, H, W]."""
+    preprocess = preprocess_of(job.recipe)
+
+    def inputs(batches: Sequence[Rows]) -> Iterator[NDArray[np.float32]]:
+        for squares in job.examples.pixels[split].each(batches):
+            yield job.task.modality.normalise(squares, preprocess)
+
+    return inputs
+
+
+def validate(job: Job, inputs: Inputs, state: TrainState) -> tuple[Mapping[str, Any], float | None]:
     """Metrics and mean loss on the validation split, with the weights that would be kept."""
     targets = job.dataset.select("val").targets
     if not len(targets):
         return job.task.target.metrics(np.zeros((0, job.loader.num_classes)), targets, job.dataset.classes), None
-    preprocess = preprocess_of(job.recipe)
     weights = state.evaluated()
     same_as_first(weights, job.setup)
     state.network.eval()
 
     @torch.inference_mode()
-    def infer(squares: NDArray[np.uint8]) -> NDArray[np.floating]:
-        images = torch.from_numpy(job.task.modality.normalise(squares, preprocess)).to(job.setup.device)
-        logits: NDArray[np.floating] = functional_call(state.network, weights, (images,)).float().cpu().numpy()
+    def infer(batch: NDArray[np.float32]) -> NDArray[np.floating]:
+        on_device = torch.from_numpy(batch).to(job.setup.device)
+        logits: NDArray[np.floating] = functional_call(state.network, weights, (on_device,)).float().cpu().numpy()
         return logits
 
-    logits = _logits(job, "val", infer)
+    logits = _logits(job, "val", inputs, infer)
     return job.task.target.metrics(logits, targets, job.dataset.classes), float(cross_entropy(logits, targets).mean())
 
 
@@ -144,7 +203,7 @@ def final_scores(job: Job, read: checkpoint.Checkpoint) -> Scores:
     split, part = _final_part(job)
     model = Model(read, open_backend(read, device=job.setup.device))
     torch.set_num_threads(job.setup.threads)
-    logits = _logits(job, split, lambda squares: model.backend(job.task.modality.normalise(squares, model.preprocess)))
+    logits = _logits(job, split, images_of(job, split), model.backend)
     return score(job.task, split, job.dataset.classes, part.names, part.targets, list(logits))
 
 

@@ -14,36 +14,25 @@ import torch
 from resnetkit import checkpoint, run
 from resnetkit import recipe as recipes
 from resnetkit.data.dataset import Dataset
-from resnetkit.errors import DivergedError, Interrupted, ModelError, ResourceError, UsageError
+from resnetkit.errors import ResourceError, UsageError
 from resnetkit.files import write
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.save import options_of, save, variant_of
 from resnetkit.training import state as states
-from resnetkit.training.device import (
-    Setup,
-    from_first,
-    is_out_of_memory,
-    largest,
-    processes,
-    same_as_first,
-    wait_for_first,
-)
+from resnetkit.training.device import Setup, is_out_of_memory, processes, wait_for_first
 from resnetkit.training.objective import OBJECTIVES, preprocess_of
-from resnetkit.training.optim import freeze, make_optimizer
+from resnetkit.training.optim import freeze
 from resnetkit.training.plan import memory_format, settle, typical_side
-from resnetkit.training.state import Saver, TrainState, growth_of
-from resnetkit.training.train import Tick, plan_of
-from resnetkit.training.train import train as ticks
 from resnetkit.trust.report import doubts
-from resnetkit.verbs.console import Signals, bar, note, stop_signals
+from resnetkit.verbs.console import note, stop_signals
 from resnetkit.verbs.eval import write_scores
 from resnetkit.verbs.examples import read_dataset, task_of
-from resnetkit.verbs.job import Choices, Job, final_scores, measured, open_job, validate
+from resnetkit.verbs.fit import Reached, begun, train_stages
+from resnetkit.verbs.job import Choices, Job, final_scores, open_job, planned
+from resnetkit.verbs.stages import whole
 
 FREE = {"train.workers", "cache.folder", "cache.gb"}  # settings that may change when a run is resumed
-ENOUGH = 1_000  # a reason to stop that is no signal; larger than every signal's number
-RESULT_COLUMNS = ("epoch", "step", "train_loss", "val_loss", "val_accuracy", "val_macro_f1", "lr", "best", "seconds")
 
 
 def train(
@@ -175,133 +164,32 @@ def _memory_told(folder: Path) -> Iterator[None]:
 
 
 def _trained(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> run.Run:
-    recipe, setup, folder = job.recipe, job.setup, job.folder
-    freeze(network, recipe.model.freeze)
-    total = recipe.train.epochs * job.loader.steps_per_epoch
-    growth = growth_of(recipe, total)
-    state = TrainState(network, make_optimizer(network, recipe.optim), total, fingerprint=fingerprint, growth=growth)
+    setup, folder = job.setup, job.folder
+    freeze(network, job.recipe.model.freeze)
     if not choices.resume:
-        job = measured(job, state)
+        job = planned(job, network)
     network.to(memory_format=memory_format(job.recipe.train.memory_format))
-    state.total_steps = job.recipe.train.epochs * job.loader.steps_per_epoch
-    state.growth = growth_of(job.recipe, state.total_steps)
-    if job.recipe.optim.ema_decay:
-        state.average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     with run.locked(folder) if setup.rank == 0 else contextlib.nullcontext():
         if setup.rank == 0:
-            _prepare(job, state, choices)
+            _prepare(job, network, choices, fingerprint)
         wait_for_first(setup)
-        if choices.resume:
-            _resume(job, state)
         with stop_signals() as signals:
-            _fit(job, state, signals)
-        return _finish(job, state)
+            trained = train_stages(job, network, signals, choices.resume, fingerprint)
+        return _finish(job, *trained)
 
 
-def _prepare(job: Job, state: TrainState, choices: Choices) -> None:
-    run.check_space(job.folder, states.size(state))
-    aside = run.prepare(job.folder, resume=choices.resume, overwrite=choices.overwrite, data=state.fingerprint)
+def _prepare(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> None:
+    run.check_space(job.folder, states.size(begun(job, whole(job, network), Reached(), fingerprint)))
+    aside = run.prepare(job.folder, resume=choices.resume, overwrite=choices.overwrite, data=fingerprint)
     if aside:
         note(f"moved the older {job.folder} to {aside}", job.quiet)
     write(job.folder / run.RECIPE, recipes.as_toml(job.recipe))
     job.examples.write_findings(job.folder)
 
 
-def _resume(job: Job, state: TrainState) -> None:
-    """Load the newest state that is whole; an older one with a loud note where the newest is damaged."""
-    found = states.load_newest(state, job.folder / "state")
-    if from_first({"step": state.step}, job.setup)["step"] != state.step:
-        fix = "give all of them the same run folder"
-        raise ModelError("the processes find different states", path=job.folder, fix=fix)
-    if found is None:
-        note("no state was saved yet: starting from the first step", job.quiet)
-    else:
-        note(f"resuming at step {state.step} of {state.total_steps}", job.quiet)
-
-
-def _fit(job: Job, state: TrainState, signals: Signals) -> None:
-    """The training itself; an interruption and a divergence leave as errors that say how to go on."""
-    try:
-        _loop(job, state, signals)
-    except DivergedError as error:
-        kept = states.saved_states(job.folder / "state")
-        run.log_event(job.folder, "diverged", {"step": state.step})
-        where = f"the last good state is state/{kept[-1].name}" if kept else "no state was saved yet"
-        raise DivergedError(f"{error.what}; {where}", path=job.folder, fix=error.fix) from error
-    if signals.received:
-        command = f"resnetkit train --resume --out {job.folder}"
-        raise Interrupted(signals.received, path=job.folder, fix=f"saved at step {state.step}; go on with: {command}")
-
-
-def _loop(job: Job, state: TrainState, signals: Signals) -> None:
-    saver = Saver()
-    started = time.monotonic()
-    with bar("training", state.total_steps, done=state.step, quiet=job.quiet) as advance:
-        for tick in _ticks(job, state):
-            if tick.epoch:
-                _end_epoch(job, state, tick, time.monotonic() - started)
-            advance(tick.step, _words(state, tick))
-            over = bool(tick.epoch) and _patience_is_over(job.recipe, state)
-            reason = signals.received or (ENOUGH if over or time.monotonic() > job.deadline else 0)
-            stop = largest(reason, job.setup)
-            signals.received = stop if stop < ENOUGH else 0
-            if job.setup.rank == 0 and (signals.received or (saver.due(tick.epoch is not None) and not stop)):
-                saver.save(state, job.folder / "state")
-            if stop:
-                break
-
-
-def _ticks(job: Job, state: TrainState) -> Iterator[Tick]:
-    """All steps that are left; between two of them the network may grow."""
-    plan = plan_of(job.loader, job.setup)
-    for end in state.phases():
-        if state.growth and state.step == state.growth.step:
-            states.grow(state, job.recipe.train.seed)
-            note(f"{job.recipe.grow.from_} grows into {state.growth.into}", job.quiet)
-        batches = job.loader.batches(state.step, end, ahead=job.setup.kind != "cpu")
-        yield from ticks(state, batches, job.loader.objective, plan)
-
-
-def _words(state: TrainState, tick: Tick) -> str:
-    last = state.history[-1] if state.history else {}
-    val = f"  val {100 * last['val_accuracy']:.1f} %" if last.get("val_accuracy") is not None else ""
-    return f"loss {tick.loss:.3f}{val}"
-
-
-def _patience_is_over(recipe: Recipe, state: TrainState) -> bool:
-    return bool(recipe.train.patience) and len(state.history) - state.best_epoch >= recipe.train.patience
-
-
-def _end_epoch(job: Job, state: TrainState, tick: Tick, seconds: float) -> None:
-    """Score the validation split, keep the best weights, and write the row of results.csv."""
-    assert tick.epoch is not None
-    scores, loss = validate(job, state)
-    accuracy = scores["accuracy"].value
-    # without validation images the last epoch is the best
-    best = state.keep_best(tick.epoch.number if accuracy is None else accuracy, tick.epoch.number)
-    row = {
-        "epoch": tick.epoch.number,
-        "step": tick.step,
-        "train_loss": tick.epoch.loss,
-        "val_loss": loss,
-        "val_accuracy": accuracy,
-        "val_macro_f1": scores["macro_f1"].value,
-        "lr": tick.lr,
-        "best": int(best),
-        "seconds": round(seconds, 1),
-    }
-    state.history.append(row)
-    if job.setup.rank == 0:
-        run.log_rows(job.folder / "results.csv", RESULT_COLUMNS, state.history)
-        run.log_event(job.folder, "epoch", row)
-
-
-def _finish(job: Job, state: TrainState) -> run.Run:
-    """Score the held-out split with the weights to be kept, write metrics and report, and publish the model."""
-    kept = state.best if state.best is not None else state.evaluated()
-    same_as_first(kept, job.setup)
-    state.network.load_state_dict(kept)
-    network = state.network.to(memory_format=torch.contiguous_format).cpu().eval()
+def _finish(job: Job, trained: ResNet, reached: Reached) -> run.Run:
+    """Score the held-out split with the best weights, write metrics and report, and publish the model."""
+    network = trained.to(memory_format=torch.contiguous_format).cpu().eval()
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     preprocess = preprocess_of(job.recipe)
     checkpoint.refuse_unsound(tensors, job.folder)
@@ -312,8 +200,8 @@ def _finish(job: Job, state: TrainState) -> run.Run:
     scores = final_scores(job, checkpoint.Checkpoint(job.folder / "model", meta, tensors))
     if job.setup.rank:
         return run.Run(job.folder, {})
-    write_scores(job.folder, scores, job.dataset, state.history, recipes.as_toml(job.recipe))
-    for doubt in doubts(scores, state.history):
+    write_scores(job.folder, scores, job.dataset, reached.history, recipes.as_toml(job.recipe))
+    for doubt in doubts(scores, reached.history):
         note(f"take care: {doubt}", job.quiet)
     save(
         network,
@@ -323,5 +211,5 @@ def _finish(job: Job, state: TrainState) -> run.Run:
         weights=weights,
         scores=scores.as_dict(),
     )
-    run.log_event(job.folder, "finished", {"step": state.step, "best_epoch": state.best_epoch})
+    run.log_event(job.folder, "finished", {"best_epoch": reached.epoch})
     return run.Run(job.folder, scores.as_dict())

@@ -1,0 +1,122 @@
+"""Linear heads on frozen features, fitted by scikit-learn with the regularisation that cross-validation prefers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnetkit.ops.metrics import cross_entropy
+
+ALPHAS = np.logspace(0, 5, 11)  # of ridge regression
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of logistic regression
+FOLDS, ITERATIONS = 3, 100
+MOST_ROWS = 2_000  # that choose C
+LARGEST = 1_000_000_000  # rows * features * classes above which logistic regression would take minutes
+ABSENT = -20.0  # logit of a class that no image has, below the least of the others
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """A last layer, and in words how it was fitted: logits = features @ weight.T + bias."""
+
+    weight: Floats
+    bias: Floats
+    name: str
+
+    def __call__(self, features: Floats) -> Floats:
+        """Logits [n, K] of features [n, D]."""
+        return features @ self.weight.T + self.bias
+
+    def scaled(self, factor: float) -> LinearHead:
+        """The same answers, with all logits times a factor."""
+        return LinearHead(self.weight * factor, self.bias * factor, self.name)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Mean and deviation [D] of the features that a model was fitted on."""
+
+    mean: Floats
+    deviation: Floats
+
+    def head(self, model: Any, num_classes: int, name: str) -> LinearHead:
+        """A model of scikit-learn as a head on features that are not standardised, with a row for every class."""
+        coef, intercept = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
+        if len(coef) == 1:  # of two classes: one row, for the second
+            coef, intercept = np.concatenate([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
+        weight = np.zeros((num_classes, coef.shape[1]))
+        bias = np.full(num_classes, intercept.min() + ABSENT)
+        weight[model.classes_] = coef / self.deviation
+        bias[model.classes_] = intercept - (coef * self.mean / self.deviation).sum(1)
+        return LinearHead(weight, bias, name)
+
+
+def fitted(features: Floats, targets: NDArray[np.integer], num_classes: int, balanced: bool) -> list[LinearHead]:
+    """Ridge regression, and logistic regression where it takes no minutes.
+
+    Args:
+        features: [n, D].
+        targets: class indices [n], of two classes at least.
+        num_classes: K.
+        balanced: every class counts the same.
+    """
+    from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
+
+    scale = _Scale(features.mean(0), features.std(0) + 1e-6)
+    x, weights = (features - scale.mean) / scale.deviation, "balanced" if balanced else None
+    ridge = RidgeClassifierCV(alphas=ALPHAS, class_weight=weights).fit(x, targets)
+    heads = [scale.head(ridge, num_classes, f"ridge, alpha = {ridge.alpha_:.3g}")]
+    if x.size * len(ridge.classes_) <= LARGEST:
+        c = _best_strength(x, targets, weights)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # one that has not converged is judged by what it can do, like the others
+            logistic = LogisticRegression(C=c, max_iter=ITERATIONS, class_weight=weights).fit(x, targets)
+        heads.append(scale.head(logistic, num_classes, f"logistic, C = {c:.3g}"))
+    return heads
+
+
+def _best_strength(x: Floats, y: NDArray[np.integer], weights: str | None) -> float:
+    """The C with the least cross-entropy on held-out folds."""
+    losses = {c: float(np.mean(list(_held_out(x, y, c, weights)) or [0.0])) for c in STRENGTHS}
+    return min(losses, key=losses.__getitem__)
+
+
+def _held_out(x: Floats, y: NDArray[np.integer], c: float, weights: str | None) -> Iterator[float]:
+    from sklearn.linear_model import LogisticRegression
+
+    fold = np.random.default_rng(0).permutation(len(y)) % FOLDS
+    rows = np.arange(len(y)) < MOST_ROWS if len(y) > MOST_ROWS else np.full(len(y), True)
+    identity = _Scale(np.zeros(x.shape[1]), np.ones(x.shape[1]))
+    for number in range(FOLDS):
+        train, held = rows & (fold != number), rows & (fold == number)
+        if len(set(y[train].tolist())) < 2 or not held.any():
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = LogisticRegression(C=c, max_iter=ITERATIONS, class_weight=weights).fit(x[train], y[train])
+        head = identity.head(model, int(y.max()) + 1, "")
+        yield float(cross_entropy(head(x[held]), y[held]).mean())
+
+
+def choose(heads: Sequence[LinearHead], features: Floats, targets: NDArray[np.integer]) -> LinearHead:
+    """The head with the fewest errors on held-out features, and of equal ones that with the least cross-entropy.
+
+    The logits of each are scaled first to the least cross-entropy there: ridge regression gives none that are
+    probabilities. Without held-out images the last head is taken.
+    """
+    if not len(targets):
+        return heads[-1]
+    factors = np.logspace(-1, 2, 31)
+    found = []
+    for head in heads:
+        logits = head(features)
+        losses = [float(cross_entropy(logits * factor, targets).mean()) for factor in factors]
+        errors = int((logits.argmax(1) != targets).sum())
+        found.append((errors, min(losses), head.scaled(float(factors[int(np.argmin(losses))]))))
+    return min(found, key=lambda each: each[:2])[2]

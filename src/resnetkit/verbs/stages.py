@@ -1,0 +1,163 @@
+"""The stages of a training: the last layer and layer4 on stored features where the network is fine-tuned, then all.
+
+Each stage starts from the best that the ones before it have reached on the validation split; the best of all is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from resnetkit.data.duplicates import content_digest
+from resnetkit.errors import Interrupted
+from resnetkit.nn.cut import cut
+from resnetkit.nn.resnet import ResNet
+from resnetkit.ops.metrics import cross_entropy
+from resnetkit.runtime.pipeline import num_threads
+from resnetkit.training import features
+from resnetkit.training.heads import choose, fitted
+from resnetkit.training.loader import Loader
+from resnetkit.training.maps import Maps
+from resnetkit.training.objective import preprocess_of
+from resnetkit.training.pixels import make_room
+from resnetkit.verbs.console import Signals, bar, note
+from resnetkit.verbs.examples import cache_folder
+from resnetkit.verbs.job import Inputs, Job, Rows, images_of
+
+SPLITS_USED = ("train", "val")
+LAYER4 = "layer4"
+CUT = "layer3"  # after which features are stored: 82 % of ResNet-34's multiply-adds lie before it
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training with a schedule of its own.
+
+    Attributes:
+        name: in results.csv.
+        network: what learns.
+        loader: of what it learns from.
+        held_out: batches of rows of the validation split to the network's inputs.
+        epochs: passes over the training images.
+        folder: of its states.
+    """
+
+    name: str
+    network: nn.Module
+    loader: Loader
+    held_out: Inputs
+    epochs: int
+    folder: Path
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole stage."""
+        return self.epochs * self.loader.steps_per_epoch
+
+
+def whole(job: Job, network: ResNet) -> Stage:
+    """The stage in which all of the network learns, from pixels."""
+    return Stage("all", network, job.loader, images_of(job, "val"), job.recipe.train.epochs, job.folder / "state")
+
+
+def layer4(job: Job, network: ResNet, stored: dict[str, Maps]) -> Stage:
+    """The stage in which layer4 and the head learn, from stored maps of layer3."""
+    _, tail = cut(network, CUT)
+
+    def held_out(batches: Sequence[Rows]) -> Iterator[NDArray[np.float32]]:
+        return (stored["val"].take(0, rows) for rows in batches)
+
+    epochs = job.recipe.finetune.layer4_epochs
+    assert epochs != "auto", "the verb decides before the first step"
+    loader = replace(job.loader, maps=stored["train"])
+    return Stage(LAYER4, tail, loader, held_out, epochs, job.folder / "state" / LAYER4)
+
+
+def stored_maps(job: Job, network: ResNet, signals: Signals) -> tuple[nn.Sequential, dict[str, Maps]]:
+    """What learns on stored features, and these of the training and validation images, from the cache or made now.
+
+    Raises:
+        Interrupted: a signal came; what was made is kept, if there is a cache.
+    """
+    views = job.recipe.finetune.views
+    assert views != "auto", "the verb decides before the first step"
+    trunk, tail = cut(network, CUT if views else "avgpool")
+    counts = {split: int(job.dataset.counts(split).sum()) for split in SPLITS_USED}
+    numbers = {"train": max(1, views), "val": 1}
+    folder = _folder(job, trunk, sum(counts[split] * numbers[split] for split in counts))
+    preprocess = preprocess_of(job.recipe)
+
+    def held_out(view: int, rows: Rows) -> Tensor:
+        return torch.from_numpy(job.task.modality.normalise(job.examples.pixels["val"].store(rows), preprocess))
+
+    images = {"train": features.training_images(job.loader), "val": held_out}
+    found = {}
+    for split, count in counts.items():
+        place = folder / split if folder else None
+        label = f"features of {split}"
+        with bar(label, count * numbers[split], quiet=job.quiet) as advance:
+
+            def progress(done: int, advance: Callable[[int], None] = advance) -> None:
+                advance(done)
+                if signals.received:
+                    fix = f"go on with: resnetkit train --resume --out {job.folder}"
+                    raise Interrupted(signals.received, path=job.folder, fix=fix)
+
+            found[split] = features.extract(trunk, images[split], (count, numbers[split]), place, job.setup, progress)
+    return tail, found
+
+
+def _folder(job: Job, trunk: nn.Module, images: int) -> Path | None:
+    """Where the features lie, with room for them; None for memory. Says how large they are."""
+    with torch.inference_mode():
+        size = job.recipe.image.size
+        assert size != "auto", "the verb decides before the first step"
+        image = torch.zeros(1, job.recipe.image.channels, size, size, device=job.setup.device)
+        needed = 2 * images * trunk.eval()(image).numel()
+    pixels = cache_folder(job.recipe.cache)
+    files = [file for split in SPLITS_USED for file in job.dataset.select(split).files]
+    key = features.key_of(trunk, job.recipe, content_digest(files, num_threads()))
+    folder = None if pixels is None else pixels.parent / "features" / key
+    note(f"features: {needed / 1e6:,.0f} MB, kept in {folder or 'memory'}", job.quiet)
+    if folder is not None and not folder.exists() and job.setup.rank == 0:
+        make_room(folder.parent, needed, int(job.recipe.cache.gb * 1e9))
+    return folder
+
+
+def fit_head(job: Job, tail: nn.Sequential, stored: dict[str, Maps]) -> dict[str, Any]:
+    """Fit the last layer on stored features and put it into the network; gives its row of results.csv."""
+    started = time.monotonic()
+    targets = [job.dataset.select(split).targets for split in SPLITS_USED]
+    known = [features.embeddings(tail, stored[split], job.setup) for split in SPLITS_USED]
+    heads = fitted(known[0], targets[0], job.loader.num_classes, job.recipe.optim.class_weights == "balanced")
+    head = choose(heads, known[1], targets[1])
+    with torch.no_grad():
+        tail.fc.weight.copy_(torch.from_numpy(head.weight))  # type: ignore[union-attr, operator]
+        tail.fc.bias.copy_(torch.from_numpy(head.bias))  # type: ignore[union-attr, operator]
+    losses = [cross_entropy(head(x), y) for x, y in zip(known, targets, strict=True)]
+    scores = job.task.target.metrics(head(known[1]), targets[1], job.dataset.classes)
+    note(f"head on frozen features: {head.name}{_percent(scores['accuracy'].value)}", job.quiet)
+    return {
+        "epoch": 0,
+        "stage": "head",
+        "step": 0,
+        "train_loss": float(losses[0].mean()),
+        "val_loss": float(losses[1].mean()) if len(targets[1]) else None,
+        "val_accuracy": scores["accuracy"].value,
+        "val_macro_f1": scores["macro_f1"].value,
+        "lr": 0.0,
+        "best": 1,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f", val {100 * value:.1f} %"

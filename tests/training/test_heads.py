@@ -1,0 +1,57 @@
+"""Linear heads: what scikit-learn fits, as a last layer, for any number of classes and images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from resnetkit.training.heads import choose, fitted
+
+
+def clusters(counts: list[int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    targets = np.repeat(np.arange(len(counts)), counts)
+    centres = np.random.default_rng(99).normal(0, 3, (len(counts), 8))
+    features = centres[targets] + rng.normal(0, 1, (len(targets), 8))
+    return (features * [1, 100, 1, 1, 1, 1, 1, 0]).astype(np.float32), targets  # one large, one that never changes
+
+
+@pytest.mark.parametrize("counts", [[9, 9], [30, 1], [5, 5, 5], [1, 1], [40, 3, 0, 20]])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_heads_tell_clusters_apart(counts: list[int], balanced: bool) -> None:
+    """Two classes, one image of a class, none of it: the logits are of all classes, and finite."""
+    features, targets = clusters(counts)
+    held, truth = clusters([10 if count else 0 for count in counts], seed=1)
+    heads = fitted(features, targets, len(counts), balanced)
+    assert [head.name.partition(",")[0] for head in heads] == ["ridge", "logistic"]
+    for head in (*heads, choose(heads, held, truth)):
+        logits = head(held)
+        assert logits.shape == (len(held), len(counts)) and np.isfinite(logits).all()
+        if min(count for count in counts if count) > 1:  # of one image nobody knows how they spread
+            assert (logits.argmax(1) == truth).mean() > 0.9
+        for absent in np.flatnonzero(np.array(counts) == 0):
+            assert (logits[:, absent] < logits.min(1) + 1e-6).all()
+
+
+def test_they_are_scikit_learns_own() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    features, targets = clusters([20, 20, 20])
+    scaler = StandardScaler().fit(features)
+    logistic = fitted(features, targets, 3, False)[1]
+    c = float(logistic.name.rpartition("= ")[2])
+    theirs = LogisticRegression(C=c, max_iter=1000).fit(scaler.transform(features), targets)
+    expected = theirs.decision_function(scaler.transform(features))
+    mine = logistic(features)
+    assert np.allclose(mine - mine.mean(1, keepdims=True), expected - expected.mean(1, keepdims=True), atol=0.02)
+
+
+def test_the_choice_is_scaled_to_probabilities() -> None:
+    features, targets = clusters([20, 20, 20])
+    held, truth = clusters([50, 50, 50], seed=1)
+    head = fitted(features, targets, 3, False)[0]
+    from resnetkit.ops.metrics import cross_entropy
+
+    assert cross_entropy(choose([head], held, truth)(held), truth).mean() < cross_entropy(head(held), truth).mean()
+    assert choose([head], held[:0], truth[:0]) is head
