@@ -13,6 +13,7 @@ from resnetkit.data.image import Preprocess
 from resnetkit.errors import UsageError
 from resnetkit.models import VARIANTS, Variant
 from resnetkit.nn.resnet import ResNet
+from resnetkit.tasks.task import task_named
 
 
 def save(
@@ -23,6 +24,7 @@ def save(
     preprocess: Preprocess | None = None,
     weights: str = "none",
     scores: Mapping[str, Any] | None = None,
+    task: str = "classify",
 ) -> Path:
     """Write a network as a model folder, published by one rename.
 
@@ -33,11 +35,14 @@ def save(
         preprocess: how images are prepared; by default that of ImageNet's published weights.
         weights: what the weights started from.
         scores: metrics on held-out data, for the model card.
+        task: "classify", or "multilabel" where an image has several labels or none.
 
     Raises:
-        UsageError: the network is none of the family, or the number of classes is not that of its logits.
+        UsageError: there is no such task, the network is none of the family, or the number of classes is not that of
+            its logits.
         ResourceError: the folder exists, or the disk refuses.
     """
+    task_named(task)
     names = tuple(classes) if classes is not None else tuple(str(i) for i in range(network.fc.out_features))
     if not isinstance(network.bn1, nn.BatchNorm2d):
         what = f"a network with {type(network.bn1).__name__} cannot be saved"
@@ -50,7 +55,7 @@ def save(
         fix = "give a Preprocess whose mean and std have as many numbers"
         raise UsageError(f"the network takes {channels} channels, its preprocess {preprocess.channels}", fix=fix)
     meta = checkpoint.Meta(
-        "classify", variant_of(network), options_of(network), names, preprocess.as_dict(), weights, dict(scores or {})
+        task, variant_of(network), options_of(network), names, preprocess.as_dict(), weights, dict(scores or {})
     )
     tensors = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
     return checkpoint.write(Path(folder), meta, tensors)

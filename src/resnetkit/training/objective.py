@@ -26,15 +26,17 @@ class Objective:
 
     Attributes:
         build: a recipe and a number of classes to a network, with its weights.
-        collate: stored pixels uint8 [n, S, S, C] and class indices [n] to tensors.
+        collate: stored pixels uint8 [n, S, S, C] and targets, [n] or [n, K], and K, to tensors.
         augment: those, aspects, recipe and random numbers, to input [n, C, H, W] and targets [n, K].
         loss: logits [n, K], targets [n, K], class weights [K] or None, to a scalar.
+        weights: targets of the training split and K, to the class weights that balance them.
     """
 
     build: Callable[[Recipe, int], ResNet]
     collate: Callable[[NDArray[np.uint8], Ints, int], tuple[Tensor, Tensor]]
     augment: Callable[[tuple[Tensor, Tensor], NDArray[np.floating], Recipe, augment.Draws], tuple[Tensor, Tensor]]
     loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    weights: Callable[[Ints, int], Tensor]
 
 
 def preprocess_of(recipe: Recipe) -> Preprocess:
@@ -73,6 +75,10 @@ def _collate(pixels: NDArray[np.uint8], targets: Ints, num_classes: int) -> tupl
     return torch.from_numpy(pixels), one_hot
 
 
+def _collate_labels(pixels: NDArray[np.uint8], targets: Ints, num_classes: int) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(pixels), torch.from_numpy(np.asarray(targets, np.float32))
+
+
 def _augment(
     batch: tuple[Tensor, Tensor], aspects: NDArray[np.floating], recipe: Recipe, rng: augment.Draws
 ) -> tuple[Tensor, Tensor]:
@@ -82,12 +88,31 @@ def _augment(
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
     images = augment.erase(images.mul_(1 / std).sub_(mean / std), recipe.augment.erasing, rng)
     images, targets = augment.mix(images, targets, recipe.augment, rng)
+    return images, targets
+
+
+def _augment_smoothed(
+    batch: tuple[Tensor, Tensor], aspects: NDArray[np.floating], recipe: Recipe, rng: augment.Draws
+) -> tuple[Tensor, Tensor]:
+    images, targets = _augment(batch, aspects, recipe, rng)
     smoothing = recipe.optim.label_smoothing
     return images, targets * (1 - smoothing) + smoothing / targets.shape[1]
 
 
+def _augment_labels(
+    batch: tuple[Tensor, Tensor], aspects: NDArray[np.floating], recipe: Recipe, rng: augment.Draws
+) -> tuple[Tensor, Tensor]:
+    images, targets = _augment(batch, aspects, recipe, rng)
+    smoothing = recipe.optim.label_smoothing
+    return images, targets * (1 - smoothing) + smoothing / 2  # each label is there or not: two outcomes
+
+
 def _loss(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
     return F.cross_entropy(logits.float(), targets, weights)
+
+
+def _loss_of_labels(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=weights)
 
 
 def class_weights(targets: Ints, num_classes: int) -> Tensor:
@@ -97,4 +122,14 @@ def class_weights(targets: Ints, num_classes: int) -> Tensor:
     return torch.from_numpy(np.where(counts > 0, weights, 0.0).astype(np.float32))
 
 
-OBJECTIVES = {"classify": Objective(_build, _collate, _augment, _loss)}
+def positive_weights(targets: Ints, num_classes: int) -> Tensor:
+    """Weights [K] with which the samples that have a label count as much as those without; 1 where one is missing."""
+    has = targets.sum(0, np.int64)
+    weights = np.where(has > 0, (len(targets) - has) / np.maximum(has, 1), 1.0)
+    return torch.from_numpy(np.where(weights > 0, weights, 1.0).astype(np.float32))
+
+
+OBJECTIVES = {
+    "classify": Objective(_build, _collate, _augment_smoothed, _loss, class_weights),
+    "multilabel": Objective(_build, _collate_labels, _augment_labels, _loss_of_labels, positive_weights),
+}

@@ -18,7 +18,6 @@ from resnetkit import checkpoint
 from resnetkit import recipe as recipes
 from resnetkit.data.dataset import Dataset
 from resnetkit.errors import UsageError
-from resnetkit.ops.metrics import cross_entropy
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.backends import open_backend
 from resnetkit.runtime.model import Model
@@ -69,7 +68,7 @@ class Job:
 def open_job(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choices: Choices) -> Job:
     """Decode the examples, and put together what a training of them needs."""
     key = task_of(recipe)
-    _refuse_too_few(recipe, int(dataset.counts("train").sum()), setup.world)
+    _refuse_too_few(recipe, dataset.num_samples("train"), setup.world)
     found = decoded(dataset, recipe, setup, choices.quiet)
     targets = found.dataset.select("train").targets
     objective, classes = OBJECTIVES[key], len(dataset.classes)
@@ -111,7 +110,7 @@ def measured(job: Job, state: TrainState) -> Job:
 
 def _logits(job: Job, split: str, infer: Infer) -> NDArray[np.floating]:
     """Logits [n, K] of a split; each process infers some of its batches, and all get all."""
-    n = int(job.dataset.counts(split).sum())
+    n = job.dataset.num_samples(split)
     if not n:
         return np.zeros((0, job.loader.num_classes), np.float32)
     batches = np.array_split(np.arange(n), math.ceil(n / EVAL_BATCH))[job.setup.rank :: job.setup.world]
@@ -136,7 +135,9 @@ def validate(job: Job, state: TrainState) -> tuple[Mapping[str, Any], float | No
         return logits
 
     logits = _logits(job, "val", infer)
-    return job.task.target.metrics(logits, targets, job.dataset.classes), float(cross_entropy(logits, targets).mean())
+    return job.task.target.metrics(logits, targets, job.dataset.classes), float(
+        job.task.target.judge(logits, targets).losses.mean()
+    )
 
 
 def final_scores(job: Job, read: checkpoint.Checkpoint) -> Scores:
@@ -151,7 +152,7 @@ def final_scores(job: Job, read: checkpoint.Checkpoint) -> Scores:
 def _final_part(job: Job) -> tuple[str, Dataset]:
     """The held-out split that is scored at the end: test, or else val, which has also chosen the epoch."""
     for split in ("test", "val"):
-        if job.dataset.counts(split).sum():
+        if job.dataset.num_samples(split):
             if split == "val":
                 note("no test images: the scores are those of val, which also chose the epoch", job.quiet)
             return split, job.dataset.select(split)

@@ -19,6 +19,7 @@ from resnetkit.files import write
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.save import options_of, save, variant_of
+from resnetkit.tasks.task import task_for
 from resnetkit.training import state as states
 from resnetkit.training.device import (
     Setup,
@@ -38,12 +39,11 @@ from resnetkit.training.train import train as ticks
 from resnetkit.trust.report import doubts
 from resnetkit.verbs.console import Signals, bar, note, stop_signals
 from resnetkit.verbs.eval import write_scores
-from resnetkit.verbs.examples import read_dataset, task_of
+from resnetkit.verbs.examples import read_dataset, task_of, tell_of_choices
 from resnetkit.verbs.job import Choices, Job, final_scores, measured, open_job, validate
 
 FREE = {"train.workers", "cache.folder", "cache.gb"}  # settings that may change when a run is resumed
 ENOUGH = 1_000  # a reason to stop that is no signal; larger than every signal's number
-RESULT_COLUMNS = ("epoch", "step", "train_loss", "val_loss", "val_accuracy", "val_macro_f1", "lr", "best", "seconds")
 
 
 def train(
@@ -127,7 +127,8 @@ def _default_folder(source: str) -> Path:
 def _run(folder: Path, recipe: Recipe, choices: Choices) -> run.Run:
     """Decide what "auto" is, and train in as many processes as there are."""
     dataset = read_dataset(recipe, choices.quiet)
-    settled = settle(recipe, typical_side(dataset.files))
+    settled = recipes.replace(settle(recipe, typical_side(dataset.files)), {"data.task": task_for(dataset)})
+    tell_of_choices(settled, choices.quiet)
     if choices.dry_run:
         note(f"would train into {folder} with this recipe:\n{recipes.as_toml(settled)}", choices.quiet)
         return run.Run(folder, {})
@@ -240,7 +241,7 @@ def _loop(job: Job, state: TrainState, signals: Signals) -> None:
         for tick in _ticks(job, state):
             if tick.epoch:
                 _end_epoch(job, state, tick, time.monotonic() - started)
-            advance(tick.step, _words(state, tick))
+            advance(tick.step, _words(job.task.target.headline, state, tick))
             over = bool(tick.epoch) and _patience_is_over(job.recipe, state)
             reason = signals.received or (ENOUGH if over or time.monotonic() > job.deadline else 0)
             stop = largest(reason, job.setup)
@@ -262,9 +263,10 @@ def _ticks(job: Job, state: TrainState) -> Iterator[Tick]:
         yield from ticks(state, batches, job.loader.objective, plan)
 
 
-def _words(state: TrainState, tick: Tick) -> str:
+def _words(headline: str, state: TrainState, tick: Tick) -> str:
     last = state.history[-1] if state.history else {}
-    val = f"  val {100 * last['val_accuracy']:.1f} %" if last.get("val_accuracy") is not None else ""
+    score = last.get(f"val_{headline}")
+    val = f"  val {100 * score:.1f} %" if score is not None else ""
     return f"loss {tick.loss:.3f}{val}"
 
 
@@ -276,15 +278,16 @@ def _end_epoch(job: Job, state: TrainState, tick: Tick, seconds: float) -> None:
     """Score the validation split, keep the best weights, and write the row of results.csv."""
     assert tick.epoch is not None
     scores, loss = validate(job, state)
-    accuracy = scores["accuracy"].value
+    headline = job.task.target.headline
+    best_so_far = scores[headline].value
     # without validation images the last epoch is the best
-    best = state.keep_best(tick.epoch.number if accuracy is None else accuracy, tick.epoch.number)
+    best = state.keep_best(tick.epoch.number if best_so_far is None else best_so_far, tick.epoch.number)
     row = {
         "epoch": tick.epoch.number,
         "step": tick.step,
         "train_loss": tick.epoch.loss,
         "val_loss": loss,
-        "val_accuracy": accuracy,
+        f"val_{headline}": best_so_far,
         "val_macro_f1": scores["macro_f1"].value,
         "lr": tick.lr,
         "best": int(best),
@@ -292,7 +295,7 @@ def _end_epoch(job: Job, state: TrainState, tick: Tick, seconds: float) -> None:
     }
     state.history.append(row)
     if job.setup.rank == 0:
-        run.log_rows(job.folder / "results.csv", RESULT_COLUMNS, state.history)
+        run.log_rows(job.folder / "results.csv", tuple(row), state.history)
         run.log_event(job.folder, "epoch", row)
 
 
@@ -307,7 +310,12 @@ def _finish(job: Job, state: TrainState) -> run.Run:
     checkpoint.refuse_unsound(tensors, job.folder)
     weights = job.recipe.model.weights
     meta = checkpoint.Meta(
-        "classify", variant_of(network), options_of(network), job.dataset.classes, preprocess.as_dict(), weights
+        task_of(job.recipe),
+        variant_of(network),
+        options_of(network),
+        job.dataset.classes,
+        preprocess.as_dict(),
+        weights,
     )
     scores = final_scores(job, checkpoint.Checkpoint(job.folder / "model", meta, tensors))
     if job.setup.rank:
@@ -322,6 +330,7 @@ def _finish(job: Job, state: TrainState) -> run.Run:
         preprocess=preprocess,
         weights=weights,
         scores=scores.as_dict(),
+        task=meta.task,
     )
     run.log_event(job.folder, "finished", {"step": state.step, "best_epoch": state.best_epoch})
     return run.Run(job.folder, scores.as_dict())
