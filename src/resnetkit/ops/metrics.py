@@ -57,9 +57,9 @@ def sigmoid(logits: Floats) -> Floats:
 
 
 def binary_cross_entropy(logits: Floats, present: Ints) -> Floats:
-    """Negative log likelihood [n] of labels being present or not [n, K] under logits [n, K]: nats, mean over K."""
+    """Negative log likelihood [n] of labels being present or not [n, K] under logits [n, K]: nats, sum over K."""
     wide = logits.astype(np.float64)
-    return np.asarray((np.maximum(wide, 0) - wide * present + np.log1p(np.exp(-np.abs(wide)))).mean(-1))
+    return np.asarray((np.maximum(wide, 0) - wide * present + np.log1p(np.exp(-np.abs(wide)))).sum(-1))
 
 
 def average_precision(logits: Floats, present: NDArray[np.bool_], weights: Floats) -> Floats:

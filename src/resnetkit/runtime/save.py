@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from resnetkit import checkpoint
-from resnetkit.data.image import Preprocess
+from resnetkit.data.image import Preprocess, mean_and_std
 from resnetkit.errors import UsageError
 from resnetkit.models import VARIANTS, Variant
 from resnetkit.nn.resnet import ResNet
@@ -49,8 +49,8 @@ def save(
         raise UsageError(what, path=folder, fix="build it with BatchNorm, or keep its state_dict")
     channels = network.in_channels
     if preprocess is None:
-        grey = {"mean": (0.449,), "std": (0.226,)} if channels == 1 else {}
-        preprocess = Preprocess(**grey)  # type: ignore[arg-type]
+        mean, std = mean_and_std(channels)
+        preprocess = Preprocess(mean=mean, std=std)
     if preprocess.channels != channels:
         fix = "give a Preprocess whose mean and std have as many numbers"
         raise UsageError(f"the network takes {channels} channels, its preprocess {preprocess.channels}", fix=fix)

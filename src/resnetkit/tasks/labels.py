@@ -40,7 +40,7 @@ def decode(logits: NDArray[np.floating], classes: Sequence[str], path: str = "",
 
 
 def judge(logits: NDArray[np.floating], targets: Present) -> Judged:
-    """What is said to be present [n, K], the certainty of the least certain label [n], and the mean loss [n]."""
+    """What is said to be present [n, K], the certainty of the least certain label [n], and the loss [n]."""
     sure = sigmoid(np.abs(logits)).min(-1) if logits.size else np.zeros(len(logits))
     return Judged((logits >= 0).astype(np.int8), sure, binary_cross_entropy(logits, targets))
 

@@ -79,7 +79,7 @@ class Task:
     target: Target
 
 
-def _read_image(source: Any, preprocess: image.Preprocess) -> Image.Image:
+def _read_image(source: Any, preprocess: image.Preprocess) -> image.Picture:
     if isinstance(source, str | bytes | Path | Member):
         return image.decode(source, preprocess)
     if isinstance(source, Image.Image):

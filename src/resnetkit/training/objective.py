@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resnetkit import models
-from resnetkit.data.image import Preprocess
+from resnetkit.data.image import Preprocess, mean_and_std
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
 from resnetkit.training import augment
@@ -43,14 +43,14 @@ def preprocess_of(recipe: Recipe) -> Preprocess:
     """How images are prepared under a recipe; mean and std are ImageNet's, which the published weights expect."""
     image = recipe.image
     assert image.size != "auto" and image.crop_ratio != "auto", "the verb decides before the first step"
-    grey = image.channels == 1
+    mean, std = mean_and_std(image.channels)
     return Preprocess(
         size=image.size,
         resize=image.resize,
         crop_ratio=image.crop_ratio,
         interpolation=image.interpolation,
-        mean=(0.449,) if grey else (0.485, 0.456, 0.406),
-        std=(0.226,) if grey else (0.229, 0.224, 0.225),
+        mean=mean,
+        std=std,
     )
 
 
@@ -112,7 +112,9 @@ def _loss(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def _loss_of_labels(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=weights)
+    # the sum over labels: with the mean, the more labels there are the less each is learnt
+    losses = F.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=weights, reduction="none")
+    return losses.sum(1).mean()
 
 
 def class_weights(targets: Ints, num_classes: int) -> Tensor:

@@ -97,7 +97,7 @@ def _refuse_changes(files: Sequence[File], before: NDArray[np.int64]) -> None:
 
 def _read(file: File, preprocess: Preprocess) -> tuple[Squares, float, int]:
     upright = image.decode(file, preprocess)
-    return image.pixels(upright, preprocess), upright.width / upright.height, difference_hash(upright)
+    return image.pixels(upright, preprocess), upright.width / upright.height, difference_hash(image.shown(upright))
 
 
 def _attempt(file: File, preprocess: Preprocess) -> tuple[Squares, float, int] | DataError:
