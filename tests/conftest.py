@@ -93,3 +93,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_classes(root / "photos")
     settings = dict(map(parse_setting, TINY))
     return api.train(root / "photos", out=root / "runs" / "photos", settings=settings, quiet=True).folder
+
+
+def write_labels(root: Path, count: int = 36, *, columns: bool = False, seed: int = 0) -> Path:
+    """Images with none, one or several of the blobs of COLOURS, and labels.csv in either form; the path of the CSV."""
+    root.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    lines = ["path," + (",".join(COLOURS) if columns else "labels")]
+    for i in range(count):
+        pixels = rng.normal(128, 8, (40, 40, 3))
+        present = [name for k, name in enumerate(COLOURS) if (i >> k) & 1]  # every set of labels equally often
+        for k, name in enumerate(present):
+            y, x = rng.integers(0, 12, 2) + (13 * k, 13 * k)
+            pixels[y : y + 13, x : x + 13] = COLOURS[name]
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(root / f"{i}.png")
+        written = ",".join(str(int(name in present)) for name in COLOURS) if columns else "|".join(present)
+        lines.append(f"{i}.png,{written}")
+    (root / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root / "labels.csv"

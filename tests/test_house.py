@@ -141,6 +141,7 @@ def test_tests_mirror_the_source() -> None:
             "test_package.py",
             "test_readme.py",
             "test_faults.py",
+            "test_odd_data.py",
             "test_photos.py",
             "test_processes.py",
             "test_surroundings.py",

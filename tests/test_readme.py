@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from conftest import picture
+from conftest import picture, write_labels
 from resnetkit import cli
 
 ROOT = Path(__file__).parent.parent
@@ -29,15 +29,18 @@ def python(page: str) -> str:
 
 @pytest.fixture
 def there(tmp_path: Path) -> Path:
-    """photos/ with cats and dogs, as the README shows them."""
+    """photos/ with cats and dogs, as the README shows them, and several/ with a labels.csv."""
     for name, colour in (("cat", (230, 140, 40)), ("dog", (60, 80, 200))):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(10):
             picture(colour, i).save(tmp_path / "photos" / name / f"{i}.png")
+    write_labels(tmp_path / "several", 48)
     return tmp_path
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/classify.md", "docs/export.md", "docs/resnet.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/classify.md", "docs/multilabel.md", "docs/export.md", "docs/resnet.md"]
+)
 def test_every_command_runs(page: str, there: Path) -> None:
     commands = console(page)
     assert len(commands) >= 4

@@ -79,7 +79,7 @@ NUMBERS += ["image.size", "image.crop_ratio", "data.val", "data.test", "augment.
 WRONG = [(key, value) for key in NUMBERS for value in IMPOSSIBLE]
 WRONG += [(key, 0) for key in ("train.batch_size", "optim.lr", "image.size", "augment.min_scale")]
 WRONG += [("data.val", 1), ("train.batch_size", 1), ("train.epochs", 2.5), ("train.epochs", 10**30), ("image.size", 7)]
-WRONG += [("optim.optimizer", "adam"), ("image.channels", 2), ("image.channels", True), ("augment.flip", 7)]
+WRONG += [("optim.optimizer", "adam"), ("image.channels", 17), ("image.channels", True), ("augment.flip", 7)]
 WRONG += [("data.source", 3), ("model.freeze", "layer9"), ("optim.schedule", ""), ("augment.max_aspect", 0.5)]
 
 

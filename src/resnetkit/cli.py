@@ -52,7 +52,8 @@ Set = Annotated[
     typer.Option("--set", help="Any setting: --set optim.lr=0.01 (see docs/settings.md).", metavar="KEY=VALUE"),
 ]
 DataArgument = Annotated[
-    str, typer.Argument(help="Class folders, a .zip or .tar of them, or a CSV of path,label[,split].", metavar="DATA")
+    str,
+    typer.Argument(help="Class folders, a .zip or .tar of them, or a CSV of path,label[s][,split].", metavar="DATA"),
 ]
 ModelArgument = Annotated[Path, typer.Argument(help="A run folder or a model folder.", metavar="MODEL")]
 
@@ -84,7 +85,9 @@ def _train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Move an older run aside.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and write nothing.")] = False,
-    task: Annotated[str | None, typer.Option(help="Read from the data if left out.", metavar="T")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="classify or multilabel; read from the data if left out.", metavar="T")
+    ] = None,
     seed: Seed = None,
     device: Device = None,
     settings: Set = None,

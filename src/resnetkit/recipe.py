@@ -34,9 +34,9 @@ class Data:
     """Where the examples are and how they are split."""
 
     source: str = ""
-    """Folder of class folders, a .zip or .tar of them, or a CSV of path,label[,split]."""
+    """Folder of class folders, a .zip or .tar of them, or a CSV of path,label[,split] or path,labels[,split]."""
     task: str = "auto"
-    """What is predicted; read from the data."""
+    """classify: one class an image; multilabel: several labels or none; auto: read from the data."""
     val: Share = 0.15
     """Share of the training images that chooses the best epoch, where the data has no val split."""
     test: Share = 0.15
@@ -83,8 +83,8 @@ class Image:
     """Side of the centre square as a share of the short side; auto: 0.875, or 1 under 64 px."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Filter of the resize."""
-    channels: Literal[1, 3] = 3
-    """1: grey, 3: RGB."""
+    channels: Annotated[int, Field(ge=1, le=16)] = 3
+    """1: grey, 3: RGB; others: .npy of [H, W, C], or images of as many bands or pages."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -128,9 +128,9 @@ class Optim:
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     """Not on norms and biases."""
     label_smoothing: Share = 0.1
-    """Share of the target given to all classes (arXiv 1512.00567)."""
+    """Share of the target given to all classes (arXiv 1512.00567), or to both outcomes of each label."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: each class counts the same, whatever its number of images."""
+    """balanced: each class counts the same, whatever its number of images; a label as much as its absence."""
     clip_norm: Annotated[float, Field(ge=0)] = 0.0
     """Largest norm of all gradients together; 0: no limit."""
     ema_decay: Share = 0.0

@@ -468,12 +468,12 @@ def test_80_megapixels_are_held_three_times_at_most(depth, colour, size, pixel):
 def test_of_large_images_one_at_a_time_is_decoded(monkeypatch):
     inside, most, real = [], [], images.upright
 
-    def upright(image, preprocess):
+    def upright(*given):
         inside.append(1)
         most.append(len(inside))
         time.sleep(0.01)
         inside.pop()
-        return real(image, preprocess)
+        return real(*given)
 
     monkeypatch.setattr(images, "upright", upright)
     for limit, together in ((100, False), (1000, True)):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from resnetkit.ops.intervals import Z95, Metric, bootstrap, wilson
+from resnetkit.ops.intervals import Z95, Metric, bootstrap, weighted_bootstrap, wilson
 
 
 @pytest.mark.parametrize(("successes", "n"), [(1, 2), (7, 10), (1, 30), (350, 360), (49_999, 100_000)])
@@ -63,3 +63,21 @@ def test_metric_goes_through_json(dtype):
     values = np.arange(4, dtype=dtype)
     metric = bootstrap(lambda index: values[index].mean(), 4)
     assert Metric(**json.loads(json.dumps(metric.as_dict()))) == metric
+
+
+@pytest.mark.parametrize("at_once", [10, 1000, 2**22])
+def test_the_weighted_bootstrap_is_the_bootstrap(at_once):
+    values = np.random.default_rng(0).normal(3, 1, 40)
+    found = weighted_bootstrap(lambda drawn: drawn @ values / drawn.sum(1), 40, at_once=at_once)
+    plain = bootstrap(lambda rows: float(values[rows].mean()), 40)
+    assert found.value == pytest.approx(plain.value) and (found.n, found.method) == (plain.n, plain.method)
+    # the same seed draws the same rows
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high), rel=1e-6)
+
+
+def test_the_weighted_bootstrap_of_what_does_not_exist():
+    assert weighted_bootstrap(lambda drawn: drawn[:, 0], 0) == Metric(None, 0, None, None, "no samples")
+    missing = weighted_bootstrap(lambda drawn: np.full(len(drawn), np.nan), 3)
+    assert missing == Metric(None, 3, None, None, "no positives")
+    sometimes = weighted_bootstrap(lambda drawn: np.where(drawn[:, 0] > 0, drawn[:, 0] / 3, np.nan), 3)
+    assert 0 < sometimes.low < sometimes.high <= 1

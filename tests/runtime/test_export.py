@@ -55,6 +55,7 @@ REFUSED = {
     ("huggingface", "wide_resnet50_2", ()): "has no wide_resnet50_2 .*--format torchvision",
     ("huggingface", "resnet50", (("replace_stride_with_dilation", (False, False, True)),)): "no dilated stages",
     ("huggingface", "resnet18", (("stem", "small"),)): "has no stem 'small'",
+    ("huggingface", "resnet18", (("in_channels", 6),)): "take 1 or 3 channels, not 6",
     ("huggingface", "resnet18", (("shortcut", "C"),)): "has no shortcut 'C'",
 }
 
@@ -121,6 +122,17 @@ def test_what_a_format_cannot_hold_is_refused(case):
     with pytest.raises(UsageError, match=REFUSED[case]) as caught:
         FORMATS[form].refuse(meta)
     assert caught.value.fix and "\n" not in str(caught.value)
+
+
+def test_several_labels_are_said(model, tmp_path):
+    several = replace(model.checkpoint, meta=replace(model.checkpoint.meta, task="multilabel"))
+    for name, form in FORMATS.items():
+        (tmp_path / name).mkdir()
+        form.write(several, tmp_path / name)
+        usage = (tmp_path / name / "README.md").read_text()
+        assert "(logits[0] >= 0).nonzero()" in usage and "argmax" not in usage
+    config = json.loads((tmp_path / "huggingface" / "config.json").read_text())
+    assert config["problem_type"] == "multi_label_classification"
 
 
 def test_an_option_that_no_library_has_is_refused(model):

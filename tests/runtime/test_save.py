@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -12,6 +13,7 @@ from resnetkit.checkpoint import read
 from resnetkit.data.image import Preprocess
 from resnetkit.errors import ResourceError, UsageError
 from resnetkit.runtime.backends import open_backend
+from resnetkit.runtime.model import load
 from resnetkit.runtime.save import options_of, save, variant_of
 
 NETWORKS = {
@@ -100,6 +102,12 @@ def test_classes_and_preprocess_travel(network, tmp_path):
     assert values["preprocess"] == json.loads(json.dumps(preprocess.as_dict()))
 
 
+def test_several_labels(network, tmp_path):
+    folder = save(network, tmp_path / "m", task="multilabel")
+    answer = load(folder).predict(np.zeros((32, 32, 3), np.uint8))
+    assert read(folder).meta.task == "multilabel" and answer.present is not None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -107,6 +115,7 @@ def test_classes_and_preprocess_travel(network, tmp_path):
         ({"classes": []}, "names 0 classes for a head of 3"),
         ({"classes": ["a", "b", "a"]}, "names the class 'a' twice"),
         ({"preprocess": Preprocess(mean=(0.5,), std=(0.5,))}, "takes 3 channels, its preprocess 1"),
+        ({"task": "detekt"}, "there is no task 'detekt'"),
     ],
     ids=str,
 )

@@ -71,7 +71,7 @@ def test_what_cannot_be_read_is_said(name, source, tmp_path):
 def test_from_logits_to_answers(name):
     target = TASKS[name].target
     targets = target.encode(["9", "10"], CLASSES)
-    logits = np.eye(3, dtype=np.float32)[targets] * 5
+    logits = np.stack([[-5, 5, -5], [5, -5, -5]]).astype(np.float32)
     rows = [target.decode(row, CLASSES, "x.png", 2).row() for row in logits]
     assert [row["label"] for row in rows] == ["9", "10"] and all(row["path"] == "x.png" for row in rows)
     json.dumps(rows, allow_nan=False)

@@ -172,3 +172,18 @@ def test_doubts() -> None:
         TASKS["classify"], "test", ("a", "b"), ["1", "2"], np.array([0, 1]), [np.array([1.0, 0]), np.array([0, 1.0])]
     )
     assert doubts(good, falling) == []
+
+
+def test_several_labels(pictures, tmp_path) -> None:
+    targets = np.array([[1, 0], [1, 1], [0, 0]], np.int8)
+    answers = [np.array([2.0, -2.0]), np.array([3.0, -9.0]), np.array([-1.0, 0.5])]
+    scores = score(TASKS["multilabel"], "test", ("cat", "dog"), ("cat/0.png", "dog/1.png", "x.png"), targets, answers)
+    text, found = page(tmp_path, scores, [row | {"val_mAP": 0.5} for row in HISTORY])
+    assert "Of 3 test images the model names 1 with all their labels right" in found.text
+    assert "Average precision of each label" in found.text and "F1 of each label" in found.text
+    assert "Confusion matrix" not in found.text and text.count("<svg") == 1
+    mistakes = worst_mistakes(scores, pictures.joinpath)
+    said = [(mistake.target, mistake.label) for mistake in mistakes]
+    assert said == [("cat|dog", "cat"), ("no label", "dog")]
+    same = score(TASKS["multilabel"], "test", ("cat", "dog"), ("a", "b"), targets[:2], [np.array([-1.0, -1.0])] * 2)
+    assert "one answer to every image: no label" in doubts(same, [])[0]

@@ -1,7 +1,8 @@
 """Class folders, an archive of them, or a CSV of paths and labels, as one frozen value with one list of classes.
 
-Classes are aligned by name across splits, in natural order ("2" before "10"), and stored by name; samples come folder
-by folder, in the order of their names. A million samples take some 60 MB: columns instead of objects.
+A sample has one class, or several labels or none: "classes" are then all the labels. Classes are aligned by name across
+splits, in natural order ("2" before "10"), and stored by name; samples come folder by folder, in the order of their
+names. A million samples take some 60 MB: columns instead of objects.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import overload
 
@@ -22,12 +24,16 @@ from numpy.typing import NDArray
 from resnetkit.data import table
 from resnetkit.data.archive import ArchiveTree, Member, is_archive
 from resnetkit.data.names import Names
+from resnetkit.data.stratify import by_class, by_labels
+from resnetkit.data.stratify import held_out as held_out
+from resnetkit.data.table import SEPARATOR as SEPARATOR
+from resnetkit.data.table import split_labels as split_labels
 from resnetkit.data.tree import SPLITS, FolderTree, Tree, class_folders, files_below
 from resnetkit.errors import DataError, printable
 
 File = Path | Member
 CODES = ("", *SPLITS)  # a split as one byte
-A_SOURCE = "give a folder of class folders, a .zip or .tar of them, or a .csv of path,label"
+A_SOURCE = "give a folder of class folders, a .zip or .tar of them, or a .csv of path,label or path,labels"
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Dataset:
         root: folder that the paths are relative to, or the archive that they are in.
         classes: names, in natural order; a target is an index into them.
         names: path of each sample below the root [n].
-        targets: class index of each sample [n].
+        targets: class index of each sample [n], or whether it has each of several labels, 0 or 1 [n, K].
         splits: of each sample, as an index into `CODES` [n].
         ignored: what was passed over and how often ("hidden or system files": 2).
         spans: where the root is an archive: offset, size, packed size and CRC of each sample [n, 4].
@@ -47,13 +53,18 @@ class Dataset:
     root: Path
     classes: tuple[str, ...]
     names: Names
-    targets: NDArray[np.int64]
+    targets: NDArray[np.integer]
     splits: NDArray[np.int8]
     ignored: tuple[tuple[str, int], ...] = ()
     spans: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def several(self) -> bool:
+        """Whether a sample may have several labels, or none."""
+        return self.targets.ndim == 2
 
     @property
     def has_splits(self) -> bool:
@@ -79,9 +90,13 @@ class Dataset:
             digest.update(column.tobytes())
         return digest.hexdigest()
 
+    def num_samples(self, split: str) -> int:
+        """Number of samples in a split."""
+        return int((self.splits == CODES.index(split)).sum())
+
     def counts(self, split: str) -> NDArray[np.int64]:
-        """Number of samples of each class [K] in a split."""
-        return np.bincount(self.targets[self.splits == CODES.index(split)], minlength=len(self.classes))
+        """Number of samples of each class, or with each label, [K] in a split."""
+        return _counts(self.targets[self.splits == CODES.index(split)], len(self.classes))
 
     def select(self, split: str) -> Dataset:
         """The samples of one split."""
@@ -102,6 +117,10 @@ class Dataset:
         if self.spans is not None:
             return self.spans[:, 1]
         return np.fromiter((_size(self.root, name) for name in self.names), np.int64, len(self))
+
+
+def _counts(targets: NDArray[np.integer], num_classes: int) -> NDArray[np.int64]:
+    return targets.sum(0, np.int64) if targets.ndim == 2 else np.bincount(targets, minlength=num_classes)
 
 
 def _size(root: Path, name: str) -> int:
@@ -148,7 +167,7 @@ class _Columns:
 
 
 def scan(source: Path, extensions: Sequence[str], *, follow_links: bool = False) -> Dataset:
-    """Read class folders (with or without train/ val/ test/), a .zip or .tar of them, or a CSV with path,label[,split].
+    """Read class folders (with or without train/ val/ test/), a .zip or .tar of them, or a CSV, see `table`.
 
     Args:
         source: folder, archive or .csv file.
@@ -184,11 +203,41 @@ def _seen(dataset: Dataset) -> str:
 
 
 def _from_table(source: Path) -> Dataset:
-    rows = sorted(table.read(source), key=lambda row: row.path)
+    form, rows = table.read(source)
+    rows.sort(key=lambda row: row.path)
+    names = Names(row.path for row in rows)
+    if form.several:
+        splits = np.array([CODES.index(row.split) for row in rows], np.int8)
+        return _labelled(
+            Dataset(source.parent, form.columns, names, np.arange(len(rows)), splits), [row.labels for row in rows]
+        )
     columns = _Columns()
     for row in rows:
-        columns.add(row.label, row.split, 1)
-    return _dataset(source.parent, columns, Names(row.path for row in rows))
+        columns.add(row.labels[0], row.split, 1)
+    return _dataset(source.parent, columns, names)
+
+
+def _labelled(dataset: Dataset, found: Sequence[tuple[str, ...]]) -> Dataset:
+    """With the labels of `found`, of which each sample's target is the index; its classes are kept, if used or not."""
+    classes = tuple(natsorted({*dataset.classes, *chain.from_iterable(found)}))
+    index = {name: i for i, name in enumerate(classes)}
+    has = np.zeros((len(found), len(classes)), np.int8)
+    for row, labels in zip(has, found, strict=True):
+        row[[index[label] for label in labels]] = 1
+    return replace(dataset, classes=classes, targets=has[dataset.targets])
+
+
+def several_labels(dataset: Dataset) -> Dataset:
+    """A data set of one class a sample, as one of several labels: "cat|dog" is two of them.
+
+    Raises:
+        DataError: a class is no label, as "|".
+    """
+    found = [split_labels(name) for name in dataset.classes]
+    for name, labels in zip(dataset.classes, found, strict=True):
+        if not labels:
+            raise DataError(f"the class {name!r} holds no label", path=dataset.root, fix="rename it")
+    return _labelled(replace(dataset, classes=()), found)
 
 
 def _from_tree(source: Path, tree: Tree, extensions: Sequence[str]) -> Dataset:
@@ -242,23 +291,27 @@ def refuse_untrainable(dataset: Dataset, source: Path, *, allow_empty_class: boo
     """Refuse what cannot be learnt from.
 
     Raises:
-        DataError: fewer than two classes, an empty class folder, a class that a given split lacks.
+        DataError: fewer than two classes, or no label; a class without samples, or that a given split lacks; a label
+            that no sample has, or none to train on.
     """
-    if len(dataset.classes) < 2:
-        what = f"has one class only, {dataset.classes[0]!r}"
-        raise DataError(what, path=source, fix="two classes at least are needed")
+    noun = "label" if dataset.several else "class"
+    if len(dataset.classes) < (1 if dataset.several else 2):
+        what = f"has one class only, {dataset.classes[0]!r}" if dataset.classes else "has no label at all"
+        raise DataError(what, path=source, fix="one label or two classes at least are needed")
     given = dataset.given_splits
     if given and "train" not in given:
         raise DataError("has no train split", path=source, fix="mark some rows as train")
-    for split in given or ("",):
+    total = _counts(dataset.targets, len(dataset.classes))
+    looked_at = ("train",) if given and dataset.several else given or ("",)
+    for split in looked_at:  # of several labels a held-out split need not have each
         lacking = np.flatnonzero(dataset.counts(split) == 0)
-        elsewhere = [int(k) for k in lacking if split == "train" and (dataset.targets == k).any()]
+        elsewhere = [int(k) for k in lacking if split == "train" and total[k]]
         if elsewhere:
-            what = f"class {dataset.classes[elsewhere[0]]!r} is in val or test, but not in train"
+            what = f"{noun} {dataset.classes[elsewhere[0]]!r} is in val or test, but not in train"
             raise DataError(what, path=source, fix="move it or remove it")
         if len(lacking) and not allow_empty_class:
             where = f"split {split!r} has" if split else "has"
-            what = f"{where} no images of class {dataset.classes[int(lacking[0])]!r}"
+            what = f"{where} no images of {noun} {dataset.classes[int(lacking[0])]!r}"
             raise DataError(what, path=source, fix="add some, or allow it: --set data.allow_empty_class=true")
 
 
@@ -269,7 +322,7 @@ def assign_splits(
 
     A data set without splits is cut into train, val and test; one with train and no val gives `val` of its train
     samples to val; a given test split, or its absence beside a given val, stays as it is. A class with one or two
-    images keeps them in train.
+    images keeps them in train, and a label one at least.
 
     Args:
         dataset: what `scan` read.
@@ -286,17 +339,8 @@ def assign_splits(
     first = rows if first is None else first
     splits = np.where(dataset.splits == 0, CODES.index("train"), dataset.splits).astype(np.int8)
     free = (splits == CODES.index("train")) & (first == rows)
-    for target in range(len(dataset.classes)):
-        order = np.random.default_rng([seed, target]).permutation(np.flatnonzero((dataset.targets == target) & free))
-        num_test, num_val = held_out(len(order), test), held_out(len(order), val)
-        splits[order[:num_test]] = CODES.index("test")
-        splits[order[num_test : num_test + num_val]] = CODES.index("val")
+    cut = by_labels if dataset.several else by_class
+    in_val, in_test = cut(dataset.targets, np.flatnonzero(free), (val, test), seed)
+    splits[in_val], splits[in_test] = CODES.index("val"), CODES.index("test")
     copies = dataset.splits == dataset.splits[first]  # a copy of a given test image stays where it was given
     return replace(dataset, splits=np.where(copies, splits[first], splits))
-
-
-def held_out(n: int, share: float) -> int:
-    """How many of a class's n samples a split takes: the share, one at least from three samples on, never all."""
-    if share == 0 or n < 3:
-        return 0
-    return min(max(1, round(n * share)), (n - 1) // 2)

@@ -87,7 +87,8 @@ def across_splits(dataset: Dataset, first: NDArray[np.intp]) -> list[Pair]:
 
 def of_two_labels(dataset: Dataset, first: NDArray[np.intp]) -> list[Pair]:
     """Pairs of samples with the same bytes and different labels."""
-    return [(int(first[row]), int(row)) for row in np.flatnonzero(dataset.targets != dataset.targets[first])]
+    differ = (dataset.targets != dataset.targets[first]).reshape(len(first), -1).any(1)
+    return [(int(first[row]), int(row)) for row in np.flatnonzero(differ)]
 
 
 def listed(dataset: Dataset, pairs: Sequence[Pair], most: int = 10) -> str:

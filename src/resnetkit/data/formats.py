@@ -22,7 +22,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000")
 # HEIC is among them even without its package: such photos have to be named, not passed over.
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"),
-    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".heic", ".heif", ".hif"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".heic", ".heif", ".hif", ".npy"),
 )
 MAX_PIXELS = 89_478_485  # 268 MB of RGB; 358 MB as Pillow holds it
 # A JPEG can be decoded at 1/8: what phones of 200 megapixels write.
@@ -205,7 +205,11 @@ def refuse_extreme(image: Image.Image, name: str) -> None:
     Raises:
         DataError: it has too many pixels, or hardly any width or height.
     """
-    width, height = image.size
+    refuse_extreme_size(*image.size, name)
+
+
+def refuse_extreme_size(width: int, height: int, name: str) -> None:
+    """As `refuse_extreme`, of a width and a height in pixels."""
     if width * height > MAX_PIXELS:
         raise DataError(f"{width} x {height} is over {MAX_PIXELS:,} pixels", path=name, fix="make it smaller")
     if max(width, height) > MAX_ASPECT * min(width, height):

@@ -10,9 +10,9 @@ import contextlib
 import io
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from PIL import ExifTags, Image, ImageOps
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from resnetkit.data.bands import MAX_CHANNELS, Bands, array_shape, bands_of, from_channels, is_array, read_array
 from resnetkit.data.formats import (
     DECODE_ERRORS,
     MAX_PIXELS,
@@ -32,11 +33,13 @@ from resnetkit.data.formats import (
     opened,
     reason,
     refuse_extreme,
+    refuse_extreme_size,
 )
 from resnetkit.data.formats import EXTENSIONS as EXTENSIONS
 from resnetkit.errors import DataError, ModelError, UsageError
 
 Pixels = NDArray[np.uint8]
+Picture = Image.Image | Bands  # Bands where the network takes another number of channels than 1 or 3
 Resize = Literal["crop", "squash", "letterbox"]
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -66,7 +69,8 @@ class Preprocess:
             image with bars in the colour of the mean.
         crop_ratio: side of the centre square as a share of the image's short side (crop only), 0..1.
         interpolation: filter of the resize; always with antialiasing, as Pillow does it.
-        mean, std: per channel, of pixels in 0..1; their number is that of the channels (1 grey, 3 RGB).
+        mean, std: per channel, of pixels in 0..1; their number is that of the channels (1 grey, 3 RGB,
+            others as they come).
         background: grey level 0..255 under transparent pixels.
         draft: a JPEG is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size, in whole pixels, at which either
             side still has this many times the pixels that the resize leaves of it; from 1, or 0 to decode it whole.
@@ -82,8 +86,8 @@ class Preprocess:
     draft: Annotated[float, Field(ge=0, le=64)] = 2.0
 
     def __post_init__(self) -> None:
-        if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std) or min(self.std) <= 0:
-            raise ValueError("mean and std need 1 or 3 numbers each, std above 0")
+        if not 1 <= len(self.mean) <= MAX_CHANNELS or len(self.mean) != len(self.std) or min(self.std) <= 0:
+            raise ValueError(f"mean and std need as many numbers, 1 to {MAX_CHANNELS}, std above 0")
         if 0 < self.draft < 1:
             raise ValueError("draft is 0 or from 1")
 
@@ -95,6 +99,13 @@ class Preprocess:
     def as_dict(self) -> dict[str, Any]:
         """As it stands in model.json."""
         return asdict(self)
+
+
+def mean_and_std(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """ImageNet's, which the published weights expect; of other channels than RGB, that of their brightness for each."""
+    if channels == 3:
+        return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return (0.449,) * channels, (0.226,) * channels
 
 
 def preprocess_from(values: Mapping[str, Any], path: Path) -> Preprocess:
@@ -113,8 +124,8 @@ def preprocess_from(values: Mapping[str, Any], path: Path) -> Preprocess:
         ) from error
 
 
-def decode(source: Source, preprocess: Preprocess) -> Image.Image:
-    """An image file as an upright 8-bit image of mode RGB or L, at a scale that suffices for `preprocess`.
+def decode(source: Source, preprocess: Preprocess) -> Picture:
+    """An image file as an upright 8-bit image of mode RGB or L (or Bands), at a scale that suffices for `preprocess`.
 
     Args:
         source: a path, a file's bytes, or a member of an archive.
@@ -124,7 +135,15 @@ def decode(source: Source, preprocess: Preprocess) -> Image.Image:
         DataError: the file cannot be read; the message names it and says why.
     """
     name = name_of(source)
-    with _named(name), QUIET, opened(source) as file, open_image(file, name) as image:
+    with _named(name), QUIET, opened(source) as file:
+        if is_array(file):
+            array = from_channels(read_array(file, name), preprocess.channels, name)
+            return array if isinstance(array, Bands) else upright(array, preprocess)
+        return _decode(file, name, preprocess)
+
+
+def _decode(file: IO[bytes], name: str, preprocess: Preprocess) -> Picture:
+    with open_image(file, name) as image:
         stored = image.width * image.height
         _draft(image, preprocess)
         refuse_extreme(image, name)
@@ -133,7 +152,7 @@ def decode(source: Source, preprocess: Preprocess) -> Image.Image:
         large = (stored if whole else image.width * image.height) > LARGE_PIXELS
         with _ONE_LARGE if large else contextlib.nullcontext():
             image.load()
-            return upright(image, preprocess)
+            return upright(image, preprocess, name)
 
 
 @contextlib.contextmanager
@@ -161,15 +180,18 @@ def _draft(image: Image.Image, preprocess: Preprocess) -> None:
     image.draft(None, (width // part, height // part))
 
 
-def upright(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+def upright(image: Image.Image, preprocess: Preprocess, name: str = "<image>") -> Picture:
     """Orientation from EXIF applied, first frame, mode RGB (or L for one channel), transparency on the background.
 
-    An image that is all this already comes back itself. Profiles (ICC) are not applied: the published weights were
-    trained without.
+    For another number of channels: the image's bands, or pages, as they are. An image that is all this already comes
+    back itself. Profiles (ICC) are not applied: the published weights were trained without.
     """
     turn = None
     with contextlib.suppress(*DECODE_ERRORS):  # damaged EXIF is no reason to refuse a picture
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    if preprocess.channels not in (1, 3):
+        bands = [_to_eight_bits(band).convert("L") for band in bands_of(image, preprocess.channels, name)]
+        return Bands(tuple(bands if turn is None else [band.transpose(turn) for band in bands]))
     image = _to_eight_bits(image)
     mode = "L" if preprocess.channels == 1 else "RGB"
     if image.has_transparency_data:
@@ -195,7 +217,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     return image.convert(between) if between else image
 
 
-def from_image(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+def from_image(image: Image.Image, preprocess: Preprocess) -> Picture:
     """An image in memory as `upright` gives it; one that Pillow has only opened so far is read now, and whole.
 
     Raises:
@@ -209,23 +231,37 @@ def from_image(image: Image.Image, preprocess: Preprocess) -> Image.Image:
         return upright(image, preprocess)
 
 
-def from_array(array: NDArray[Any], preprocess: Preprocess) -> Image.Image:
+def from_array(array: NDArray[Any], preprocess: Preprocess) -> Picture:
     """An array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of uint8, RGB order, as `upright` gives images.
+
+    Or, for a network of another number of channels, [H, W, C] of these.
 
     Raises:
         UsageError: another shape or type.
     """
-    known = array.dtype == np.uint8 and array.ndim in (2, 3) and (*array.shape, 1)[2] in (1, 3, 4)
+    usual = (1, 3, 4) if preprocess.channels in (1, 3) else (preprocess.channels,)
+    known = array.dtype == np.uint8 and array.ndim in (2, 3) and (*array.shape, 1)[2] in usual
     if not known or not array.size:
-        raise UsageError(
-            f"an array of {array.dtype} {array.shape} is not an image", fix="give uint8 [H, W], [H, W, 3] or [H, W, 4]"
-        )
+        fix = "give uint8 [H, W], [H, W, 3] or [H, W, 4]" if 3 in usual else f"give uint8 [H, W, {usual[0]}]"
+        raise UsageError(f"an array of {array.dtype} {array.shape} is not an image", fix=fix)
+    if 3 not in usual:
+        refuse_extreme_size(array.shape[1], array.shape[0], "<array>")
+        return from_channels(array, preprocess.channels, "<array>")
     squeezed = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
     return from_image(Image.fromarray(np.ascontiguousarray(squeezed)), preprocess)
 
 
-def pixels(image: Image.Image, preprocess: Preprocess) -> Pixels:
+def shown(image: Picture) -> Image.Image:
+    """An image that Pillow can show: itself, or its first band."""
+    return image.each[0] if isinstance(image, Bands) else image
+
+
+def pixels(image: Picture, preprocess: Preprocess) -> Pixels:
     """An upright image as uint8 [size, size, channels], resized with antialiasing."""
+    if isinstance(image, Bands):
+        each = zip(image.each, preprocess.mean, preprocess.std, strict=True)
+        alone = [pixels(band, replace(preprocess, mean=(mean,), std=(std,))) for band, mean, std in each]
+        return np.concatenate(alone, 2)
     size = (preprocess.size, preprocess.size)
     method = Image.Resampling.BICUBIC if preprocess.interpolation == "bicubic" else Image.Resampling.BILINEAR
     if preprocess.resize == "crop":
@@ -257,8 +293,12 @@ def normalise(batch: Pixels, preprocess: Preprocess) -> NDArray[np.float32]:
 def stored_size(source: Source) -> tuple[int, int] | None:
     """Width and height from a file's header, before orientation; None where it has none that would be accepted."""
     try:
-        with QUIET, opened(source) as file, open_image(file, name_of(source)) as image:
-            return image.size if image.width * image.height <= max_pixels(image) else None
+        with QUIET, opened(source) as file:
+            if is_array(file):
+                height, width, _, _ = array_shape(file, name_of(source))
+                return width, height
+            with open_image(file, name_of(source)) as image:
+                return image.size if image.width * image.height <= max_pixels(image) else None
     except (DataError, *DECODE_ERRORS):
         return None
 
@@ -269,10 +309,20 @@ def thumbnail(source: Source, side: int = 96) -> bytes:
     Raises:
         DataError: the file cannot be read.
     """
-    image = decode(source, Preprocess(size=max(8, side), resize="letterbox"))
+    image = _shown(source, Preprocess(size=max(8, side), resize="letterbox"))
     image.thumbnail((side, side))
     clean = Image.new("RGB", image.size)
     clean.paste(image)
     buffer = io.BytesIO()
     clean.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
+
+
+def _shown(source: Source, preprocess: Preprocess) -> Image.Image:
+    """What a picture of three channels shows of a file: the first three, or the first, where it has others."""
+    name = name_of(source)
+    with _named(name), QUIET, opened(source) as file:
+        if is_array(file):
+            array = read_array(file, name)
+            return shown(from_channels(array[:, :, :3] if array.shape[2] > 2 else array[:, :, :1], 3, name))
+        return shown(_decode(file, name, preprocess))

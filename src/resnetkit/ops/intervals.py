@@ -1,4 +1,4 @@
-"""95 % intervals: Wilson's for a share, the percentile bootstrap for everything else."""
+"""95 % intervals: Wilson's for a share and what follows from one, the percentile bootstrap for everything else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Metric:
         return asdict(self)
 
 
-def wilson(successes: int, n: int) -> Metric:
+def wilson(successes: float, n: int) -> Metric:
     """Share of successes with Wilson's score interval (Wilson 1927, JASA 22:209, without continuity correction)."""
     if n == 0:
         return Metric(None, 0, None, None, "no samples")
@@ -62,3 +62,31 @@ def bootstrap(
     values = [statistic(rng.integers(0, n, n)) for _ in range(resamples)]
     low, high = np.quantile(values, [0.025, 0.975])
     return Metric(float(statistic(np.arange(n))), n, float(low), float(high), f"bootstrap, {resamples} resamples")
+
+
+def weighted_bootstrap(
+    statistic: Callable[[Array], Array], n: int, *, resamples: int = 1000, seed: int = 0, at_once: int = 2**22
+) -> Metric:
+    """As `bootstrap`, many resamples at a time.
+
+    Args:
+        statistic: of the number of times that each sample was drawn [B, n]: B values, NaN where it does not exist.
+        n: number of samples.
+        resamples: number of resamples.
+        seed: of the resampling, so that a report can be made again.
+        at_once: numbers in an array of draws, at most, so that any n fits in memory.
+    """
+    value = float(statistic(np.ones((1, n)))[0]) if n else math.nan
+    if math.isnan(value):
+        return Metric(None, n, None, None, "no samples" if n == 0 else "no positives")
+    rng = np.random.default_rng(seed)
+    step = max(1, at_once // n)
+    parts = [statistic(_draws(rng, min(step, resamples - done), n)) for done in range(0, resamples, step)]
+    low, high = np.nanquantile(np.concatenate(parts), [0.025, 0.975])
+    return Metric(value, n, float(low), float(high), f"bootstrap, {resamples} resamples")
+
+
+def _draws(rng: np.random.Generator, count: int, n: int) -> NDArray[np.float32]:
+    """How often each of n samples is drawn in `count` draws of n [count, n]."""
+    rows = rng.integers(0, n, (count, n)) + np.arange(count)[:, None] * n
+    return np.bincount(rows.ravel(), minlength=count * n).reshape(count, n).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Metrics of classification as pure functions of logits and class indices."""
+"""Metrics as pure functions of logits and of class indices, or of which labels are present."""
 
 from __future__ import annotations
 
@@ -49,3 +49,38 @@ def macro_f1(matrix: Ints) -> float:
     occurrences = matrix.sum(0) + matrix.sum(1)
     present = occurrences > 0
     return float(np.mean(2 * hits[present] / occurrences[present])) if present.any() else 0.0
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Scores 0..1 of logits, each by itself, in float64."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64))))
+
+
+def binary_cross_entropy(logits: Floats, present: Ints) -> Floats:
+    """Negative log likelihood [n] of labels being present or not [n, K] under logits [n, K]: nats, sum over K."""
+    wide = logits.astype(np.float64)
+    return np.asarray((np.maximum(wide, 0) - wide * present + np.log1p(np.exp(-np.abs(wide)))).sum(-1))
+
+
+def average_precision(logits: Floats, present: NDArray[np.bool_], weights: Floats) -> Floats:
+    """Area under the steps of precision over recall, for each weighting of the samples; equal logits are one step.
+
+    Equal to scikit-learn's average_precision_score.
+
+    Args:
+        logits: of one label [n].
+        present: whether it is there [n].
+        weights: of the samples, B times [B, n].
+
+    Returns:
+        [B]; NaN where no weight is on a sample that has the label.
+    """
+    order = np.argsort(-logits, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(logits[order]) != 0, True))  # the last one of each logit
+    drawn = weights[:, order]
+    seen = np.cumsum(drawn, 1)[:, ends]
+    found = np.cumsum(drawn * present[order], 1)[:, ends]
+    gained = np.diff(found, axis=1, prepend=0)
+    total = found[:, -1]
+    with np.errstate(invalid="ignore"):
+        return np.asarray((gained * found / np.maximum(seen, 1)).sum(1) / total)

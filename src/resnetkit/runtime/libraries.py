@@ -57,7 +57,7 @@ with open("classes.json", encoding="utf-8") as file:
     classes = json.load(file)
 with torch.inference_mode():
     logits = network(prepare(Image.open("photo.jpg").convert("RGB"))[None])
-print(classes[int(logits.argmax())])
+{answer}
 ```
 """
 LOAD_HUGGING_FACE = """\
@@ -71,7 +71,7 @@ processor = AutoImageProcessor.from_pretrained(".")
 network = AutoModelForImageClassification.from_pretrained(".")
 image = Image.open("photo.jpg").convert("{mode}")
 logits = network(**processor(image, return_tensors="pt")).logits
-print(network.config.id2label[int(logits.argmax())])
+{answer}
 ```
 """
 
@@ -98,6 +98,9 @@ def refuse_huggingface(meta: Meta) -> None:
         UsageError: says what it is and what to do.
     """
     _refuse_options(meta, "transformers", tuple(DEPTHS))
+    channels = len(meta.preprocess["mean"])
+    if channels not in (1, 3):
+        raise UsageError(f"transformers' image processors take 1 or 3 channels, not {channels}", fix="keep our folder")
     if _dilation(meta):
         raise UsageError("transformers has no dilated stages", fix="--format torchvision has them")
 
@@ -133,6 +136,7 @@ def write_torchvision(checkpoint: Checkpoint, folder: Path) -> None:
         resize=_transforms(prepare),
         mean=list(prepare.mean),
         std=list(prepare.std),
+        answer=_answer(meta, "classes[{}]"),
     )
     _write_weights(folder, checkpoint.tensors)
     _write_json(folder / "classes.json", list(meta.classes))
@@ -145,13 +149,21 @@ def write_huggingface(checkpoint: Checkpoint, folder: Path) -> None:
     from resnetkit.weights.keymaps import hugging_face_name
 
     meta, prepare = checkpoint.meta, _preprocess(checkpoint)
-    usage = LOAD_HUGGING_FACE.format(mode="L" if prepare.channels == 1 else "RGB")
+    answer = _answer(meta, "network.config.id2label[{}]")
+    usage = LOAD_HUGGING_FACE.format(mode="L" if prepare.channels == 1 else "RGB", answer=answer)
     if prepare.channels == 1:
         usage += "\nThe network takes grey images; `pipeline` would give it RGB.\n"
     _write_weights(folder, {hugging_face_name(name): array for name, array in checkpoint.tensors.items()})
     _write_json(folder / "config.json", resnet_config(meta))
     _write_json(folder / "preprocessor_config.json", image_processor(prepare))
     (folder / CARD).write_text(card(_public(meta), "transformers", usage), encoding="utf-8")
+
+
+def _answer(meta: Meta, name: str) -> str:
+    """From logits to names as Python; `name` is how an index {} becomes one."""
+    if meta.task == "multilabel":
+        return f"print([{name.format('index')} for index in (logits[0] >= 0).nonzero().flatten().tolist()])"
+    return f"print({name.format('int(logits.argmax())')})"
 
 
 def resnet_config(meta: Meta) -> dict[str, Any]:
@@ -168,7 +180,7 @@ def resnet_config(meta: Meta) -> dict[str, Any]:
         "hidden_act": "relu",
         "downsample_in_first_stage": False,
         "downsample_in_bottleneck": False,
-        "problem_type": "single_label_classification",
+        "problem_type": f"{'multi' if meta.task == 'multilabel' else 'single'}_label_classification",
         "id2label": {str(index): name for index, name in enumerate(meta.classes)},
         "label2id": {name: index for index, name in enumerate(meta.classes)},
     }

@@ -9,10 +9,11 @@ from typing import Any
 from torch import nn
 
 from resnetkit import checkpoint
-from resnetkit.data.image import Preprocess
+from resnetkit.data.image import Preprocess, mean_and_std
 from resnetkit.errors import UsageError
 from resnetkit.models import VARIANTS, Variant
 from resnetkit.nn.resnet import ResNet
+from resnetkit.tasks.task import task_named
 
 
 def save(
@@ -23,6 +24,7 @@ def save(
     preprocess: Preprocess | None = None,
     weights: str = "none",
     scores: Mapping[str, Any] | None = None,
+    task: str = "classify",
 ) -> Path:
     """Write a network as a model folder, published by one rename.
 
@@ -33,24 +35,27 @@ def save(
         preprocess: how images are prepared; by default that of ImageNet's published weights.
         weights: what the weights started from.
         scores: metrics on held-out data, for the model card.
+        task: "classify", or "multilabel" where an image has several labels or none.
 
     Raises:
-        UsageError: the network is none of the family, or the number of classes is not that of its logits.
+        UsageError: there is no such task, the network is none of the family, or the number of classes is not that of
+            its logits.
         ResourceError: the folder exists, or the disk refuses.
     """
+    task_named(task)
     names = tuple(classes) if classes is not None else tuple(str(i) for i in range(network.fc.out_features))
     if not isinstance(network.bn1, nn.BatchNorm2d):
         what = f"a network with {type(network.bn1).__name__} cannot be saved"
         raise UsageError(what, path=folder, fix="build it with BatchNorm, or keep its state_dict")
     channels = network.in_channels
     if preprocess is None:
-        grey = {"mean": (0.449,), "std": (0.226,)} if channels == 1 else {}
-        preprocess = Preprocess(**grey)  # type: ignore[arg-type]
+        mean, std = mean_and_std(channels)
+        preprocess = Preprocess(mean=mean, std=std)
     if preprocess.channels != channels:
         fix = "give a Preprocess whose mean and std have as many numbers"
         raise UsageError(f"the network takes {channels} channels, its preprocess {preprocess.channels}", fix=fix)
     meta = checkpoint.Meta(
-        "classify", variant_of(network), options_of(network), names, preprocess.as_dict(), weights, dict(scores or {})
+        task, variant_of(network), options_of(network), names, preprocess.as_dict(), weights, dict(scores or {})
     )
     tensors = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
     return checkpoint.write(Path(folder), meta, tensors)

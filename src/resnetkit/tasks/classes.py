@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from resnetkit.data.dataset import SEPARATOR, Dataset
 from resnetkit.errors import DataError
 from resnetkit.ops.intervals import Metric, bootstrap, wilson
-from resnetkit.ops.metrics import confusion, correct_at, macro_f1, softmax, top_k
+from resnetkit.ops.metrics import confusion, correct_at, cross_entropy, macro_f1, softmax, top_k
 
 HEADLINE = "accuracy"
 
@@ -22,12 +23,14 @@ class Prediction:
     Attributes:
         path: the input's path, "" for images and arrays in memory.
         labels: names of the best classes.
-        scores: softmax of each, 0..1.
+        scores: of each, 0..1: softmax, or sigmoid where an input has several labels.
+        present: where an input has several labels, those with a score of 0.5 or more; None elsewhere.
     """
 
     path: str
     labels: tuple[str, ...]
     scores: tuple[float, ...]
+    present: tuple[str, ...] | None = None
 
     @property
     def label(self) -> str:
@@ -40,12 +43,41 @@ class Prediction:
         return self.scores[0]
 
     def row(self) -> dict[str, str | float]:
-        """One flat row: path, label, score, and label_2, score_2, ... for the next ones."""
+        """One flat row: path, label, score, label_2, score_2, ... for the next ones; `labels` too if several may be."""
         row: dict[str, str | float] = {"path": self.path}
+        if self.present is not None:
+            row["labels"] = SEPARATOR.join(self.present)
         for rank, (label, score) in enumerate(zip(self.labels, self.scores, strict=True), 1):
             suffix = "" if rank == 1 else f"_{rank}"
             row |= {f"label{suffix}": label, f"score{suffix}": round(score, 6)}
         return row
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Answers beside the truth.
+
+    Attributes:
+        said: what is predicted, in the form of the targets [n] or [n, K].
+        scores: how sure that is, 0..1 [n].
+        losses: of each sample [n].
+    """
+
+    said: NDArray[np.integer]
+    scores: NDArray[np.floating]
+    losses: NDArray[np.floating]
+
+
+def prepare(dataset: Dataset) -> Dataset:
+    """A data set of one class an image.
+
+    Raises:
+        DataError: it has several labels an image.
+    """
+    if dataset.several:
+        fix = "give one label an image, or train with --task multilabel"
+        raise DataError("has several labels an image, and one is to be predicted", path=dataset.root, fix=fix)
+    return dataset
 
 
 def encode(labels: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
@@ -67,6 +99,17 @@ def decode(logits: NDArray[np.floating], classes: Sequence[str], path: str = "",
     scores = softmax(logits)
     best = top_k(logits[None], min(top, len(classes)))[0]
     return Prediction(path, tuple(classes[i] for i in best), tuple(float(scores[i]) for i in best))
+
+
+def judge(logits: NDArray[np.floating], targets: NDArray[np.integer]) -> Judged:
+    """The best class [n], its softmax [n], and the cross-entropy [n]."""
+    scores = softmax(logits).max(-1) if len(logits) else np.zeros(0)
+    return Judged(logits.argmax(-1), scores, cross_entropy(logits, targets))
+
+
+def text(target: np.integer, classes: Sequence[str]) -> str:
+    """The class of a sample."""
+    return classes[int(target)]
 
 
 def metrics(logits: NDArray[np.floating], targets: NDArray[np.integer], classes: Sequence[str]) -> Mapping[str, Metric]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from resnetkit.errors import DataError, printable
 from resnetkit.ops.intervals import Metric
-from resnetkit.ops.metrics import confusion, cross_entropy, softmax
-from resnetkit.tasks.task import Task
+from resnetkit.ops.metrics import confusion
+from resnetkit.tasks.classes import Judged
+from resnetkit.tasks.task import Target, Task
 
 PREDICTION_COLUMNS = ("path", "split", "target", "label", "score", "loss", "correct", "error")
 
@@ -25,24 +27,37 @@ class Scores:
         split: "val", "test", or "all".
         classes: names in the order of the logits.
         paths: of the samples that could be read [n].
-        targets: class index [n].
+        targets: class index [n], or whether each label is present [n, K].
         logits: [n, K].
         metrics: name to number with interval.
+        target: what is predicted.
         failed: path and reason of each sample that could not be read; they are in no metric.
     """
 
     split: str
     classes: tuple[str, ...]
     paths: tuple[str, ...]
-    targets: NDArray[np.int64]
+    targets: NDArray[np.integer]
     logits: NDArray[np.floating]
     metrics: Mapping[str, Metric]
+    target: Target
     failed: tuple[tuple[str, str], ...] = ()
 
+    @cached_property
+    def judged(self) -> Judged:
+        """What is said of each sample, how surely, and its loss."""
+        return self.target.judge(self.logits, self.targets)
+
     @property
-    def confusion(self) -> NDArray[np.integer]:
-        """Confusion matrix [K, K]: row is the target, column the prediction."""
-        return confusion(self.logits.argmax(-1), self.targets, len(self.classes))
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether all that is said of each sample is true [n]."""
+        same = self.judged.said == self.targets
+        return np.asarray(same if same.ndim == 1 else same.all(1))
+
+    @property
+    def confusion(self) -> NDArray[np.integer] | None:
+        """Confusion matrix [K, K]: row is the target, column the prediction; None where a sample has several labels."""
+        return confusion(self.judged.said, self.targets, len(self.classes)) if self.targets.ndim == 1 else None
 
     def as_dict(self) -> dict[str, Any]:
         """As metrics.json."""
@@ -50,17 +65,16 @@ class Scores:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """As predictions.csv: one row a sample, those that failed at the end."""
-        best, losses = self.logits.argmax(-1), cross_entropy(self.logits, self.targets)
-        certainty = softmax(self.logits).max(-1) if len(best) else best
+        judged, correct = self.judged, self.correct
         for i, path in enumerate(self.paths):
             yield {
                 "path": printable(path),
                 "split": self.split,
-                "target": self.classes[self.targets[i]],
-                "label": self.classes[best[i]],
-                "score": round(float(certainty[i]), 6),
-                "loss": round(float(losses[i]), 6),
-                "correct": int(best[i] == self.targets[i]),
+                "target": self.target.text(self.targets[i], self.classes),
+                "label": self.target.text(judged.said[i], self.classes),
+                "score": round(float(judged.scores[i]), 6),
+                "loss": round(float(judged.losses[i]), 6),
+                "correct": int(correct[i]),
             }
         for path, reason in self.failed:
             yield {"path": printable(path), "split": self.split, "error": reason}
@@ -71,7 +85,7 @@ def score(
     split: str,
     classes: Sequence[str],
     paths: Sequence[str],
-    targets: NDArray[np.int64],
+    targets: NDArray[np.integer],
     answers: Sequence[NDArray[np.floating] | DataError],
 ) -> Scores:
     """Scores from one answer a sample: its logits [K], or why it could not be read."""
@@ -79,4 +93,5 @@ def score(
     failed = tuple((paths[i], a.what) for i, a in enumerate(answers) if isinstance(a, DataError))
     logits = np.array([answers[i] for i in good], np.float32).reshape(len(good), len(classes))
     metrics = task.target.metrics(logits, targets[good], classes)
-    return Scores(split, tuple(classes), tuple(paths[i] for i in good), targets[good], logits, metrics, failed)
+    read = tuple(paths[i] for i in good)
+    return Scores(split, tuple(classes), read, targets[good], logits, metrics, task.target, failed)

@@ -16,7 +16,7 @@ from resnetkit.data import dataset, image
 from resnetkit.data.archive import Member
 from resnetkit.errors import UsageError
 from resnetkit.ops.intervals import Metric
-from resnetkit.tasks import classes
+from resnetkit.tasks import classes, labels
 
 
 class Scan(Protocol):
@@ -53,14 +53,20 @@ class Target:
     """What is predicted.
 
     Attributes:
-        encode: labels and class names to targets.
+        prepare: a data set to one with this target's kind of targets; raises DataError where it cannot.
+        encode: labels and class names to targets, [n] or [n, K].
         decode: logits of one sample, class names, path and number of answers, to a Prediction.
-        metrics: logits [n, K], targets [n] and class names, to numbers with intervals.
+        judge: logits [n, K] and targets to what is said, how surely, and the loss.
+        text: the target of one sample, and class names, to words.
+        metrics: logits [n, K], targets and class names, to numbers with intervals.
         headline: name of the metric that chooses the best epoch.
     """
 
-    encode: Callable[[Sequence[str], Sequence[str]], NDArray[np.int64]]
+    prepare: Callable[[dataset.Dataset], dataset.Dataset]
+    encode: Callable[[Sequence[str], Sequence[str]], NDArray[np.integer]]
     decode: Callable[[NDArray[np.floating], Sequence[str], str, int], classes.Prediction]
+    judge: Callable[[NDArray[np.floating], NDArray[np.integer]], classes.Judged]
+    text: Callable[[Any, Sequence[str]], str]
     metrics: Callable[[NDArray[np.floating], NDArray[np.integer], Sequence[str]], Mapping[str, Metric]]
     headline: str
 
@@ -73,7 +79,7 @@ class Task:
     target: Target
 
 
-def _read_image(source: Any, preprocess: image.Preprocess) -> Image.Image:
+def _read_image(source: Any, preprocess: image.Preprocess) -> image.Picture:
     if isinstance(source, str | bytes | Path | Member):
         return image.decode(source, preprocess)
     if isinstance(source, Image.Image):
@@ -93,9 +99,19 @@ IMAGE = Modality(
     normalise=image.normalise,
     thumbnail=image.thumbnail,
 )
-CLASSES = Target(classes.encode, classes.decode, classes.metrics, classes.HEADLINE)
+CLASSES = Target(
+    classes.prepare, classes.encode, classes.decode, classes.judge, classes.text, classes.metrics, classes.HEADLINE
+)
+LABELS = Target(
+    labels.prepare, labels.encode, labels.decode, labels.judge, labels.text, labels.metrics, labels.HEADLINE
+)
 
-TASKS = {"classify": Task(IMAGE, CLASSES)}
+TASKS = {"classify": Task(IMAGE, CLASSES), "multilabel": Task(IMAGE, LABELS)}
+
+
+def task_for(found: dataset.Dataset) -> str:
+    """Key of the task that a data set is for."""
+    return "multilabel" if found.several else "classify"
 
 
 def task_named(name: str) -> Task:

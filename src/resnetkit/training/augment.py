@@ -143,12 +143,15 @@ TRIVIAL: tuple[Callable[[Tensor, float], Tensor], ...] = (
     lambda image, s: V.equalize(image),
 )
 
+GEOMETRIC = 6  # the first of them move pixels, and take any number of channels
+
 
 def trivial(images: Tensor, rng: Draws) -> Tensor:
-    """TrivialAugment: for each image one operation of random strength."""
-    choices, strengths = rng.integers(len(TRIVIAL)), rng.uniform(-1, 1)
+    """TrivialAugment: for each image one operation of random strength; of colours for grey and RGB only."""
+    operations = TRIVIAL if images.shape[1] in (1, 3) else TRIVIAL[:GEOMETRIC]
+    choices, strengths = rng.integers(len(operations)), rng.uniform(-1, 1)
     pairs = zip(images, choices, strengths, strict=True)
-    return torch.stack([TRIVIAL[choice](image, float(s)).clamp(0, 1) for image, choice, s in pairs])
+    return torch.stack([operations[choice](image, float(s)).clamp(0, 1) for image, choice, s in pairs])
 
 
 def rectangles(size: int, areas: Floats, rng: Draws) -> Tensor:
@@ -209,5 +212,6 @@ def augment(pixels: Tensor, aspects: Floats, size: int, settings: Augment, rng: 
     else:
         images = crops(pixels, boxes, mirror, size)
     images.div_(255)
-    images = color(images, settings.color, rng)
+    # of other channels it is not known what they measure
+    images = color(images, settings.color if images.shape[1] in (1, 3) else 0.0, rng)
     return trivial(images, rng) if settings.trivial_augment else images

@@ -81,7 +81,7 @@ class Loader:
     """All that a batch follows from, beside its step.
 
     Attributes:
-        pixels, targets: the training images and their class indices [n].
+        pixels, targets: the training images and their class indices [n] or labels [n, K].
         num_classes: K.
         recipe, objective: settings and functions of the task.
         rank, world: number of this process, and of processes.
@@ -89,7 +89,7 @@ class Loader:
     """
 
     pixels: Pixels
-    targets: NDArray[np.int64]
+    targets: NDArray[np.integer]
     num_classes: int
     recipe: Recipe
     objective: Objective

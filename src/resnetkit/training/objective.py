@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resnetkit import models
-from resnetkit.data.image import Preprocess
+from resnetkit.data.image import Preprocess, mean_and_std
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
-from resnetkit.training import augment
+from resnetkit.training import augment, heads
 from resnetkit.training.augment import Draws
+from resnetkit.training.heads import LinearHead
 
 Ints = NDArray[np.integer]
 
@@ -28,11 +29,13 @@ class Objective:
 
     Attributes:
         build: a recipe and a number of classes to a network, with its weights.
-        collate: stored pixels uint8 [n, S, S, C] or features and class indices [n] to tensors, targets [n, K].
+        collate: stored pixels uint8 [n, S, S, C] or features, targets [n] or [n, K], and K, to tensors.
         augment: stored pixels, aspects, recipe and random numbers, to input [n, C, H, W].
         centre: the same without chance, as images are seen in evaluation.
         blend: input (or feature maps), targets, recipe and random numbers, to what is mixed and smoothed of them.
         loss: logits [n, K], targets [n, K], class weights [K] or None, to a scalar.
+        weights: targets of the training split and K, to the class weights that balance them.
+        heads: fits last layers on frozen features; None where there is no such fit.
     """
 
     build: Callable[[Recipe, int], ResNet]
@@ -41,20 +44,22 @@ class Objective:
     centre: Callable[[Tensor, NDArray[np.floating], Recipe], Tensor]
     blend: Callable[[Tensor, Tensor, Recipe, Draws], tuple[Tensor, Tensor]]
     loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    weights: Callable[[Ints, int], Tensor]
+    heads: Callable[[NDArray[np.floating], Ints, int, bool], list[LinearHead]] | None = None
 
 
 def preprocess_of(recipe: Recipe) -> Preprocess:
     """How images are prepared under a recipe; mean and std are ImageNet's, which the published weights expect."""
     image = recipe.image
     assert image.size != "auto" and image.crop_ratio != "auto", "the verb decides before the first step"
-    grey = image.channels == 1
+    mean, std = mean_and_std(image.channels)
     return Preprocess(
         size=image.size,
         resize=image.resize,
         crop_ratio=image.crop_ratio,
         interpolation=image.interpolation,
-        mean=(0.449,) if grey else (0.485, 0.456, 0.406),
-        std=(0.226,) if grey else (0.229, 0.224, 0.225),
+        mean=mean,
+        std=std,
     )
 
 
@@ -77,6 +82,10 @@ def _build(recipe: Recipe, num_classes: int) -> ResNet:
 def _collate(pixels: NDArray[Any], targets: Ints, num_classes: int) -> tuple[Tensor, Tensor]:
     one_hot = F.one_hot(torch.from_numpy(np.asarray(targets, np.int64)), num_classes).float()
     return torch.from_numpy(pixels), one_hot
+
+
+def _collate_labels(pixels: NDArray[Any], targets: Ints, num_classes: int) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(pixels), torch.from_numpy(np.asarray(targets, np.float32))
 
 
 def _augment(pixels: Tensor, aspects: NDArray[np.floating], recipe: Recipe, rng: Draws) -> Tensor:
@@ -104,8 +113,20 @@ def _blend(images: Tensor, targets: Tensor, recipe: Recipe, rng: Draws) -> tuple
     return images, targets * (1 - smoothing) + smoothing / targets.shape[1]
 
 
+def _blend_labels(images: Tensor, targets: Tensor, recipe: Recipe, rng: Draws) -> tuple[Tensor, Tensor]:
+    images, targets = augment.mix(images, targets, recipe.augment, rng)
+    smoothing = recipe.optim.label_smoothing
+    return images, targets * (1 - smoothing) + smoothing / 2  # each label is there or not: two outcomes
+
+
 def _loss(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
     return F.cross_entropy(logits.float(), targets, weights)
+
+
+def _loss_of_labels(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    # the sum over labels: with the mean, the more labels there are the less each is learnt
+    losses = F.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=weights, reduction="none")
+    return losses.sum(1).mean()
 
 
 def class_weights(targets: Ints, num_classes: int) -> Tensor:
@@ -115,4 +136,16 @@ def class_weights(targets: Ints, num_classes: int) -> Tensor:
     return torch.from_numpy(np.where(counts > 0, weights, 0.0).astype(np.float32))
 
 
-OBJECTIVES = {"classify": Objective(_build, _collate, _augment, _centre, _blend, _loss)}
+def positive_weights(targets: Ints, num_classes: int) -> Tensor:
+    """Weights [K] with which the samples that have a label count as much as those without; 1 where one is missing."""
+    has = targets.sum(0, np.int64)
+    weights = np.where(has > 0, (len(targets) - has) / np.maximum(has, 1), 1.0)
+    return torch.from_numpy(np.where(weights > 0, weights, 1.0).astype(np.float32))
+
+
+OBJECTIVES = {
+    "classify": Objective(_build, _collate, _augment, _centre, _blend, _loss, class_weights, heads.fitted),
+    "multilabel": Objective(
+        _build, _collate_labels, _augment, _centre, _blend_labels, _loss_of_labels, positive_weights
+    ),
+}

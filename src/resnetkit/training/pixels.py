@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from resnetkit.data import image
 from resnetkit.data.dataset import File
 from resnetkit.data.duplicates import content_digest, difference_hash
+from resnetkit.data.formats import REPLACE
 from resnetkit.data.image import Preprocess
 from resnetkit.errors import DataError, ResourceError, printable
 from resnetkit.files import new_folder, resource_errors
@@ -97,7 +98,7 @@ def _refuse_changes(files: Sequence[File], before: NDArray[np.int64]) -> None:
 
 def _read(file: File, preprocess: Preprocess) -> tuple[Squares, float, int]:
     upright = image.decode(file, preprocess)
-    return image.pixels(upright, preprocess), upright.width / upright.height, difference_hash(upright)
+    return image.pixels(upright, preprocess), upright.width / upright.height, difference_hash(image.shown(upright))
 
 
 def _attempt(file: File, preprocess: Preprocess) -> tuple[Squares, float, int] | DataError:
@@ -290,5 +291,7 @@ def refuse_unreadable(failed: Sequence[tuple[int, DataError]], total: int, max_b
         raise errors[0]
     listed = "; ".join(f"{printable(error.path or '')}: {error.what}" for error in errors[:10])
     more = f"; and {len(errors) - 10} more" if len(errors) > 10 else ""
+    ways = {error.fix for error in errors} - {REPLACE}  # one way out for all of them, as another image.channels
     fix = "remove or replace them, or leave out up to a share of them: --set data.max_bad=0.01"
+    fix = ways.pop() or fix if len(ways) == 1 and len(errors) == total else fix
     raise DataError(f"{len(errors)} of {total} images cannot be read: {listed}{more}", fix=fix)

@@ -15,7 +15,7 @@ from resnetkit.errors import DivergedError
 from resnetkit.recipe import Recipe
 from resnetkit.training.device import Setup, largest, parallel, summed
 from resnetkit.training.loader import Batch, Loader
-from resnetkit.training.objective import Objective, class_weights
+from resnetkit.training.objective import Objective
 from resnetkit.training.optim import lr_at, set_lr, train_mode
 from resnetkit.training.state import TrainState, seed_step
 
@@ -58,7 +58,7 @@ class Plan:
 def plan_of(loader: Loader, setup: Setup) -> Plan:
     """The plan of a loader's recipe."""
     balanced = loader.recipe.optim.class_weights == "balanced"
-    weights = class_weights(loader.targets, loader.num_classes).to(setup.device) if balanced else None
+    weights = loader.objective.weights(loader.targets, loader.num_classes).to(setup.device) if balanced else None
     return Plan(loader.recipe, setup, loader.steps_per_epoch, weights)
 
 

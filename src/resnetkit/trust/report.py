@@ -19,11 +19,15 @@ from resnetkit.data.image import thumbnail
 from resnetkit.errors import DataError, printable
 from resnetkit.files import write
 from resnetkit.ops.intervals import Metric
-from resnetkit.ops.metrics import cross_entropy, softmax
 from resnetkit.tasks.evaluate import Scores
 
 WORST = 24
 MATRIX_CLASSES = 40  # more would not be read
+HEADINGS = {
+    "recall": "Recall of each class",
+    "AP": "Average precision of each label",
+    "F1": "F1 of each label, where it is said at a score of 0.5 or more",
+}
 SPLIT_NAMES = {"train": "training", "test": "test", "val": "validation", "all": "given"}
 
 
@@ -58,12 +62,12 @@ def write_report(
         sentence=sentence(scores),
         doubts=doubts(scores, history),
         metrics=[(name, percent(metric)) for name, metric in scores.metrics.items() if "/" not in name],
-        recalls=[(name, percent(scores.metrics[f"recall/{name}"])) for name in scores.classes],
+        tables=_tables(scores),
         matrix=_matrix(scores),
         classes=scores.classes,
         mistakes=worst_mistakes(scores, find),
         failed=[(printable(name), reason) for name, reason in scores.failed],
-        curves=curves(history) if len(history) > 1 else "",
+        curves=curves(history, f"val_{scores.target.headline}") if len(history) > 1 else "",
         history=history,
         recipe=recipe,
         version=__version__,
@@ -77,8 +81,9 @@ def sentence(scores: Scores) -> str:
     if accuracy.value is None or accuracy.low is None or accuracy.high is None:
         return "Nothing was scored: there are no held-out images."
     hits = round(accuracy.value * accuracy.n)
+    correctly = "with all their labels right" if scores.targets.ndim == 2 else "correctly"
     return (
-        f"Of {accuracy.n:,} {SPLIT_NAMES[scores.split]} images the model names {hits:,} correctly: "
+        f"Of {accuracy.n:,} {SPLIT_NAMES[scores.split]} images the model names {hits:,} {correctly}: "
         f"{100 * accuracy.value:.1f} %, and with 95 % confidence between {100 * accuracy.low:.1f} "
         f"and {100 * accuracy.high:.1f} % on more images like these."
     )
@@ -87,8 +92,9 @@ def sentence(scores: Scores) -> str:
 def doubts(scores: Scores, history: Sequence[Mapping[str, Any]]) -> list[str]:
     """What looks wrong about a run although it ended well, in a sentence each."""
     found = []
-    if len(set(scores.targets.tolist())) > 1 and len(set(scores.logits.argmax(-1).tolist())) == 1:
-        only = scores.classes[int(scores.logits[0].argmax())]
+    said = scores.judged.said
+    if len(np.unique(scores.targets, axis=0)) > 1 and len(np.unique(said, axis=0)) == 1:
+        only = scores.target.text(said[0], scores.classes)
         found.append(f"The model gives one answer to every image: {only}. It has learnt nothing that tells them apart.")
     # a head on frozen features is fitted without augmentation: its loss compares with none
     losses = [float(row["train_loss"]) for row in history if row.get("stage") == history[-1].get("stage")]
@@ -100,6 +106,15 @@ def doubts(scores: Scores, history: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
+def _tables(scores: Scores) -> list[tuple[str, list[tuple[str, tuple[str, str, int]]]]]:
+    """Heading, and class with value, interval and n, for each metric that every class has."""
+    kinds = dict.fromkeys(name.partition("/")[0] for name in scores.metrics if "/" in name)
+    return [
+        (HEADINGS[kind], [(name, percent(scores.metrics[f"{kind}/{name}"])) for name in scores.classes])
+        for kind in kinds
+    ]
+
+
 def percent(metric: Metric) -> tuple[str, str, int]:
     """Value, interval and n for the screen."""
     if metric.value is None or metric.low is None or metric.high is None:
@@ -109,9 +124,9 @@ def percent(metric: Metric) -> tuple[str, str, int]:
 
 def _matrix(scores: Scores) -> list[tuple[str, list[tuple[int, float]]]]:
     """Rows of the confusion matrix: class, and count and share of the row for each prediction; [] if too large."""
-    if len(scores.classes) > MATRIX_CLASSES or not len(scores.targets):
-        return []
     matrix = scores.confusion
+    if matrix is None or len(scores.classes) > MATRIX_CLASSES or not len(scores.targets):
+        return []
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     rows = zip(scores.classes, matrix.tolist(), shares.tolist(), strict=True)
     return [(name, list(zip(counts, parts, strict=True))) for name, counts, parts in rows]
@@ -121,18 +136,14 @@ def worst_mistakes(scores: Scores, find: Callable[[str], File]) -> list[Mistake]
     """The wrong answers with the highest loss, worst first."""
     if not len(scores.targets):
         return []
-    losses, best, certainty = (
-        cross_entropy(scores.logits, scores.targets),
-        scores.logits.argmax(-1),
-        softmax(scores.logits),
-    )
-    wrong = [int(i) for i in np.argsort(-losses) if best[i] != scores.targets[i]][:WORST]
+    judged, correct = scores.judged, scores.correct
+    wrong = [int(i) for i in np.argsort(-judged.losses) if not correct[i]][:WORST]
     return [
         Mistake(
             printable(scores.paths[i]),
-            scores.classes[scores.targets[i]],
-            scores.classes[best[i]],
-            100 * float(certainty[i].max()),
+            scores.target.text(scores.targets[i], scores.classes),
+            scores.target.text(judged.said[i], scores.classes),
+            100 * float(judged.scores[i]),
             _picture(find(scores.paths[i])),
         )
         for i in wrong
@@ -146,14 +157,14 @@ def _picture(file: File) -> str:
         return ""  # the file went away since it was scored; its name is still told
 
 
-def curves(history: Sequence[Mapping[str, Any]]) -> str:
-    """Loss and accuracy by epoch as an SVG."""
+def curves(history: Sequence[Mapping[str, Any]], score: str) -> str:
+    """Loss and the score that chooses the best epoch, by epoch, as an SVG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
-    for axis, names in ((loss, ("train_loss", "val_loss")), (accuracy, ("val_accuracy",))):
+    for axis, names in ((left, ("train_loss", "val_loss")), (right, (score,))):
         for name in names:
             values = [row[name] for row in history]
             if None not in values:

@@ -55,11 +55,7 @@ def evaluate(
     source = Path(data)
     recipe = _recipe_of(Path(model), source)
     dataset = opened.task.modality.scan(source, follow_links=bool(recipe and recipe.data.follow_links))
-    try:
-        index = opened.task.target.encode(dataset.classes, opened.classes)
-    except DataError as error:
-        raise DataError(error.what, path=source, fix=error.fix) from error
-    dataset = replace(dataset, classes=opened.classes, targets=index[dataset.targets])
+    dataset = _with_classes_of(opened, dataset, source)
     if recipe is not None and split != "all":
         dataset = _with_run_splits(dataset, recipe, opened.checkpoint.folder.parent)
     chosen = _chosen(dataset, split, source)
@@ -71,6 +67,19 @@ def evaluate(
             Path(out).mkdir(parents=True, exist_ok=True)
         write_scores(Path(out), scores, dataset)
     return scores
+
+
+def _with_classes_of(model: Model, dataset: Dataset, source: Path) -> Dataset:
+    """A data set with the model's kind of targets, and its classes in its order."""
+    target = model.task.target
+    try:
+        own = target.prepare(dataset)
+        index = target.encode(own.classes, model.classes)
+    except DataError as error:
+        raise DataError(error.what, path=source, fix=error.fix) from error
+    # of several labels, the sample's own columns [n, K'] go where the model has them [K', K]
+    targets = own.targets @ index if own.several else index[own.targets]
+    return replace(own, classes=model.classes, targets=targets)
 
 
 def _recipe_of(model: Path, source: Path) -> Recipe | None:
@@ -99,7 +108,7 @@ def _with_run_splits(dataset: Dataset, recipe: Recipe, folder: Path) -> Dataset:
 
 
 def _chosen(dataset: Dataset, split: str | None, source: Path) -> str:
-    present = [name for name in SPLITS if dataset.counts(name).sum()]
+    present = [name for name in SPLITS if dataset.num_samples(name)]
     if split is None:
         return next((name for name in ("test", "val") if name in present), "all")
     if split != "all" and split not in SPLITS:

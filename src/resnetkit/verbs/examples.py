@@ -18,7 +18,7 @@ from resnetkit.errors import DataError, ResourceError, UsageError, printable
 from resnetkit.files import write
 from resnetkit.recipe import Cache, Recipe
 from resnetkit.runtime.pipeline import num_threads
-from resnetkit.tasks.task import task_named
+from resnetkit.tasks.task import task_for, task_named
 from resnetkit.training.device import Setup, from_first
 from resnetkit.training.loader import store_preprocess
 from resnetkit.training.objective import preprocess_of
@@ -35,6 +35,7 @@ from resnetkit.training.pixels import (
 from resnetkit.verbs.console import Advance, bar, note
 
 BAD_COLUMNS = ("path", "split", "reason")
+UNEVEN = 10  # times as many images of one class as of another, from which on it is told
 NEAR_COLUMNS = ("train", "other", "split", "bits")
 
 
@@ -85,22 +86,56 @@ def read_dataset(recipe: Recipe, quiet: bool) -> Dataset:
     if not recipe.data.source:
         raise UsageError("no data given", fix="resnetkit train FOLDER")
     source = Path(recipe.data.source)
-    dataset = task_named(task_of(recipe)).modality.scan(source, follow_links=recipe.data.follow_links)
+    found = task_named(task_of(recipe)).modality.scan(source, follow_links=recipe.data.follow_links)
+    key = task_for(found) if recipe.data.task == "auto" else recipe.data.task
+    dataset = task_named(key).target.prepare(found)
     refuse_untrainable(dataset, source, allow_empty_class=recipe.data.allow_empty_class)
     origin = "as given" if "val" in dataset.given_splits else f"cut with seed {recipe.train.seed}"
     first = first_copies(dataset, num_threads())
     if not recipe.data.allow_leak:
         refuse_leaks(dataset, first)
     split = with_splits(dataset, recipe, first)
-    sizes = {name: int(split.counts(name).sum()) for name in SPLITS}
+    sizes = {name: split.num_samples(name) for name in SPLITS}
     if sizes["train"] < 2:
         raise DataError("leaves fewer than two images to train on", path=source, fix="add images")
     counted = ", ".join(f"{n:,} {name}" for name, n in sizes.items())
-    note(f"{source}: {len(dataset.classes)} classes, {counted} ({origin})", quiet)
+    note(f"{source}: {_kinds(dataset)}, {counted} ({origin})", quiet)
     for what, count in dataset.ignored:
         note(f"  ignored: {count:,} {what}", quiet)
     _tell_of_copies(dataset, first, quiet)
+    _tell_of_counts(split, quiet)
     return split
+
+
+def _kinds(dataset: Dataset) -> str:
+    if not dataset.several:
+        return f"{len(dataset.classes)} classes"
+    each = dataset.targets.sum(1)
+    none = f", {int((each == 0).sum()):,} images have none" if (each == 0).any() else ""
+    return f"{len(dataset.classes)} labels, several an image ({each.mean():.1f} on average{none})"
+
+
+def _tell_of_counts(dataset: Dataset, quiet: bool) -> None:
+    """What few or very uneven images mean for the scores."""
+    train, noun = dataset.counts("train"), "labels" if dataset.several else "classes"
+    held_out = sum(dataset.counts(name) for name in SPLITS if name != "train")
+    lonely = np.flatnonzero((train > 0) & (held_out == 0))
+    if len(lonely) and len(lonely) < len(train):
+        named = ", ".join(repr(dataset.classes[k]) for k in lonely[:10]) + (" ..." if len(lonely) > 10 else "")
+        note(f"take care: no held-out images of {len(lonely)} {noun} of few images, so no score tells: {named}", quiet)
+    most, least = int(train.argmax()), int(np.where(train > 0, train, train.max()).argmin())
+    if train[most] >= UNEVEN * max(1, train[least]):
+        names = dataset.classes
+        what = f"{train[most]:,} training images of {names[most]!r}, {train[least]:,} of {names[least]!r}"
+        note(f"take care: {what}: look at macro_f1, or try --set optim.class_weights=balanced", quiet)
+
+
+def tell_of_choices(recipe: Recipe, quiet: bool) -> None:
+    """The network that was decided on, in a line."""
+    model, image = recipe.model, recipe.image
+    stem = {"small": "small stem (3x3, stride 1, no pooling)"}.get(model.stem, f"{model.stem} stem")
+    colour = "" if image.channels in (1, 3) else f", {image.channels} channels without colour augmentation"
+    note(f"{model.variant}, {stem}, {image.size} px{colour}, weights {model.weights}", quiet)
 
 
 def _tell_of_copies(dataset: Dataset, first: NDArray[np.intp], quiet: bool) -> None:
@@ -120,7 +155,7 @@ def decoded(dataset: Dataset, recipe: Recipe, setup: Setup, quiet: bool) -> Exam
     Raises:
         DataError: more images than allowed cannot be read.
     """
-    size = sum(bytes_of(int(dataset.counts(split).sum()), _prepared(split, recipe)) for split in SPLITS)
+    size = sum(bytes_of(dataset.num_samples(split), _prepared(split, recipe)) for split in SPLITS)
     keep = size <= recipe.cache.gb * 1e9
     where = f"kept in {cache_folder(recipe.cache) or 'memory'}"
     anew = f"over cache.gb, so each epoch decodes anew in {recipe.train.workers} processes"

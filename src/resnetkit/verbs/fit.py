@@ -26,10 +26,6 @@ from resnetkit.verbs.job import Job, validate
 from resnetkit.verbs.stages import LAYER4, Stage, fit_head, layer4, stored_maps, whole
 
 ENOUGH = 1_000  # a reason to stop that is no signal; larger than every signal's number
-RESULT_COLUMNS = (
-    *("epoch", "stage", "step", "train_loss", "val_loss"),
-    *("val_accuracy", "val_macro_f1", "lr", "best", "seconds"),
-)
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ def _resume(job: Job, stage: Stage, state: TrainState) -> None:
 
 def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """results.csv: a row for every epoch."""
-    run.log_rows(folder / "results.csv", RESULT_COLUMNS, history)
+    run.log_rows(folder / "results.csv", tuple(history[-1]), history)
 
 
 def _fit(job: Job, stage: Stage, state: TrainState, signals: Signals) -> None:
@@ -143,7 +139,7 @@ def _loop(job: Job, stage: Stage, state: TrainState, signals: Signals) -> None:
         for tick in _ticks(job, stage, state):
             if tick.epoch:
                 _end_epoch(job, stage, state, tick, time.monotonic() - started)
-            advance(tick.step, _words(state, tick))
+            advance(tick.step, _words(job.task.target.headline, state, tick))
             over = bool(tick.epoch) and _patience_is_over(job.recipe, state)
             reason = signals.received or (ENOUGH if over or time.monotonic() > job.deadline else 0)
             stop = largest(reason, job.setup)
@@ -165,9 +161,10 @@ def _ticks(job: Job, stage: Stage, state: TrainState) -> Iterator[Tick]:
         yield from ticks(state, batches, stage.loader.objective, plan)
 
 
-def _words(state: TrainState, tick: Tick) -> str:
+def _words(headline: str, state: TrainState, tick: Tick) -> str:
     last = state.history[-1] if state.history else {}
-    val = f"  val {100 * last['val_accuracy']:.1f} %" if last.get("val_accuracy") is not None else ""
+    score = last.get(f"val_{headline}")
+    val = f"  val {100 * score:.1f} %" if score is not None else ""
     return f"loss {tick.loss:.3f}{val}"
 
 
@@ -185,16 +182,17 @@ def _end_epoch(job: Job, stage: Stage, state: TrainState, tick: Tick, seconds: f
     assert tick.epoch is not None
     scores, loss = validate(job, stage.held_out, state)
     number = _epochs(state) + 1
-    accuracy = scores["accuracy"].value
+    headline = job.task.target.headline
+    score = scores[headline].value
     # without validation images the last epoch is the best
-    best = state.keep_best(number if accuracy is None else accuracy, number)
+    best = state.keep_best(number if score is None else score, number)
     row = {
         "epoch": number,
         "stage": stage.name,
         "step": tick.step,
         "train_loss": tick.epoch.loss,
         "val_loss": loss,
-        "val_accuracy": accuracy,
+        f"val_{headline}": score,
         "val_macro_f1": scores["macro_f1"].value,
         "lr": tick.lr,
         "best": int(best),

@@ -20,7 +20,6 @@ from resnetkit.data.dataset import Dataset
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import UsageError
 from resnetkit.nn.resnet import ResNet
-from resnetkit.ops.metrics import cross_entropy
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.backends import open_backend
 from resnetkit.runtime.model import Model
@@ -82,7 +81,7 @@ class Job:
 def open_job(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choices: Choices) -> Job:
     """Decode the examples, and put together what a training of them needs."""
     key = task_of(recipe)
-    _refuse_too_few(recipe, int(dataset.counts("train").sum()), setup.world)
+    _refuse_too_few(recipe, dataset.num_samples("train"), setup.world)
     found = decoded(dataset, recipe, setup, choices.quiet)
     targets = found.dataset.select("train").targets
     objective, classes = OBJECTIVES[key], len(dataset.classes)
@@ -139,7 +138,7 @@ def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
     if recipe.train.memory_format != "auto":
         measured = {recipe.train.memory_format: measured[recipe.train.memory_format]}
     layout = min(measured, key=lambda name: measured[name].step)
-    costs, counts = measured[layout], {split: int(job.dataset.counts(split).sum()) for split in SPLITS}
+    costs, counts = measured[layout], {split: job.dataset.num_samples(split) for split in SPLITS}
     after = SECONDS_AFTER + (counts["test"] or counts["val"]) * costs.forward
     job = replace(job, deadline=job.started + recipe.train.time_limit - after)
     numbers = network.fc.in_features * job.loader.num_classes
@@ -152,7 +151,8 @@ def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
     note(f"plan: {words}, scoring and report {after:.0f} s", job.quiet)
     return job, {
         "train.memory_format": layout,
-        "train.epochs": choice.epochs,
+        # without a head there must be something else that learns
+        "train.epochs": choice.epochs or int(not (recipe.finetune.head or choice.views)),
         "finetune.views": choice.views,
         "finetune.layer4_epochs": choice.layer4_epochs,
     }
@@ -160,7 +160,7 @@ def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
 
 def _logits(job: Job, split: str, inputs: Inputs, infer: Infer) -> NDArray[np.floating]:
     """Logits [n, K] of a split; each process infers some of its batches, and all get all."""
-    n = int(job.dataset.counts(split).sum())
+    n = job.dataset.num_samples(split)
     if not n:
         return np.zeros((0, job.loader.num_classes), np.float32)
     batches = np.array_split(np.arange(n), math.ceil(n / EVAL_BATCH))[job.setup.rank :: job.setup.world]
@@ -195,7 +195,8 @@ def validate(job: Job, inputs: Inputs, state: TrainState) -> tuple[Mapping[str, 
         return logits
 
     logits = _logits(job, "val", inputs, infer)
-    return job.task.target.metrics(logits, targets, job.dataset.classes), float(cross_entropy(logits, targets).mean())
+    loss = float(job.task.target.judge(logits, targets).losses.mean())
+    return job.task.target.metrics(logits, targets, job.dataset.classes), loss
 
 
 def final_scores(job: Job, read: checkpoint.Checkpoint) -> Scores:
@@ -210,7 +211,7 @@ def final_scores(job: Job, read: checkpoint.Checkpoint) -> Scores:
 def _final_part(job: Job) -> tuple[str, Dataset]:
     """The held-out split that is scored at the end: test, or else val, which has also chosen the epoch."""
     for split in ("test", "val"):
-        if job.dataset.counts(split).sum():
+        if job.dataset.num_samples(split):
             if split == "val":
                 note("no test images: the scores are those of val, which also chose the epoch", job.quiet)
             return split, job.dataset.select(split)

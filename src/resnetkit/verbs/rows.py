@@ -14,8 +14,10 @@ def line(row: Mapping[str, Any], form: str) -> str:
         return json.dumps(row, ensure_ascii=True)
     from resnetkit.errors import printable
 
-    ranked = [(row[key], row[key.replace("label", "score")]) for key in row if key.startswith("label")]
-    return f"{printable(row['path'])}  " + "  ".join(f"{label} {100 * score:.1f} %" for label, score in ranked)
+    keys = [key for key in row if key == "label" or key.startswith("label_")]
+    ranked = [(row[key], row[key.replace("label", "score")]) for key in keys]
+    present = f"{row['labels'] or 'no label'}:  " if "labels" in row else ""
+    return f"{printable(row['path'])}  {present}" + "  ".join(f"{label} {100 * score:.1f} %" for label, score in ranked)
 
 
 def write_rows(rows: list[Mapping[str, Any]], form: str, out: str | None) -> None:

@@ -23,7 +23,7 @@ from resnetkit.nn.resnet import ResNet
 from resnetkit.ops.metrics import cross_entropy
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.training import features
-from resnetkit.training.heads import choose, fitted
+from resnetkit.training.heads import choose
 from resnetkit.training.loader import Loader
 from resnetkit.training.maps import Maps
 from resnetkit.training.objective import preprocess_of
@@ -90,7 +90,7 @@ def stored_maps(job: Job, network: ResNet, signals: Signals) -> tuple[nn.Sequent
     views = job.recipe.finetune.views
     assert views != "auto", "the verb decides before the first step"
     trunk, tail = cut(network, CUT if views else "avgpool")
-    counts = {split: int(job.dataset.counts(split).sum()) for split in SPLITS_USED}
+    counts = {split: job.dataset.num_samples(split) for split in SPLITS_USED}
     numbers = {"train": max(1, views), "val": 1}
     folder = _folder(job, trunk, sum(counts[split] * numbers[split] for split in counts))
     preprocess = preprocess_of(job.recipe)
@@ -137,8 +137,9 @@ def fit_head(job: Job, tail: nn.Sequential, stored: dict[str, Maps]) -> dict[str
     started = time.monotonic()
     targets = [job.dataset.select(split).targets for split in SPLITS_USED]
     known = [features.embeddings(tail, stored[split], job.setup) for split in SPLITS_USED]
-    heads = fitted(known[0], targets[0], job.loader.num_classes, job.recipe.optim.class_weights == "balanced")
-    head = choose(heads, known[1], targets[1])
+    fit, balanced = job.loader.objective.heads, job.recipe.optim.class_weights == "balanced"
+    assert fit is not None, "the verb decides before the first step"
+    head = choose(fit(known[0], targets[0], job.loader.num_classes, balanced), known[1], targets[1])
     with torch.no_grad():
         tail.fc.weight.copy_(torch.from_numpy(head.weight))  # type: ignore[union-attr, operator]
         tail.fc.bias.copy_(torch.from_numpy(head.bias))  # type: ignore[union-attr, operator]

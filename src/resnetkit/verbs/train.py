@@ -19,6 +19,7 @@ from resnetkit.files import write
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.save import options_of, save, variant_of
+from resnetkit.tasks.task import task_for
 from resnetkit.training import state as states
 from resnetkit.training.device import Setup, is_out_of_memory, processes, wait_for_first
 from resnetkit.training.objective import OBJECTIVES, preprocess_of
@@ -27,7 +28,7 @@ from resnetkit.training.plan import memory_format, settle, typical_side
 from resnetkit.trust.report import doubts
 from resnetkit.verbs.console import note, stop_signals
 from resnetkit.verbs.eval import write_scores
-from resnetkit.verbs.examples import read_dataset, task_of
+from resnetkit.verbs.examples import read_dataset, task_of, tell_of_choices
 from resnetkit.verbs.fit import Reached, begun, train_stages
 from resnetkit.verbs.job import Choices, Job, final_scores, open_job, planned
 from resnetkit.verbs.stages import whole
@@ -116,7 +117,10 @@ def _default_folder(source: str) -> Path:
 def _run(folder: Path, recipe: Recipe, choices: Choices) -> run.Run:
     """Decide what "auto" is, and train in as many processes as there are."""
     dataset = read_dataset(recipe, choices.quiet)
-    settled = settle(recipe, typical_side(dataset.files))
+    settled = recipes.replace(settle(recipe, typical_side(dataset.files)), {"data.task": task_for(dataset)})
+    if OBJECTIVES[task_of(settled)].heads is None:
+        settled = recipes.replace(settled, {"finetune.head": False})
+    tell_of_choices(settled, choices.quiet)
     if choices.dry_run:
         note(f"would train into {folder} with this recipe:\n{recipes.as_toml(settled)}", choices.quiet)
         return run.Run(folder, {})
@@ -195,7 +199,12 @@ def _finish(job: Job, trained: ResNet, reached: Reached) -> run.Run:
     checkpoint.refuse_unsound(tensors, job.folder)
     weights = job.recipe.model.weights
     meta = checkpoint.Meta(
-        "classify", variant_of(network), options_of(network), job.dataset.classes, preprocess.as_dict(), weights
+        task_of(job.recipe),
+        variant_of(network),
+        options_of(network),
+        job.dataset.classes,
+        preprocess.as_dict(),
+        weights,
     )
     scores = final_scores(job, checkpoint.Checkpoint(job.folder / "model", meta, tensors))
     if job.setup.rank:
@@ -210,6 +219,7 @@ def _finish(job: Job, trained: ResNet, reached: Reached) -> run.Run:
         preprocess=preprocess,
         weights=weights,
         scores=scores.as_dict(),
+        task=meta.task,
     )
     run.log_event(job.folder, "finished", {"best_epoch": reached.epoch})
     return run.Run(job.folder, scores.as_dict())
