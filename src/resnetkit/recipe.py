@@ -119,8 +119,8 @@ class Optim:
     """SGD with Nesterov momentum 0.9, or AdamW."""
     lr: Positive | Auto = "auto"
     """Peak learning rate; auto: by optimiser, batch size, and whether weights are given."""
-    backbone_lr: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
-    """Rate of everything but the head, as a share of the head's; auto: 1 without weights, 0.3 with."""
+    backbone_lr: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Rate of everything but the head, as a share of the head's."""
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
     """Both end at zero; one-cycle rises as a cosine from lr/25, cosine rises on a line from 0."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.25

@@ -38,7 +38,7 @@ def test_one_cycle_is_torchs_own() -> None:
 
 def test_norms_and_biases_have_no_weight_decay() -> None:
     network = models.resnet18(num_classes=3)
-    decayed, free = optim.parameter_groups(network, recipe.Optim(weight_decay=0.1, backbone_lr=1.0))
+    decayed, free = optim.parameter_groups(network, recipe.Optim(weight_decay=0.1))
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0
     assert all(
@@ -58,7 +58,7 @@ def test_frozen_parts_keep_weights_and_statistics(until: str, stem: Stem) -> Non
     network = models.resnet18(num_classes=3, stem=stem)
     optim.freeze(network, until)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    optimizer = optim.make_optimizer(network, recipe.Optim(lr=0.1, backbone_lr=1.0))
+    optimizer = optim.make_optimizer(network, recipe.Optim(lr=0.1))
     optim.set_lr(optimizer, 0.1)
     optim.train_mode(network)
     network(torch.randn(4, 3, 32, 32)).sum().backward()

@@ -23,7 +23,7 @@ def fresh(optimizer: str = "sgd", num_classes: int = 3) -> states.TrainState:
     torch.manual_seed(0)
     # the narrowest there is: a second of writing less for each state
     network = ResNet(Bottleneck, (1, 1, 1, 1), num_classes, width_per_group=4, shortcut="A")
-    return states.TrainState(network, optim.make_optimizer(network, Optim(optimizer=optimizer, backbone_lr=1.0)), 10)
+    return states.TrainState(network, optim.make_optimizer(network, Optim(optimizer=optimizer)), 10)
 
 
 def stepped(optimizer: str = "sgd") -> states.TrainState:
@@ -193,7 +193,7 @@ def test_a_save_is_due_after_a_minute_or_when_it_costs_little(monkeypatch: pytes
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_all_of_a_state_grows(tmp_path: Path, optimizer: str) -> None:
     """The new blocks are the identity in the network, its average and its best; moments stay; steps go on."""
-    settings = Optim(optimizer=optimizer, backbone_lr=1.0)
+    settings = Optim(optimizer=optimizer)
 
     def small() -> states.TrainState:
         torch.manual_seed(0)

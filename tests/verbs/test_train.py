@@ -330,6 +330,15 @@ def test_dry_run_writes_nothing(photos: Path, run_cli) -> None:
     assert code == 0 and 'variant = "resnet18"' in err and not Path("runs").exists()
 
 
+def test_dry_run_of_a_fine_tuning_predicts_and_writes_nothing(photos: Path, run_cli, trained: Path) -> None:
+    weights = ("--weights", trained / "model" / "model.safetensors")
+    code, _, err = run_cli("train", photos, *tiny(without="model.weights"), *weights, "--time-limit", "9h", "--dry-run")
+    assert code == 0 and "decoding 36 images: " in err and "plan: features " in err and "views = 0" in err
+    assert not Path("runs").exists() and not Path("cache-home").exists()
+    code, _, err = run_cli("train", photos, *staged(trained), "--dry-run")
+    assert code == 0 and "layer4 " in err.partition("plan: ")[2].partition("\n")[0]
+
+
 def test_no_weights_offline_is_exit_8_with_both_ways_out(tmp_path: Path, run_cli) -> None:
     write_classes(tmp_path / "big", 3)
     code, _, err = run_cli(
@@ -429,7 +438,7 @@ def test_ctrl_c_while_features_are_computed(photos: Path, run_cli, monkeypatch, 
 def test_a_time_limit_plans_the_stages_and_writes_them_down(photos: Path, run_cli, trained: Path) -> None:
     limited = [*tiny(without="model.weights"), "--weights", trained / "model" / "model.safetensors"]
     code, _, err = run_cli("train", photos, *limited, "--time-limit", "9h", "--out", "r")
-    assert code == 0 and "plan: head " in err
+    assert code == 0 and "plan: features " in err
     chosen = recipes.read(Path("r/recipe.toml"))
     assert chosen.train.epochs == 3 and chosen.finetune.views == 0 and chosen.finetune.layer4_epochs == 0
 

@@ -37,7 +37,6 @@ def lr_at(step: int, total: int, settings: Optim) -> float:
 
 def parameter_groups(network: nn.Module, settings: Optim) -> list[dict[str, Any]]:
     """Trainable parameters by their share of the rate and their decay; norms and biases (one dimension) have none."""
-    assert settings.backbone_lr != "auto", "the verb decides before the first step"
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:

@@ -76,8 +76,6 @@ def settle(recipe: Recipe, side: int) -> Recipe:
         changes["image.crop_ratio"] = 1.0 if side < SMALL else 0.875
     if optim.lr == "auto":
         changes["optim.lr"] = default_lr(optim.optimizer, recipe.train.batch_size, weights != "none")
-    if optim.backbone_lr == "auto":
-        changes["optim.backbone_lr"] = 1.0 if weights == "none" else 0.3
     if weights != "none":
         changes["model.zero_init_residual"] = False
     if weights == "none" or recipe.grow.from_:  # there are no features yet, or soon others
@@ -167,42 +165,60 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The stages of a fine-tuning: views and epochs of layer4 on stored maps, epochs of all; and predicted seconds."""
+class Stages:
+    """The stages of a training: whether a head is fitted, views and epochs of layer4 on stored maps, epochs of all."""
 
+    head: bool
     views: int
     layer4_epochs: int
     epochs: int
-    seconds: dict[str, float]
 
 
-def choose(costs: Costs, images: tuple[int, int], features: int, wanted: int, seconds: float) -> Choice:
-    """The best fine-tuning that fits: all of the network, else layer4 on stored maps, else the head alone.
+def predicted(costs: Costs, images: tuple[int, int], features: int, stages: Stages) -> dict[str, float]:
+    """Seconds of each stage.
 
     Args:
         costs: measured.
         images: numbers of training and of validation images.
         features: numbers that the head multiplies for each image: its inputs times the classes.
+        stages: what is done.
+    """
+    train, val = images
+    stored = (train * stages.views + val) * costs.trunk if stages.views else (train + val) * costs.forward
+    rest = (train + val) * (costs.forward - costs.trunk) if stages.views else 0.0  # from the maps to the embedding
+    fit = SECONDS_A_HEAD + SECONDS_A_FEATURE * train * features
+    return {
+        "features": stored if stages.head or stages.views else 0.0,
+        "head": fit + rest if stages.head else 0.0,
+        "layer4": stages.layer4_epochs * (train + val / 3) * costs.tail,
+        "all": stages.epochs * (train * costs.step + val * costs.forward),
+    }
+
+
+def choose(costs: Costs, images: tuple[int, int], features: int, wanted: int, seconds: float) -> Stages:
+    """The best fine-tuning that fits: all of the network, else layer4 on stored maps, else the head alone.
+
+    Args:
+        costs: as for `predicted`.
+        images: likewise.
+        features: likewise.
         wanted: epochs of the whole network that are enough.
         seconds: for all stages together.
     """
-    train, val = images
-    left = MARGIN * seconds
-    fit = SECONDS_A_HEAD + SECONDS_A_FEATURE * train * features
-    head = fit + (train + val) * costs.forward
-    epoch = train * costs.step + val * costs.forward
-    epochs = min(wanted, int((left - head) / epoch))
+
+    def left(stages: Stages) -> float:
+        return MARGIN * seconds - sum(predicted(costs, images, features, stages).values())
+
+    alone = Stages(True, 0, 0, 0)
+    epochs = min(wanted, int(left(alone) / (left(alone) - left(dataclasses.replace(alone, epochs=1)))))
     if epochs >= min(wanted, FEWEST):
-        return Choice(0, 0, epochs, {"head": head, "all": epochs * epoch})
-    # on maps of layer3: the head needs the rest of the network once, and validation its maps
-    head4 = fit + val * costs.trunk + (train + val) * (costs.forward - costs.trunk)
-    view, epoch4 = train * costs.trunk, (train + val / 3) * costs.tail
-    views = int((left - head4) / (view + EPOCHS_A_VIEW * epoch4))
-    if views < FEWEST_VIEWS:
-        return Choice(0, 0, 0, {"head": head})
-    views = min(views, MOST_VIEWS)
-    epochs4 = min(MOST_EPOCHS, int((left - head4 - views * view) / epoch4))
-    return Choice(views, epochs4, 0, {"head": head4 + views * view, "layer4": epochs4 * epoch4})
+        return dataclasses.replace(alone, epochs=epochs)
+    for views in range(MOST_VIEWS, FEWEST_VIEWS - 1, -1):
+        stored = Stages(True, views, 0, 0)
+        epoch = left(stored) - left(dataclasses.replace(stored, layer4_epochs=1))
+        if left(stored) >= EPOCHS_A_VIEW * views * epoch:
+            return dataclasses.replace(stored, layer4_epochs=min(MOST_EPOCHS, int(left(stored) / epoch)))
+    return alone
 
 
 def measure_costs(loader: Loader, setup: Setup, network: nn.Module) -> dict[str, Costs]:

@@ -17,7 +17,6 @@ from torch.func import functional_call
 from resnetkit import checkpoint
 from resnetkit import recipe as recipes
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.tree import SPLITS
 from resnetkit.errors import UsageError
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
@@ -26,14 +25,18 @@ from resnetkit.runtime.model import Model
 from resnetkit.tasks.evaluate import Scores, score
 from resnetkit.tasks.task import TASKS, Task
 from resnetkit.training.device import Setup, from_first, gathered, same_as_first
-from resnetkit.training.loader import Loader
+from resnetkit.training.loader import Loader, store_preprocess
 from resnetkit.training.objective import OBJECTIVES, preprocess_of
 from resnetkit.training.optim import make_optimizer
+from resnetkit.training.pixels import Pixels, in_memory
 from resnetkit.training.plan import (
+    Costs,
+    Stages,
     choose,
     epochs_that_fit,
     measure,
     measure_costs,
+    predicted,
     seconds_with_growth,
 )
 from resnetkit.training.state import TrainState, growth_of
@@ -45,6 +48,7 @@ Inputs = Callable[[Sequence[Rows]], Iterator[NDArray[np.float32]]]  # batches of
 Infer = Callable[[NDArray[np.float32]], NDArray[np.floating]]
 EVAL_BATCH = 64
 SECONDS_AFTER = 4.0  # to write the model and the report
+PROBED = 24  # images that are decoded to predict how long all take
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,27 @@ class Job:
         return self.examples.dataset
 
 
+def blank_job(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choices: Choices) -> Job:
+    """A job whose images are all black: all that a plan needs, and nothing is decoded or written."""
+    size, channels = store_preprocess(recipe).size, recipe.image.channels
+    n = dataset.num_samples("train")
+    black = Pixels(
+        lambda rows: lambda: np.zeros((len(rows), size, size, channels), np.uint8), np.ones(n), np.zeros(n, np.uint64)
+    )
+    found = Examples(dataset, {"train": black}, [], [])
+    return _job(folder, recipe, found, setup, choices)
+
+
 def open_job(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choices: Choices) -> Job:
     """Decode the examples, and put together what a training of them needs."""
-    key = task_of(recipe)
     _refuse_too_few(recipe, dataset.num_samples("train"), setup.world)
-    found = decoded(dataset, recipe, setup, choices.quiet)
+    return _job(folder, recipe, decoded(dataset, recipe, setup, choices.quiet), setup, choices)
+
+
+def _job(folder: Path, recipe: Recipe, found: Examples, setup: Setup, choices: Choices) -> Job:
+    key = task_of(recipe)
     targets = found.dataset.select("train").targets
-    objective, classes = OBJECTIVES[key], len(dataset.classes)
+    objective, classes = OBJECTIVES[key], len(found.dataset.classes)
     loader = Loader(found.pixels["train"], targets, classes, recipe, objective, setup.rank, setup.world)
     limit = recipe.train.time_limit
     # a tenth is left for scoring and the report
@@ -134,28 +152,67 @@ def _epochs_that_fit(job: Job, network: ResNet) -> dict[str, Any]:
 def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
     """Also the deadline, which leaves the time to score the held-out images and to write the report."""
     recipe = job.recipe
-    measured = measure_costs(job.loader, job.setup, network)
-    if recipe.train.memory_format != "auto":
-        measured = {recipe.train.memory_format: measured[recipe.train.memory_format]}
-    layout = min(measured, key=lambda name: measured[name].step)
-    costs, counts = measured[layout], {split: job.dataset.num_samples(split) for split in SPLITS}
-    after = SECONDS_AFTER + (counts["test"] or counts["val"]) * costs.forward
+    layout, costs = _fastest(job, network)
+    after = SECONDS_AFTER + _last_images(job) * costs.forward
     job = replace(job, deadline=job.started + recipe.train.time_limit - after)
-    numbers = network.fc.in_features * job.loader.num_classes
-    images, left = (counts["train"], counts["val"]), job.deadline - time.monotonic()
-    choice = choose(costs, images, numbers, recipe.train.epochs, left)
-    words = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in choice.seconds.items())
-    note(
-        f"{layout}: {1000 * costs.step:.1f} ms an image and step, {1000 * costs.forward:.1f} to evaluate it", job.quiet
-    )
-    note(f"plan: {words}, scoring and report {after:.0f} s", job.quiet)
+    left = job.deadline - time.monotonic()
+    stages = choose(costs, *_sizes(job, network), recipe.train.epochs, left)
+    # without a head there must be something else that learns
+    epochs = stages.epochs or int(not (recipe.finetune.head or stages.views))
+    _tell_prediction(job, network, costs, replace(stages, head=recipe.finetune.head, epochs=epochs))
     return job, {
         "train.memory_format": layout,
-        # without a head there must be something else that learns
-        "train.epochs": choice.epochs or int(not (recipe.finetune.head or choice.views)),
-        "finetune.views": choice.views,
-        "finetune.layer4_epochs": choice.layer4_epochs,
+        "train.epochs": epochs,
+        "finetune.views": stages.views,
+        "finetune.layer4_epochs": stages.layer4_epochs,
     }
+
+
+def tell_plan(job: Job, network: ResNet) -> Job:
+    """Plan a training that is not to happen, and say how long each part of it would take.
+
+    Returns:
+        The job, whose recipe is the one that would be written.
+    """
+    files = job.dataset.select("train").files
+    step = max(1, len(files) // PROBED)
+    probed = [files[row] for row in range(0, len(files), step)][:PROBED]
+    started = time.monotonic()
+    in_memory(probed, store_preprocess(job.recipe), lambda done: None)
+    seconds = (time.monotonic() - started) / len(probed) * len(job.dataset)
+    note(f"decoding {len(job.dataset):,} images: {seconds:.0f} s, unless they are in the cache", job.quiet)
+    job = planned(replace(job, started=job.started - seconds, deadline=job.deadline - seconds), network)
+    if not job.recipe.train.time_limit:
+        tune = job.recipe.finetune
+        assert tune.views != "auto" and tune.layer4_epochs != "auto", "they are decided"
+        stages = Stages(tune.head, tune.views, tune.layer4_epochs, job.recipe.train.epochs)
+        _tell_prediction(job, network, _fastest(job, network)[1], stages)
+    return job
+
+
+def _fastest(job: Job, network: ResNet) -> tuple[str, Costs]:
+    measured = measure_costs(job.loader, job.setup, network)
+    wanted = job.recipe.train.memory_format
+    layout = min(measured, key=lambda name: measured[name].step) if wanted == "auto" else wanted
+    return layout, measured[layout]
+
+
+def _sizes(job: Job, network: ResNet) -> tuple[tuple[int, int], int]:
+    images = job.dataset.num_samples("train"), job.dataset.num_samples("val")
+    return images, network.fc.in_features * job.loader.num_classes
+
+
+def _last_images(job: Job) -> int:
+    """Number of images that are scored at the end."""
+    return job.dataset.num_samples("test") or job.dataset.num_samples("val")
+
+
+def _tell_prediction(job: Job, network: ResNet, costs: Costs, stages: Stages) -> None:
+    seconds = predicted(costs, *_sizes(job, network), stages)
+    seconds["scoring and report"] = SECONDS_AFTER + _last_images(job) * costs.forward
+    words = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items() if value)
+    note(f"an image: {1000 * costs.step:.1f} ms to learn from, {1000 * costs.forward:.1f} ms to evaluate", job.quiet)
+    note(f"plan: {words}; {sum(seconds.values()):.0f} s in all", job.quiet)
 
 
 def _logits(job: Job, split: str, inputs: Inputs, infer: Infer) -> NDArray[np.floating]:

@@ -30,7 +30,7 @@ from resnetkit.verbs.console import note, stop_signals
 from resnetkit.verbs.eval import write_scores
 from resnetkit.verbs.examples import read_dataset, task_of, tell_of_choices
 from resnetkit.verbs.fit import Reached, begun, train_stages
-from resnetkit.verbs.job import Choices, Job, final_scores, open_job, planned
+from resnetkit.verbs.job import Choices, Job, blank_job, final_scores, open_job, planned, tell_plan
 from resnetkit.verbs.stages import whole
 
 FREE = {"train.workers", "cache.folder", "cache.gb"}  # settings that may change when a run is resumed
@@ -121,13 +121,22 @@ def _run(folder: Path, recipe: Recipe, choices: Choices) -> run.Run:
     if OBJECTIVES[task_of(settled)].heads is None:
         settled = recipes.replace(settled, {"finetune.head": False})
     tell_of_choices(settled, choices.quiet)
-    if choices.dry_run:
-        note(f"would train into {folder} with this recipe:\n{recipes.as_toml(settled)}", choices.quiet)
-        return run.Run(folder, {})
     with processes(settled.train.device, settled.train.precision) as setup:
         workers = setup.threads if settled.train.workers == "auto" else settled.train.workers
         settled = recipes.replace(settled, {"train.precision": setup.precision, "train.workers": workers})
+        if choices.dry_run:
+            return _rehearse(folder, settled, dataset, setup, choices)
         return _train(folder, settled, dataset, setup, choices)
+
+
+def _rehearse(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choices: Choices) -> run.Run:
+    """Say what would be done and how long it would take; nothing is written or downloaded."""
+    torch.set_num_threads(setup.threads)
+    unweighted = recipes.replace(recipe, {"model.weights": "none"})  # which cost the same
+    network = OBJECTIVES[task_of(recipe)].build(unweighted, len(dataset.classes)).to(setup.device)
+    job = tell_plan(blank_job(folder, recipe, dataset, setup, choices), network)
+    note(f"would train into {folder} with this recipe:\n{recipes.as_toml(job.recipe)}", choices.quiet)
+    return run.Run(folder, {})
 
 
 def _frozen(folder: Path, given: Mapping[str, Any]) -> Recipe:
