@@ -391,6 +391,8 @@ def test_a_head_alone_leaves_the_backbone_as_it_is(photos: Path, run_cli, traine
     assert code == 0, err
     before, after = weights(trained), weights(Path("r"))
     assert {name for name in before if not np.array_equal(before[name], after[name])} == {"fc.weight", "fc.bias"}
+    assert [row["stage"] for row in results(Path("r"))] == ["head"]
+    assert {path.name for path in Path("r").iterdir()} == FILES - {"state"}
     assert run_cli("predict", "r", photos / "red")[0] == 0
 
 
@@ -441,6 +443,8 @@ def test_a_time_limit_plans_the_stages_and_writes_them_down(photos: Path, run_cl
     assert code == 0 and "plan: features " in err
     chosen = recipes.read(Path("r/recipe.toml"))
     assert chosen.train.epochs == 3 and chosen.finetune.views == 0 and chosen.finetune.layer4_epochs == 0
+    code, _, err = run_cli("train", photos, *limited, "--time-limit", "1s", "--out", "late")
+    assert code == 0 and "more than the time limit" in err and results(Path("late"))[-1]["stage"] == "head"
 
 
 def test_no_epochs_and_no_weights_leave_nothing_to_learn(photos: Path, run_cli) -> None:

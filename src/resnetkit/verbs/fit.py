@@ -52,6 +52,8 @@ def train_stages(job: Job, network: ResNet, signals: Signals, resume: bool, fing
         if recipe.finetune.head and not begun_before:
             row = fit_head(job, tail, stored)
             reached = Reached((row,), -math.inf if row["val_accuracy"] is None else row["val_accuracy"])
+            if job.setup.rank == 0:
+                write_history(job.folder, reached.history)
         if recipe.finetune.views:
             _, reached = _train(job, layer4(job, network, stored), reached, signals, (resume, fingerprint))
     if last.epochs or not reached.history:
@@ -87,8 +89,6 @@ def _train(
     state = begun(job, stage, reached, fingerprint)
     if resume:
         _resume(job, stage, state)
-    elif job.setup.rank == 0 and reached.history:
-        write_history(job.folder, reached.history)
     if time.monotonic() < job.deadline or not state.history:
         _fit(job, stage, state, signals)
     kept = state.best if state.best is not None else state.evaluated()

@@ -159,7 +159,10 @@ def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
     stages = choose(costs, *_sizes(job, network), recipe.train.epochs, left)
     # without a head there must be something else that learns
     epochs = stages.epochs or int(not (recipe.finetune.head or stages.views))
-    _tell_prediction(job, network, costs, replace(stages, head=recipe.finetune.head, epochs=epochs))
+    seconds = _tell_prediction(job, network, costs, replace(stages, head=recipe.finetune.head, epochs=epochs))
+    if seconds > left + after:
+        late = seconds - left - after
+        note(f"take care: the least that can be done takes about {late:.0f} s more than the time limit", job.quiet)
     return job, {
         "train.memory_format": layout,
         "train.epochs": epochs,
@@ -207,12 +210,14 @@ def _last_images(job: Job) -> int:
     return job.dataset.num_samples("test") or job.dataset.num_samples("val")
 
 
-def _tell_prediction(job: Job, network: ResNet, costs: Costs, stages: Stages) -> None:
+def _tell_prediction(job: Job, network: ResNet, costs: Costs, stages: Stages) -> float:
+    """Say what each part takes; gives the seconds of all."""
     seconds = predicted(costs, *_sizes(job, network), stages)
     seconds["scoring and report"] = SECONDS_AFTER + _last_images(job) * costs.forward
     words = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items() if value)
     note(f"an image: {1000 * costs.step:.1f} ms to learn from, {1000 * costs.forward:.1f} ms to evaluate", job.quiet)
     note(f"plan: {words}; {sum(seconds.values()):.0f} s in all", job.quiet)
+    return sum(seconds.values())
 
 
 def _logits(job: Job, split: str, inputs: Inputs, infer: Infer) -> NDArray[np.floating]:
