@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -94,3 +95,8 @@ def test_the_commands_of_the_results_parse() -> None:
         verb, *arguments = shlex.split(command)
         if "--help" not in arguments:
             verbs[verb].make_context(verb, arguments)
+
+
+def test_the_drawing_of_the_units_is_that_of_the_code():
+    picture = runpy.run_path(str(ROOT / "docs" / "paper" / "units.py"))["picture"]()
+    assert picture == (ROOT / "docs" / "paper" / "units.svg").read_text(encoding="utf-8")
