@@ -59,7 +59,7 @@ def test_what_lies_there_is_not_computed_again_unless_it_is_cut_short(tmp_path: 
     trunk, _ = cut(network(), "layer3")
     source, n = loader(CHUNK + 4), CHUNK + 4
     first = features.extract(trunk, features.training_images(source), (n, 1), tmp_path, SETUP, lambda done: None)
-    before = [np.array(chunk) for chunk in first.chunks[0]]
+    before = [np.array(first.chunk(0, number)) for number in range(2)]
     path = sorted(tmp_path.iterdir())[1]
     path.write_bytes(path.read_bytes()[:-10])
     asked: list[int] = []
@@ -70,7 +70,7 @@ def test_what_lies_there_is_not_computed_again_unless_it_is_cut_short(tmp_path: 
 
     again = features.extract(trunk, images, (n, 1), tmp_path, SETUP, lambda done: None)
     assert asked == list(range(CHUNK, n))
-    assert all(np.array_equal(a, b) for a, b in zip(before, again.chunks[0], strict=True))
+    assert all(np.array_equal(before[number], again.chunk(0, number)) for number in range(2))
 
 
 def test_the_key_is_of_weights_images_and_how_they_are_prepared() -> None:
@@ -83,8 +83,10 @@ def test_the_key_is_of_weights_images_and_how_they_are_prepared() -> None:
         features.key_of(trunk, recipes.replace(recipe, {"augment.color": 0.1}), b"a"),
         features.key_of(trunk, recipes.replace(recipe, {"train.seed": 1}), b"a"),
         features.key_of(cut(network(), "layer2")[0], recipe, b"a"),
+        features.key_of(cut(network(), "avgpool")[0], recipe, b"a"),
+        features.key_of(trunk, recipes.replace(recipe, {"model.variant": "plain20"}), b"a"),
     }
-    assert len(keys) == 6 and features.key_of(trunk, recipe, b"a") in keys
+    assert len(keys) == 8 and features.key_of(trunk, recipe, b"a") in keys
     trunk.conv1.weight.data += 1
     assert features.key_of(trunk, recipe, b"a") not in keys
 

@@ -447,6 +447,22 @@ def test_a_time_limit_plans_the_stages_and_writes_them_down(photos: Path, run_cl
     assert code == 0 and "more than the time limit" in err and results(Path("late"))[-1]["stage"] == "head"
 
 
+@pytest.mark.parametrize("settings", [("data.val=0",), ("cache.folder=none",), ("cache.gb=0",), ("cache.folder=here",)])
+def test_stages_without_validation_or_cache(photos: Path, run_cli, trained: Path, settings: tuple[str]) -> None:
+    """Nothing chooses the best: the last epoch is kept; features stay in memory, or lie where one said."""
+    code, _, err = run_cli("train", photos, *staged(trained, *settings), "--out", "r")
+    assert code == 0, err
+    assert [row["stage"] for row in results(Path("r"))] == ["head", "layer4", "layer4", "all", "all"]
+    assert Path("here/features").exists() == (settings == ("cache.folder=here",))
+
+
+def test_a_time_limit_with_stages_that_are_given(photos: Path, run_cli, trained: Path) -> None:
+    given = staged(trained, "train.epochs=0", "finetune.layer4_epochs=auto")
+    code, _, err = run_cli("train", photos, *given, "--time-limit", "9h", "--out", "r")
+    assert code == 0, err
+    assert [row["stage"] for row in results(Path("r"))] == ["head"] + 4 * ["layer4"]
+
+
 def test_no_epochs_and_no_weights_leave_nothing_to_learn(photos: Path, run_cli) -> None:
     code, _, err = run_cli("train", photos, *tiny("train.epochs=0"), "--out", "r")
     assert code == 2 and "leaves nothing to learn" in err and not Path("r").exists()

@@ -11,6 +11,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from resnetkit.files import write
+from resnetkit.files import resource_errors, write
 from resnetkit.recipe import Recipe
 from resnetkit.training.augment import Draws
 from resnetkit.training.device import Setup, wait_for_first
@@ -77,11 +78,16 @@ def extract(
             continue
         rows = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, total))
         make = partial(_maps, trunk, images, (view, rows), setup)
-        found[view, chunk] = make() if folder is None else _kept(folder / _name(view, chunk), make)
+        if folder is None:
+            found[view, chunk] = make()
+        else:
+            _keep(folder / _name(view, chunk), len(rows), make)
         progress(view * total + int(rows[-1]) + 1)
     if folder is not None:
         wait_for_first(setup)
-        found = {(view, chunk): np.load(folder / _name(view, chunk), mmap_mode="r") for view, chunk in jobs}
+        return Maps(
+            [[folder / _name(view, chunk) for chunk in range(num_chunks(total))] for view in range(views)], total
+        )
     return Maps([[found[view, chunk] for chunk in range(num_chunks(total))] for view in range(views)], total)
 
 
@@ -89,17 +95,16 @@ def _name(view: int, chunk: int) -> str:
     return f"{view:03d}-{chunk:06d}.npy"
 
 
-def _kept(path: Path, make: Callable[[], Half]) -> Half:
-    try:
-        stored: Half = np.load(path, mmap_mode="r")
-        return stored
-    except (OSError, ValueError, EOFError):  # not there, or cut short
-        buffer = io.BytesIO()
-        made = make()
-        np.save(buffer, made)
+def _keep(path: Path, count: int, make: Callable[[], Half]) -> None:
+    """Make a file that is not there, is cut short, or has another number of images."""
+    with suppress(OSError, ValueError, EOFError):
+        if len(np.load(path, mmap_mode="r")) == count:
+            return
+    buffer = io.BytesIO()
+    np.save(buffer, make())
+    with resource_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, buffer.getvalue())
-        return made
+    write(path, buffer.getvalue())
 
 
 @torch.inference_mode()
@@ -112,11 +117,13 @@ def _maps(trunk: nn.Module, images: Images, which: tuple[int, NDArray[np.intp]],
 
 
 def key_of(trunk: nn.Module, recipe: Recipe, content: bytes) -> str:
-    """Name of the store of these features: of the weights, how images are prepared and augmented, and their bytes."""
+    """Name of the store of these features: of the trunk, how images are prepared and augmented, and their bytes."""
     digest = hashlib.blake2b(content, digest_size=16)
     for name, tensor in trunk.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    how = {"preprocess": preprocess_of(recipe).as_dict(), "augment": asdict(recipe.augment)}
+    model = recipe.model
+    network = [model.variant, model.stem, model.shortcut, *(name for name, _ in trunk.named_children())]
+    how = {"network": network, "preprocess": preprocess_of(recipe).as_dict(), "augment": asdict(recipe.augment)}
     parts = {"format": FORMAT, "torch": torch.__version__, "seed": recipe.train.seed, **how}
     digest.update(json.dumps(parts, sort_keys=True).encode())
     return digest.hexdigest()
@@ -125,8 +132,8 @@ def key_of(trunk: nn.Module, recipe: Recipe, content: bytes) -> str:
 @torch.inference_mode()
 def embeddings(tail: nn.Sequential, maps: Maps, setup: Setup) -> NDArray[np.float32]:
     """The input of the last layer [n, D] for every image, as evaluation sees it."""
-    below = tail[:-1].eval()
+    below, width = tail[:-1].eval(), tail.fc.weight.shape[1]  # type: ignore[union-attr, index]
     batches = [rows for rows in np.array_split(np.arange(maps.images), num_chunks(maps.images) or 1) if len(rows)]
     parts = [below(torch.from_numpy(maps.take(0, rows)).to(setup.device)).cpu() for rows in batches]
-    found: NDArray[np.float32] = torch.cat(parts).numpy() if parts else np.zeros((0, 1), np.float32)
+    found: NDArray[np.float32] = torch.cat(parts).numpy() if parts else np.zeros((0, int(width)), np.float32)
     return found

@@ -15,6 +15,7 @@ from resnetkit.ops.metrics import cross_entropy
 ALPHAS = np.logspace(0, 5, 11)  # of ridge regression
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of logistic regression
 FOLDS, ITERATIONS = 3, 100
+SMOOTHING = 0.1
 MOST_ROWS = 2_000  # that choose C
 LARGEST = 1_000_000_000  # rows * features * classes above which logistic regression would take minutes
 ABSENT = -20.0  # logit of a class that no image has, below the least of the others
@@ -107,8 +108,9 @@ def _held_out(x: Floats, y: NDArray[np.integer], c: float, weights: str | None) 
 def choose(heads: Sequence[LinearHead], features: Floats, targets: NDArray[np.integer]) -> LinearHead:
     """The head with the fewest errors on held-out features, and of equal ones that with the least cross-entropy.
 
-    The logits of each are scaled first to the least cross-entropy there: ridge regression gives none that are
-    probabilities. Without held-out images the last head is taken.
+    The logits of each are scaled first to the least cross-entropy there, with smoothed labels: ridge regression gives
+    none that are probabilities, and where all answers are right the scale would grow without end. Without held-out
+    images the last head is taken.
     """
     if not len(targets):
         return heads[-1]
@@ -116,7 +118,14 @@ def choose(heads: Sequence[LinearHead], features: Floats, targets: NDArray[np.in
     found = []
     for head in heads:
         logits = head(features)
-        losses = [float(cross_entropy(logits * factor, targets).mean()) for factor in factors]
+        losses = [_smoothed(logits * factor, targets) for factor in factors]
         errors = int((logits.argmax(1) != targets).sum())
         found.append((errors, min(losses), head.scaled(float(factors[int(np.argmin(losses))]))))
     return min(found, key=lambda each: each[:2])[2]
+
+
+def _smoothed(logits: Floats, targets: NDArray[np.integer]) -> float:
+    """Mean cross-entropy with a share of the target given to all classes that some image has."""
+    found = np.unique(targets)
+    everyone = np.mean([cross_entropy(logits, np.full(len(targets), each)) for each in found], axis=0)
+    return float(((1 - SMOOTHING) * cross_entropy(logits, targets) + SMOOTHING * everyone).mean())

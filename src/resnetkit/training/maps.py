@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 CHUNK = 256  # images of a file, so that an interruption loses little
+MOST_OPENED = 200
 Half = NDArray[np.float16]
 
 
@@ -17,12 +19,14 @@ class Maps:
     """Stored features of `images` images.
 
     Attributes:
-        chunks: of each view, float16 [CHUNK or fewer, C, h, w] of images one after the other.
+        chunks: of each view, float16 [CHUNK or fewer, C, h, w] of images one after the other, or the files of these.
         images: number of images.
+        opened: files that are mapped now; not too many, since each takes a file descriptor.
     """
 
-    chunks: Sequence[Sequence[Half]]
+    chunks: Sequence[Sequence[Half | Path]]
     images: int
+    opened: dict[Path, Half] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def views(self) -> int:
@@ -31,5 +35,15 @@ class Maps:
 
     def take(self, view: int, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """The features of some images in one view [n, C, h, w]."""
-        chunks = self.chunks[view]
-        return np.stack([chunks[row // CHUNK][row % CHUNK] for row in rows.tolist()]).astype(np.float32)
+        return np.stack([self.chunk(view, row // CHUNK)[row % CHUNK] for row in rows.tolist()]).astype(np.float32)
+
+    def chunk(self, view: int, number: int) -> Half:
+        """The features of some images that follow each other."""
+        found = self.chunks[view][number]
+        if not isinstance(found, Path):
+            return found
+        if found not in self.opened:
+            if len(self.opened) >= MOST_OPENED:
+                self.opened.clear()
+            self.opened[found] = np.load(found, mmap_mode="r")
+        return self.opened[found]

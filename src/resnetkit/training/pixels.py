@@ -251,9 +251,9 @@ def make_room(folder: Path, needed: int, limit: int) -> None:
             if OURS.fullmatch(left.name.split(".")[1]) and time.time() - left.stat().st_mtime > DAY:
                 shutil.rmtree(left, ignore_errors=True)
         # nothing that is not ours: the folder may be one of the user's
-        named = (path for path in folder.iterdir() if OURS.fullmatch(path.name) and (path / "pixels.npy").exists())
+        named = (path for path in folder.iterdir() if OURS.fullmatch(path.name) and any(path.rglob("*.npy")))
         caches = sorted(named, key=lambda path: path.stat().st_mtime)
-        sizes = [sum(file.stat().st_size for file in cache.iterdir()) for cache in caches]
+        sizes = [sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) for cache in caches]
     while caches and sum(sizes) + needed > limit:
         shutil.rmtree(caches.pop(0), ignore_errors=True)
         sizes.pop(0)

@@ -25,6 +25,7 @@ from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe, replace
 from resnetkit.training.device import Setup
 from resnetkit.training.loader import Loader
+from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.optim import make_optimizer
 from resnetkit.training.state import TrainState
 from resnetkit.training.train import plan_of, train
@@ -80,13 +81,16 @@ def settle(recipe: Recipe, side: int) -> Recipe:
         changes["model.zero_init_residual"] = False
     if weights == "none" or recipe.grow.from_:  # there are no features yet, or soon others
         changes |= {"finetune.head": False, "finetune.views": 0, "finetune.layer4_epochs": 0}
-    elif not recipe.train.time_limit:
+    elif not recipe.train.time_limit or recipe.finetune.views != "auto":
         views = recipe.finetune.views if recipe.finetune.views != "auto" else 0
         changes["finetune.views"] = views
         if recipe.finetune.layer4_epochs == "auto":
             changes["finetune.layer4_epochs"] = EPOCHS_A_VIEW * views
+    if recipe.data.task != "auto" and OBJECTIVES[recipe.data.task].heads is None:
+        changes["finetune.head"] = False
     settled = replace(recipe, changes)
-    if not (settled.train.epochs or settled.finetune.head or settled.finetune.layer4_epochs):
+    tune = settled.finetune
+    if not (settled.train.epochs or tune.head or (tune.views and tune.layer4_epochs)):
         raise UsageError("train.epochs = 0 leaves nothing to learn", fix="give --epochs 1 or more, or --weights")
     return settled
 
@@ -195,7 +199,9 @@ def predicted(costs: Costs, images: tuple[int, int], features: int, stages: Stag
     }
 
 
-def choose(costs: Costs, images: tuple[int, int], features: int, wanted: int, seconds: float) -> Stages:
+def choose(
+    costs: Costs, images: tuple[int, int], features: int, wanted: int, seconds: float, most_views: int = MOST_VIEWS
+) -> Stages:
     """The best fine-tuning that fits: all of the network, else layer4 on stored maps, else the head alone.
 
     Args:
@@ -204,6 +210,7 @@ def choose(costs: Costs, images: tuple[int, int], features: int, wanted: int, se
         features: likewise.
         wanted: epochs of the whole network that are enough.
         seconds: for all stages together.
+        most_views: for whose maps there is room.
     """
 
     def left(stages: Stages) -> float:
@@ -213,7 +220,7 @@ def choose(costs: Costs, images: tuple[int, int], features: int, wanted: int, se
     epochs = min(wanted, int(left(alone) / (left(alone) - left(dataclasses.replace(alone, epochs=1)))))
     if epochs >= min(wanted, FEWEST):
         return dataclasses.replace(alone, epochs=epochs)
-    for views in range(MOST_VIEWS, FEWEST_VIEWS - 1, -1):
+    for views in range(min(most_views, MOST_VIEWS), FEWEST_VIEWS - 1, -1):
         stored = Stages(True, views, 0, 0)
         epoch = left(stored) - left(dataclasses.replace(stored, layer4_epochs=1))
         if left(stored) >= EPOCHS_A_VIEW * views * epoch:
@@ -237,7 +244,9 @@ def _costs(loader: Loader, setup: Setup, network: nn.Module, layout: str) -> Cos
 
     @torch.inference_mode()
     def evaluate(part: nn.Module, x: Tensor) -> Tensor:
-        return part.eval()(x)  # type: ignore[no-any-return]
+        found: Tensor = part.eval()(x)
+        float(found.flatten()[0])  # waits for a GPU
+        return found
 
     def learn(part: nn.Module, x: Tensor, optimizer: torch.optim.Optimizer) -> None:
         with setup.autocast():

@@ -156,7 +156,7 @@ def save(state: TrainState, folder: Path) -> Path:
     tensors |= {"best": state.best} if state.best is not None else {}
     values = {
         "total_steps": state.total_steps,
-        "best_score": None if state.best is None else state.best_score,
+        "best_score": state.best_score if math.isfinite(state.best_score) else None,
         "best_epoch": state.best_epoch,
         "sums": state.sums,
         "history": [run.finite(row) for row in state.history],

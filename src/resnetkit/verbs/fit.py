@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from resnetkit import run
@@ -49,7 +50,8 @@ def train_stages(job: Job, network: ResNet, signals: Signals, resume: bool, fing
     begun_before = [folder for folder in (last.folder, last.folder / LAYER4) if resume and states.saved_states(folder)]
     if (recipe.finetune.head or recipe.finetune.views) and last.folder not in begun_before:
         tail, stored = stored_maps(job, network, signals)
-        if recipe.finetune.head and not begun_before:
+        tells_apart = len(np.unique(job.dataset.select("train").targets)) > 1
+        if recipe.finetune.head and tells_apart and not begun_before:
             row = fit_head(job, tail, stored)
             reached = Reached((row,), -math.inf if row["val_accuracy"] is None else row["val_accuracy"])
             if job.setup.rank == 0:
@@ -89,7 +91,8 @@ def _train(
     state = begun(job, stage, reached, fingerprint)
     if resume:
         _resume(job, stage, state)
-    if time.monotonic() < job.deadline or not state.history:
+    late = largest(int(time.monotonic() >= job.deadline), job.setup)
+    if not late or not state.history:
         _fit(job, stage, state, signals)
     kept = state.best if state.best is not None else state.evaluated()
     same_as_first(kept, job.setup)
@@ -169,12 +172,20 @@ def _words(headline: str, state: TrainState, tick: Tick) -> str:
 
 
 def _patience_is_over(recipe: Recipe, state: TrainState) -> bool:
-    return bool(recipe.train.patience) and _epochs(state) - state.best_epoch >= recipe.train.patience
+    return (
+        bool(recipe.train.patience)
+        and _epochs(state) - max(state.best_epoch, _epochs_before(state)) >= recipe.train.patience
+    )
 
 
 def _epochs(state: TrainState) -> int:
     """Epochs done, those of the stages before included."""
     return int(state.history[-1]["epoch"]) if state.history else 0
+
+
+def _epochs_before(state: TrainState) -> int:
+    """Epochs of the stages before: each stage has a patience of its own."""
+    return sum(row.get("stage") not in ("head", state.history[-1].get("stage")) for row in state.history)
 
 
 def _end_epoch(job: Job, stage: Stage, state: TrainState, tick: Tick, seconds: float) -> None:

@@ -18,6 +18,7 @@ from resnetkit import checkpoint
 from resnetkit import recipe as recipes
 from resnetkit.data.dataset import Dataset
 from resnetkit.errors import UsageError
+from resnetkit.nn.cut import cut
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.backends import open_backend
@@ -136,7 +137,7 @@ def _epochs_that_fit(job: Job, network: ResNet) -> dict[str, Any]:
     if recipe.train.memory_format == "auto":
         formats = ["contiguous", "channels_last"] if total >= 200 else ["contiguous"]
         changes["train.memory_format"] = formats[0]
-    if len(formats) > 1 or limited:
+    if total and (len(formats) > 1 or limited):
         state = TrainState(network, make_optimizer(network, recipe.optim), total, growth=growth_of(recipe, total))
         pace = measure(job.loader, job.setup, state, formats)
         changes["train.memory_format"] = pace.fastest
@@ -154,9 +155,10 @@ def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
     recipe = job.recipe
     layout, costs = _fastest(job, network)
     after = SECONDS_AFTER + _last_images(job) * costs.forward
+    after = from_first({"after": after}, job.setup)["after"]
     job = replace(job, deadline=job.started + recipe.train.time_limit - after)
     left = job.deadline - time.monotonic()
-    stages = choose(costs, *_sizes(job, network), recipe.train.epochs, left)
+    stages = choose(costs, *_sizes(job, network), recipe.train.epochs, left, _most_views(job, network))
     # without a head there must be something else that learns
     epochs = stages.epochs or int(not (recipe.finetune.head or stages.views))
     seconds = _tell_prediction(job, network, costs, replace(stages, head=recipe.finetune.head, epochs=epochs))
@@ -169,6 +171,15 @@ def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
         "finetune.views": stages.views,
         "finetune.layer4_epochs": stages.layer4_epochs,
     }
+
+
+def _most_views(job: Job, network: ResNet) -> int:
+    """Views of the training images whose maps fit the cache."""
+    size, channels = job.recipe.image.size, job.recipe.image.channels
+    assert size != "auto", "the verb decides before the first step"
+    with torch.inference_mode():
+        maps = cut(network, "layer3")[0].eval()(torch.zeros(1, channels, size, size, device=job.setup.device))
+    return int(job.recipe.cache.gb * 1e9 / (2 * maps.numel() * job.dataset.num_samples("train")))
 
 
 def tell_plan(job: Job, network: ResNet) -> Job:

@@ -5,8 +5,10 @@ Each stage starts from the best that the ones before it have reached on the vali
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from resnetkit.data.duplicates import content_digest
-from resnetkit.errors import Interrupted
+from resnetkit.errors import Interrupted, ResourceError
 from resnetkit.nn.cut import cut
 from resnetkit.nn.resnet import ResNet
 from resnetkit.ops.metrics import cross_entropy
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.training import features
+from resnetkit.training.device import from_first
 from resnetkit.training.heads import choose
 from resnetkit.training.loader import Loader
 from resnetkit.training.maps import Maps
@@ -124,12 +127,31 @@ def _folder(job: Job, trunk: nn.Module, images: int) -> Path | None:
         needed = 2 * images * trunk.eval()(image).numel()
     pixels = cache_folder(job.recipe.cache)
     files = [file for split in SPLITS_USED for file in job.dataset.select(split).files]
-    key = features.key_of(trunk, job.recipe, content_digest(files, num_threads()))
-    folder = None if pixels is None else pixels.parent / "features" / key
+    counts = [job.dataset.num_samples(split) for split in SPLITS_USED]
+    key = features.key_of(trunk, job.recipe, repr(counts).encode() + content_digest(files, num_threads()))
+    folder = None
+    if pixels is not None:
+        place = pixels.parent if job.recipe.cache.folder == "auto" else pixels
+        folder = _with_room(job, place / "features" / key, needed)
     note(f"features: {needed / 1e6:,.0f} MB, kept in {folder or 'memory'}", job.quiet)
-    if folder is not None and not folder.exists() and job.setup.rank == 0:
-        make_room(folder.parent, needed, int(job.recipe.cache.gb * 1e9))
     return folder
+
+
+def _with_room(job: Job, folder: Path, needed: int) -> Path | None:
+    """The folder, once there is room for it; None where it cannot be had. The first process decides for all."""
+    told = {"error": ""}
+    if job.setup.rank == 0:
+        with suppress(OSError):  # one that is used stays longest
+            os.utime(folder)
+        try:
+            if not folder.exists():
+                make_room(folder.parent, needed, int(job.recipe.cache.gb * 1e9))
+        except ResourceError as error:
+            told["error"] = str(error)
+    told = from_first(told, job.setup)
+    if told["error"]:
+        note(f"take care: features stay in memory: {told['error']}", job.quiet)
+    return None if told["error"] else folder
 
 
 def fit_head(job: Job, tail: nn.Sequential, stored: dict[str, Maps]) -> dict[str, Any]:

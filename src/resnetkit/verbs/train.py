@@ -117,9 +117,7 @@ def _default_folder(source: str) -> Path:
 def _run(folder: Path, recipe: Recipe, choices: Choices) -> run.Run:
     """Decide what "auto" is, and train in as many processes as there are."""
     dataset = read_dataset(recipe, choices.quiet)
-    settled = recipes.replace(settle(recipe, typical_side(dataset.files)), {"data.task": task_for(dataset)})
-    if OBJECTIVES[task_of(settled)].heads is None:
-        settled = recipes.replace(settled, {"finetune.head": False})
+    settled = settle(recipes.replace(recipe, {"data.task": task_for(dataset)}), typical_side(dataset.files))
     tell_of_choices(settled, choices.quiet)
     with processes(settled.train.device, settled.train.precision) as setup:
         workers = setup.threads if settled.train.workers == "auto" else settled.train.workers
