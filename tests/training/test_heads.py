@@ -33,6 +33,19 @@ def test_heads_tell_clusters_apart(counts: list[int], balanced: bool) -> None:
             assert (logits[:, absent] < logits.min(1) + 1e-6).all()
 
 
+def test_images_of_all_classes_choose_the_regularisation(monkeypatch) -> None:
+    """They come class by class, and of many only some are taken."""
+    from resnetkit.training import heads
+
+    seen: list[set[int]] = []
+    loss = heads.cross_entropy
+    monkeypatch.setattr(heads, "MOST_ROWS", 60)
+    monkeypatch.setattr(heads, "cross_entropy", lambda logits, y: seen.append(set(y.tolist())) or loss(logits, y))
+    features, targets = clusters([60, 60, 60])
+    fitted(features, targets, 3, False)
+    assert seen and all(classes == {0, 1, 2} for classes in seen)
+
+
 def test_they_are_scikit_learns_own() -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler

@@ -15,7 +15,7 @@ from resnetkit.ops.metrics import cross_entropy
 ALPHAS = np.logspace(0, 5, 11)  # of ridge regression
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of logistic regression
 FOLDS, ITERATIONS = 3, 100
-SMOOTHING = 0.1
+SMOOTHING = 0.1  # of the labels by which heads are scaled, as optim.label_smoothing is by default
 MOST_ROWS = 2_000  # that choose C
 LARGEST = 1_000_000_000  # rows * features * classes above which logistic regression would take minutes
 ABSENT = -20.0  # logit of a class that no image has, below the least of the others
@@ -91,12 +91,12 @@ def _best_strength(x: Floats, y: NDArray[np.integer], weights: str | None) -> fl
 def _held_out(x: Floats, y: NDArray[np.integer], c: float, weights: str | None) -> Iterator[float]:
     from sklearn.linear_model import LogisticRegression
 
-    fold = np.random.default_rng(0).permutation(len(y)) % FOLDS
-    rows = np.arange(len(y)) < MOST_ROWS if len(y) > MOST_ROWS else np.full(len(y), True)
+    # drawn, since the images of a class follow each other
+    rows = np.random.default_rng(0).permutation(len(y))[:MOST_ROWS]
     identity = _Scale(np.zeros(x.shape[1]), np.ones(x.shape[1]))
     for number in range(FOLDS):
-        train, held = rows & (fold != number), rows & (fold == number)
-        if len(set(y[train].tolist())) < 2 or not held.any():
+        held, train = rows[number::FOLDS], np.concatenate([rows[n::FOLDS] for n in range(FOLDS) if n != number])
+        if len(set(y[train].tolist())) < 2 or not len(held):
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
