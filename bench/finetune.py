@@ -5,7 +5,7 @@
 
 Same machine, threads, ResNet-34 weights, training and test images, input size and normalisation; every contestant has
 its own recipe (finetune_peers.py says each) and its own process, in turns. Sets: finetune_data.py. The weights were
-trained at 64 px, so CIFAR is seen at 64 px and the solar cells at 128 px.
+trained at 64 px, so CIFAR is seen at 64 px and the solar cells at 96 px.
 
 Time is the wall time of the process from its start, imports and decoding included. Peers: after each pass, without what
 measuring the accuracy on the test images took, and without validation. Ours: one process a time limit, from start to
@@ -40,7 +40,7 @@ from finetune_data import MAKERS, make  # noqa: E402
 from finetune_report import report  # noqa: E402
 
 PEERS = ("linear-probe", "tuned-probe", "fastai", "torchvision", "timm")
-SIZES = {"cifar": 64, "elpv": 128}
+SIZES = {"cifar": 64, "elpv": 96}
 LIMITS = {"cifar": (20, 40, 60, 90, 120, 180), "elpv": (40, 80, 120, 240, 480, 720)}
 
 
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2, help="loading processes of each peer")
-    parser.add_argument("--size", type=int, default=0, help="pixels for every set; 0: 64 for cifar, 128 for elpv")
+    parser.add_argument("--size", type=int, default=0, help="pixels for every set; 0: 64 for cifar, 96 for elpv")
     parser.add_argument("--limits", type=int, nargs="+", default=[], help="time limits of ours in seconds")
     parser.add_argument("--only", nargs="+", choices=("resnetkit", *PEERS), default=[])
     parser.add_argument("--passes", type=int, default=0, help="of the peers, for a trial; 0: those of the recipes")

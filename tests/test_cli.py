@@ -24,10 +24,10 @@ FLAGS = {
         *("--out", "--resume", "--overwrite", "--dry-run", "--task", "--seed", "--device", "--set"),
         *RESULT,
     },
-    "eval": {"--split", "--min", "--out", "--backend", "--device", *RESULT},
+    "eval": {"--split", "--min", "--out", "--backend", "--device", "--mirror", *RESULT},
     "export": {"--format", "--out", "--push", "--overwrite", *RESULT},
     "models": {"--size", "--svg", *RESULT},
-    "predict": {"--top", "--format", "--out", "--backend", "--device", *RESULT},
+    "predict": {"--top", "--format", "--out", "--backend", "--device", "--mirror", *RESULT},
     "demo": {"--folder", "--out", "--overwrite", "--seed", "--device", "--set", *RESULT},
 }
 

@@ -55,6 +55,9 @@ DataArgument = Annotated[
     str,
     typer.Argument(help="Class folders, a .zip or .tar of them, or a CSV of path,label[s][,split].", metavar="DATA"),
 ]
+Mirror = Annotated[
+    bool, typer.Option("--mirror", help="Answer for each image and its mirror image: more accurate, half as fast.")
+]
 ModelArgument = Annotated[Path, typer.Argument(help="A run folder or a model folder.", metavar="MODEL")]
 
 
@@ -139,6 +142,7 @@ def _eval(
         str | None, typer.Option(help="Write metrics, predictions and a report here.", metavar="DIR")
     ] = None,
     backend: Annotated[str, typer.Option(help="auto or torch.", metavar="NAME")] = "auto",
+    mirror: Mirror = False,
     device: Device = None,
     as_json: JsonFlag = False,
     quiet: Quiet = False,
@@ -149,7 +153,8 @@ def _eval(
     from resnetkit.errors import IncompleteError
 
     gates = [_gate(text) for text in minimum or ()]
-    scores = api.evaluate(model, data, split=split, out=out, backend=backend, device=device or "auto", quiet=quiet)
+    device = device or "auto"
+    scores = api.evaluate(model, data, split=split, out=out, backend=backend, device=device, mirror=mirror, quiet=quiet)
     print_metrics(scores.as_dict(), {"split": scores.split}, as_json)
     for path, reason in scores.failed:
         print(f"error: {path}: {reason}", file=sys.stderr)
@@ -173,6 +178,7 @@ def _predict(
     form: Annotated[str, typer.Option("--format", help="table, jsonl or csv.", metavar="NAME")] = "table",
     out: Annotated[str | None, typer.Option(help="Write to this file instead.", metavar="FILE")] = None,
     backend: Annotated[str, typer.Option(help="auto or torch.", metavar="NAME")] = "auto",
+    mirror: Mirror = False,
     device: Device = None,
     as_json: JsonFlag = False,
     quiet: Quiet = False,
@@ -187,7 +193,7 @@ def _predict(
         raise UsageError(f"there is no format {form!r}", fix="one of table, jsonl, csv")
     count = failed = 0
     rows: list[Mapping[str, Any]] = []
-    for answer in api.predict(model, inputs, top=top, backend=backend, device=device or "auto"):
+    for answer in api.predict(model, inputs, top=top, backend=backend, device=device or "auto", mirror=mirror):
         count += 1
         if isinstance(answer, DataError):
             failed += 1

@@ -43,6 +43,15 @@ def test_contract(folder, backend):
     np.testing.assert_allclose(np.concatenate([infer(one[None]) for one in batch]), logits, atol=1e-5)
 
 
+def test_mirrored_answers_are_the_same_for_an_image_and_its_mirror_image(folder):
+    plain, mirrored = load(folder, device="cpu"), load(folder, device="cpu", mirror=True)
+    batch = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
+    other = np.ascontiguousarray(batch[..., ::-1])
+    np.testing.assert_allclose(mirrored.backend(batch), mirrored.backend(other), atol=1e-6)
+    np.testing.assert_allclose(mirrored.backend(batch), (plain.backend(batch) + plain.backend(other)) / 2, atol=1e-6)
+    assert not np.allclose(plain.backend(batch), plain.backend(other), atol=1e-4)
+
+
 def test_an_unknown_backend(folder):
     with pytest.raises(UsageError, match="there is no backend 'tensorflow' .one of auto, torch"):
         load(folder, backend="tensorflow")

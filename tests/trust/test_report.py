@@ -10,7 +10,7 @@ from PIL import Image
 from resnetkit.errors import DataError
 from resnetkit.tasks.evaluate import score
 from resnetkit.tasks.task import TASKS
-from resnetkit.trust.report import WORST, doubts, sentence, worst_mistakes, write_report
+from resnetkit.trust.report import WORST, doubts, sentence, stages, worst_mistakes, write_report
 
 HISTORY = [
     {"epoch": n, "train_loss": 1.0 / n, "val_loss": 1.1 / n, "val_accuracy": 0.1 * n, "lr": 0.1} for n in range(1, 4)
@@ -187,3 +187,18 @@ def test_several_labels(pictures, tmp_path) -> None:
     assert said == [("cat|dog", "cat"), ("no label", "dog")]
     same = score(TASKS["multilabel"], "test", ("cat", "dog"), ("a", "b"), targets[:2], [np.array([-1.0, -1.0])] * 2)
     assert "one answer to every image: no label" in doubts(same, [])[0]
+
+
+def test_what_each_stage_brought(tmp_path):
+    rows = [
+        ("head", 0, 0.5, 31.2, 1),
+        ("layer4", 1, 0.4, 10.0, 0),
+        ("layer4", 2, 0.6, 20.0, 1),
+        ("all", 3, 0.55, 9.0, 0),
+    ]
+    names = ("stage", "epoch", "val_accuracy", "seconds", "best")
+    history = [dict(zip(names, row, strict=True)) | {"train_loss": 1.0, "val_loss": None} for row in rows]
+    found = [("head", 0, 31.2, "50.0 %", False), ("layer4", 2, 20.0, "60.0 %", True), ("all", 1, 9.0, "55.0 %", False)]
+    assert stages(history, "val_accuracy") == found
+    assert "What each stage brought" in page(tmp_path, example(), history)[1].text
+    assert "What each stage brought" not in page(tmp_path, example(), HISTORY)[1].text

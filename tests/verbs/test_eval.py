@@ -20,6 +20,15 @@ def test_the_runs_own_data_is_scored_on_what_was_held_out(trained: Path, run_cli
     assert result["metrics"] == json.loads((trained / "metrics.json").read_text())
 
 
+def test_mirror_is_the_mean_over_both(trained: Path, photos: Path, run_cli) -> None:
+    code, out, _ = run_cli("eval", trained, photos, "--mirror", "--json")
+    assert code == 0 and json.loads(out)["metrics"]["accuracy"]["n"] == 36
+    assert (
+        api.evaluate(trained, photos, mirror=True, quiet=True).rows()
+        != api.evaluate(trained, photos, quiet=True).rows()
+    )
+
+
 def test_other_data_is_scored_whole_and_by_name(trained: Path, tmp_path: Path) -> None:
     """A class that the data lacks must not shift the others."""
     some = {name: COLOURS[name] for name in ("green", "red")}

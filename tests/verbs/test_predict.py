@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from resnetkit import api
 
@@ -33,6 +34,20 @@ def test_order_formats_and_top(trained: Path, files: list[Path], run_cli) -> Non
         assert [row["label"] for row in csv.DictReader(file)] == [row["label"] for row in rows]
     code, out, _ = run_cli("predict", trained, files[0], "--top", "1")
     assert code == 0 and out.startswith(f"{files[0]}  {rows[0]['label']} ")
+
+
+def test_mirror(trained: Path, tmp_path: Path, run_cli) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
+    noise.save(tmp_path / "one.png")
+    noise.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "other.png")
+
+    def scores(*flags: str) -> list[float]:
+        code, out, _ = run_cli("predict", trained, "one.png", "other.png", "--top", "1", "--format", "jsonl", *flags)
+        assert code == 0
+        return [json.loads(row)["score"] for row in out.splitlines()]
+
+    plain, mirrored = scores(), scores("--mirror")
+    assert mirrored[0] == pytest.approx(mirrored[1], abs=1e-6) and plain[0] != pytest.approx(plain[1], abs=1e-5)
 
 
 HOSTILE = ["new\nline.png", "tab\t.png", "🐈.png", "\u202etlr.png", os.fsdecode(b"\xff\x80.png"), "-rf.png", "=c.png"]

@@ -66,6 +66,15 @@ def _torch(checkpoint: Checkpoint, device: str) -> Backend:
     return infer
 
 
+def mirrored(backend: Backend) -> Backend:
+    """A backend whose logits are the mean of those of the images and of their mirror images: twice the work."""
+
+    def infer(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.float32(0.5) * (backend(batch) + backend(np.ascontiguousarray(batch[..., ::-1])))
+
+    return infer
+
+
 def refuse_old_torch(version: str) -> None:
     """Refuse a torch that is older than what resnetkit was made for (its weights_only loader was unsafe before 2.10).
 

@@ -15,7 +15,7 @@ from resnetkit import checkpoint
 from resnetkit.data.image import Pixels, Preprocess, preprocess_from
 from resnetkit.errors import DataError, ModelError, UsageError
 from resnetkit.runtime import pipeline
-from resnetkit.runtime.backends import Backend, open_backend
+from resnetkit.runtime.backends import Backend, mirrored, open_backend
 from resnetkit.tasks.classes import Prediction
 from resnetkit.tasks.task import Task, task_named
 
@@ -91,13 +91,14 @@ class Model:
         return found if many else found[0]
 
 
-def load(path: str | Path, *, backend: str = "auto", device: str = "auto") -> Model:
+def load(path: str | Path, *, backend: str = "auto", device: str = "auto", mirror: bool = False) -> Model:
     """Open a run folder or a model folder.
 
     Args:
         path: the folder.
         backend: "auto" or "torch".
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        mirror: answer with the mean over an image and its mirror image, in twice the time.
 
     Raises:
         ModelError: the folder is not a model, is damaged, or does not say how images are prepared.
@@ -113,4 +114,5 @@ def load(path: str | Path, *, backend: str = "auto", device: str = "auto") -> Mo
     if stem is not None and stem.ndim > 1 and stem.shape[1] != channels:
         what = f"preprocess gives {channels} channels, the network takes {stem.shape[1]}"
         raise ModelError(what, path=read.folder / checkpoint.META, fix=checkpoint.RETRAIN)
-    return Model(read, open_backend(read, backend, device))
+    opened = open_backend(read, backend, device)
+    return Model(read, mirrored(opened) if mirror else opened)

@@ -69,6 +69,7 @@ def write_report(
         failed=[(printable(name), reason) for name, reason in scores.failed],
         curves=curves(history, f"val_{scores.target.headline}") if len(history) > 1 else "",
         history=history,
+        stages=stages(history, f"val_{scores.target.headline}"),
         recipe=recipe,
         version=__version__,
     )
@@ -103,6 +104,20 @@ def doubts(scores: Scores, history: Sequence[Mapping[str, Any]]) -> list[str]:
             f"The training loss has risen, from {losses[0]:.3g} in the first epoch to {losses[-1]:.3g} in the last: "
             "the learning rate is too high for this data (optim.lr)."
         )
+    return found
+
+
+def stages(history: Sequence[Mapping[str, Any]], score: str) -> list[tuple[str, int, float, str, bool]]:
+    """Name, epochs, seconds, best score on the validation images, and whether the model is of it, of each stage."""
+    best = max((row["epoch"] for row in history if row.get("best")), default=0)
+    names = dict.fromkeys(str(row["stage"]) for row in history if "stage" in row)
+    found = []
+    for name in names:
+        rows = [row for row in history if row.get("stage") == name]
+        values = [row[score] for row in rows if row[score] is not None]
+        told = f"{100 * max(values):.1f} %" if values else "-"
+        epochs = [row["epoch"] for row in rows if row["epoch"]]
+        found.append((name, len(epochs), float(rows[-1]["seconds"]), told, best in [row["epoch"] for row in rows]))
     return found
 
 

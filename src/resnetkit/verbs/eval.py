@@ -29,6 +29,7 @@ def evaluate(
     out: str | Path | None = None,
     backend: str = "auto",
     device: str = "auto",
+    mirror: bool = False,
     quiet: bool = False,
 ) -> Scores:
     """Score a model on data with known answers; the labels are matched to the model's classes by name.
@@ -41,6 +42,7 @@ def evaluate(
         out: folder for metrics.json, predictions.csv and report.html; must not exist.
         backend: what runs the network, "auto" or "torch".
         device: where, "auto", "cpu", "cuda", ...
+        mirror: answer with the mean over an image and its mirror image, in twice the time.
         quiet: no notes and no progress on stderr.
 
     Returns:
@@ -51,7 +53,7 @@ def evaluate(
     """
     if out is not None:
         run.refuse(Path(out), resume=False, overwrite=False)
-    opened = load(model, backend=backend, device=device)
+    opened = load(model, backend=backend, device=device, mirror=mirror)
     source = Path(data)
     recipe = _recipe_of(Path(model), source)
     dataset = opened.task.modality.scan(source, follow_links=bool(recipe and recipe.data.follow_links))

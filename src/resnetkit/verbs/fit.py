@@ -49,10 +49,11 @@ def train_stages(job: Job, network: ResNet, signals: Signals, resume: bool, fing
     last, reached, recipe = whole(job, network), Reached(), job.recipe
     begun_before = [folder for folder in (last.folder, last.folder / LAYER4) if resume and states.saved_states(folder)]
     if (recipe.finetune.head or recipe.finetune.views) and last.folder not in begun_before:
+        started = time.monotonic()
         tail, stored = stored_maps(job, network, signals)
         tells_apart = len(np.unique(job.dataset.select("train").targets)) > 1
         if recipe.finetune.head and tells_apart and not begun_before:
-            row = fit_head(job, tail, stored)
+            row = fit_head(job, tail, stored, started)
             reached = Reached((row,), -math.inf if row["val_accuracy"] is None else row["val_accuracy"])
             if job.setup.rank == 0:
                 write_history(job.folder, reached.history)

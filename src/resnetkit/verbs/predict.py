@@ -22,6 +22,7 @@ def predict(
     top: int = 5,
     backend: str = "auto",
     device: str = "auto",
+    mirror: bool = False,
 ) -> Iterator[Prediction | DataError]:
     """Predict any number of files.
 
@@ -31,6 +32,7 @@ def predict(
         top: number of classes in each answer.
         backend: what runs the network, "auto" or "torch".
         device: where, "auto", "cpu", "cuda", ...
+        mirror: answer with the mean over an image and its mirror image, in twice the time.
 
     Yields:
         A Prediction for each file, in the order of the inputs, or the DataError of one that could not be read.
@@ -41,7 +43,7 @@ def predict(
     """
     if top < 1:
         raise UsageError(f"top = {top}", fix="give 1 or more")
-    opened = model if isinstance(model, Model) else load(model, backend=backend, device=device)
+    opened = model if isinstance(model, Model) else load(model, backend=backend, device=device, mirror=mirror)
     paths = list(_expand(inputs, opened.task.modality.extensions))
     for path, answer in opened.answers(paths):
         if isinstance(answer, DataError):

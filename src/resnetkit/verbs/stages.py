@@ -154,9 +154,11 @@ def _with_room(job: Job, folder: Path, needed: int) -> Path | None:
     return None if told["error"] else folder
 
 
-def fit_head(job: Job, tail: nn.Sequential, stored: dict[str, Maps]) -> dict[str, Any]:
-    """Fit the last layer on stored features and put it into the network; gives its row of results.csv."""
-    started = time.monotonic()
+def fit_head(job: Job, tail: nn.Sequential, stored: dict[str, Maps], started: float) -> dict[str, Any]:
+    """Fit the last layer on stored features and put it into the network; gives its row of results.csv.
+
+    Its seconds are those since `started`, a time.monotonic(), so that the features are among them.
+    """
     targets = [job.dataset.select(split).targets for split in SPLITS_USED]
     known = [features.embeddings(tail, stored[split], job.setup) for split in SPLITS_USED]
     fit, balanced = job.loader.objective.heads, job.recipe.optim.class_weights == "balanced"
