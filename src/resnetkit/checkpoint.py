@@ -244,11 +244,11 @@ def _class_problem(meta: Meta, tensors: Tensors) -> str:
 def timm_config(meta: Meta) -> dict[str, Any] | None:
     """config.json as timm and the Hub read it.
 
-    None where timm has no such network: plain and CIFAR ones, stem or shortcut not the variant's, dilation for strides.
+    None where timm has no such network: plain and CIFAR ones, other stem, shortcut or pooling, dilation for strides.
     """
     if meta.variant.startswith("plain") or meta.variant in CIFAR:
         return None
-    if {"stem", "shortcut"} & meta.options.keys() or any(meta.options.get("replace_stride_with_dilation", ())):
+    if {"stem", "shortcut", "pool"} & meta.options.keys() or any(meta.options.get("replace_stride_with_dilation", ())):
         return None
     values = meta.preprocess
     channels = len(values["mean"])

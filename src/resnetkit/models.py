@@ -40,7 +40,7 @@ from resnetkit.errors import UsageError
 from resnetkit.nn.blocks import BasicBlock, Bottleneck, Norm, PlainBlock
 from resnetkit.nn.cifar import WIDTH, cifar_layers
 from resnetkit.nn.grow import grow as deeper
-from resnetkit.nn.resnet import ResNet, Shortcut, Stem
+from resnetkit.nn.resnet import Pool, ResNet, Shortcut, Stem
 from resnetkit.weights.fit import fit
 from resnetkit.weights.known import known_weights
 
@@ -58,6 +58,7 @@ class ResNetOptions(TypedDict, total=False):
     shortcut: Shortcut
     width: int
     stem: Stem
+    pool: Pool
     stochastic_depth: float
 
 

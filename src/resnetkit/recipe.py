@@ -63,6 +63,8 @@ class Model:
     """small: 3x3, stride 1, no pooling; deep: three of 3x3; auto: the variant's, small under 64 px without weights."""
     shortcut: Literal["auto", "A", "B", "C", "D"] = "auto"
     """A pads, B projects where shapes change, C everywhere, D averages and projects; auto: the variant's."""
+    pool: Literal["last", "all"] = "last"
+    """Stages whose pooled features the last layer sees; all: more accurate on few images, not for torchvision, timm."""
     zero_init_residual: bool = True
     """Start every residual branch at zero; only without weights."""
     stochastic_depth: Share = 0.0

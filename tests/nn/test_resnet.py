@@ -139,11 +139,23 @@ def test_features_are_those_of_the_docstring(block):
 def test_head_gives_embedding_and_logits(block):
     net = network(block).eval()
     x = torch.randn(2, 3, 40, 56)
-    c5 = net.forward_features(x)["C5"]
-    embedding, logits = net.forward_head(c5)
-    torch.testing.assert_close(embedding, c5.mean((2, 3)))
+    features = net.forward_features(x)
+    embedding, logits = net.forward_head(features)
+    torch.testing.assert_close(embedding, features["C5"].mean((2, 3)))
     assert torch.equal(logits, net.fc(embedding))
     assert torch.equal(logits, net(x))
+
+
+@BLOCKS
+@pytest.mark.parametrize("layers", [(1, 1, 1, 1), (1, 1, 1)])
+def test_pooled_features_of_all_stages(block, layers):
+    net = network(block, layers, pool="all").eval()
+    x = torch.randn(2, 3, 40, 56)
+    features = net.forward_features(x)
+    embedding, logits = net.forward_head(features)
+    torch.testing.assert_close(embedding, torch.cat([maps.mean((2, 3)) for maps in features.values()], 1))
+    assert torch.equal(logits, net(x)) and net.fc.in_features == embedding.shape[1]
+    assert net.state_dict().keys() == network(block, layers).state_dict().keys()
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ REFUSED = {
     ("torchvision", "resnet18", (("shortcut", "A"),)): "has no shortcut 'A', .* model.shortcut=B",
     ("torchvision", "resnet18", (("shortcut", "C"),)): "has no shortcut 'C'",
     ("torchvision", "resnet18", (("in_channels", 1),)): "take 3 channels, .* --format huggingface",
+    ("torchvision", "resnet18", (("pool", "all"),)): "has no pool 'all', .* model.pool=last",
     ("huggingface", "resnet20", ()): "transformers has no resnet20",
     ("huggingface", "plain34", ()): "transformers has no plain34",
     ("huggingface", "resnext50_32x4d", ()): "has no resnext50_32x4d .*--format torchvision",

@@ -65,6 +65,17 @@ def test_resnet34_with_both_options_is_resnet34d():
     assert variant_of(network) == "resnet34d" and options_of(network) == {"in_channels": 3}
 
 
+@pytest.mark.parametrize("variant", ["resnet18", "resnet50", "resnet20"])
+def test_a_folder_with_features_of_all_stages(variant, tmp_path):
+    """It opens again as what it was; timm, which has no such network, is promised nothing."""
+    network = models.build(variant, num_classes=4, pool="all").eval()
+    folder = save(network, tmp_path / "model", preprocess=Preprocess(size=32))
+    batch = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        np.testing.assert_array_equal(load(folder, device="cpu").backend(batch.numpy()), network(batch).numpy())
+    assert not (folder / "config.json").exists() and "timm" not in (folder / "README.md").read_text()
+
+
 @pytest.mark.parametrize("channels", [3, 1])
 @pytest.mark.parametrize("variant", ["resnet34d", "resnet50d"])
 def test_timm_loads_a_folder_of_kind_d(variant, channels, tmp_path):

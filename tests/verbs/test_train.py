@@ -396,6 +396,20 @@ def test_a_head_alone_leaves_the_backbone_as_it_is(photos: Path, run_cli, traine
     assert run_cli("predict", "r", photos / "red")[0] == 0
 
 
+def test_fine_tuning_with_features_of_all_stages(photos: Path, run_cli, trained: Path) -> None:
+    flags = [*tiny("model.pool=all", without="model.weights"), "--weights", trained / "model" / "model.safetensors"]
+    code, _, err = run_cli("train", photos, *flags, "--out", "r")
+    assert code == 0, err
+    assert [row["stage"] for row in results(Path("r"))] == ["head", "all", "all", "all"]
+    assert weights(Path("r"))["fc.weight"].shape == (3, 64 + 128 + 256 + 512)
+    code, out, _ = run_cli("eval", "r", photos, "--json")
+    assert code == 0 and json.loads(out)["metrics"] == json.loads(Path("r/metrics.json").read_text())
+    code, _, err = run_cli("train", photos, *flags, "--set", "finetune.views=2", "--out", "other")
+    assert code == 2 and "model.pool=all needs" in err
+    code, _, err = run_cli("train", photos, *flags, "--time-limit", "9h", "--out", "limited")
+    assert code == 0 and recipes.read(Path("limited/recipe.toml")).finetune.views == 0
+
+
 @pytest.mark.parametrize(("stage", "step"), [("layer4", 0), ("layer4", 5), ("all", 0), ("all", 4)])
 def test_stages_resume_exactly(photos: Path, run_cli, monkeypatch, trained: Path, stage: str, step: int) -> None:
     """An interruption in any stage, with features in a cache that is emptied meanwhile."""

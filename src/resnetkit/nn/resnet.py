@@ -14,7 +14,7 @@ The CIFAR networks of section 4.2 are the same with three stages of 16, 32 and 6
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -25,6 +25,7 @@ from resnetkit.nn.blocks import BasicBlock, Bottleneck, Branch, Norm, PadShortcu
 
 Shortcut = Literal["A", "B", "C", "D"]
 Stem = Literal["imagenet", "small", "deep"]
+Pool = Literal["last", "all"]
 
 
 class ResNet(nn.Module):
@@ -45,6 +46,8 @@ class ResNet(nn.Module):
         width: channels of the stem and the first stage; each next stage has twice as many.
         stem: "imagenet" is 7x7 stride 2 and max-pool; "small" is 3x3 stride 1 without pooling, for images under 64 px;
             "deep" has three 3x3 for the 7x7 (arXiv 1812.01187, figure 2b).
+        pool: stages whose pooled features are the embedding: the last, or all of them side by side (after Head2Toe,
+            arXiv 2201.03529).
         stochastic_depth: chance to skip the last block's branch in training, rising linearly from the first block.
 
     Raises:
@@ -70,14 +73,16 @@ class ResNet(nn.Module):
         shortcut: Shortcut = "B",
         width: int = 64,
         stem: Stem = "imagenet",
+        pool: Pool = "last",
         stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
-        _check(layers, replace_stride_with_dilation, shortcut, stem, stochastic_depth)
+        _check(layers, replace_stride_with_dilation, (shortcut, stem, pool), stochastic_depth)
         norm = norm_layer or nn.BatchNorm2d
         self.inplanes = width
         self.dilation = 1
         self.shortcut = shortcut
+        self.pool = pool
         self.conv1 = _stem(stem, in_channels, width, norm)
         self.bn1 = norm(width)
         self.relu = nn.ReLU(inplace=True)
@@ -92,7 +97,8 @@ class ResNet(nn.Module):
                 self, f"layer{stage + 1}", self._make_stage(block, planes, stride, dilate[stage], branch, stage_drops)
             )
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.fc = nn.Linear(self.inplanes, num_classes)
+        widths = [width * 2**stage * block.expansion for stage in range(len(layers))]
+        self.fc = nn.Linear(sum(widths) if pool == "all" else widths[-1], num_classes)
         initialise(self, zero_init_residual)
 
     def _make_stage(
@@ -152,15 +158,20 @@ class ResNet(nn.Module):
             features[name] = x = stage(x)
         return features
 
-    def forward_head(self, last: Tensor) -> tuple[Tensor, Tensor]:
-        """The last stage's features [N, C, H, W] to the embedding [N, C] and the logits [N, num_classes]."""
-        embedding = torch.flatten(self.avgpool(last), 1)
+    def forward_head(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The stages' features to the embedding [N, D] and the logits [N, num_classes]."""
+        maps = list(features.values())
+        embedding = pooled(self.avgpool, maps if self.pool == "all" else maps[-1:])
         return embedding, self.fc(embedding)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [N, in_channels, H, W] to logits [N, num_classes]."""
-        *_, last = self.forward_features(x).values()
-        return self.forward_head(last)[1]
+        return self.forward_head(self.forward_features(x))[1]
+
+
+def pooled(avgpool: nn.Module, maps: Sequence[Tensor]) -> Tensor:
+    """Maps [N, C, H, W] of one or more stages to their means side by side [N, sum of C]."""
+    return torch.cat([torch.flatten(avgpool(each), 1) for each in maps], 1)
 
 
 def _stem(stem: Stem, in_channels: int, width: int, norm: Norm) -> nn.Module:
@@ -175,7 +186,10 @@ def _stem(stem: Stem, in_channels: int, width: int, norm: Norm) -> nn.Module:
     return nn.Sequential(*first, *second, conv3x3(half, width))
 
 
-def _check(layers: Sequence[int], dilate: Sequence[bool], shortcut: str, stem: str, stochastic_depth: float) -> None:
+def _check(
+    layers: Sequence[int], dilate: Sequence[bool], choices: tuple[str, str, str], stochastic_depth: float
+) -> None:
+    shortcut, stem, pool = choices
     if len(layers) not in (3, 4) or min(layers) < 1:
         raise ValueError(f"layers must be three or four numbers of blocks, not {list(layers)}")
     if len(dilate) != 3:
@@ -184,6 +198,8 @@ def _check(layers: Sequence[int], dilate: Sequence[bool], shortcut: str, stem: s
         raise ValueError(f'shortcut must be "A", "B", "C" or "D", not {shortcut!r}')
     if stem not in ("imagenet", "small", "deep"):
         raise ValueError(f'stem must be "imagenet", "small" or "deep", not {stem!r}')
+    if pool not in ("last", "all"):
+        raise ValueError(f'pool must be "last" or "all", not {pool!r}')
     if not 0 <= stochastic_depth < 1:
         raise ValueError(f"stochastic_depth must be in [0, 1), not {stochastic_depth}")
 

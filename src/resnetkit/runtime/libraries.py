@@ -31,7 +31,7 @@ DEPTHS = {
     "resnet101": [3, 4, 23, 3],
     "resnet152": [3, 8, 36, 3],
 }
-OPTIONS = {"stem": "imagenet", "shortcut": "B"}  # of which other libraries have these values only
+OPTIONS = {"stem": "imagenet", "shortcut": "B", "pool": "last"}  # of which other libraries have these values only
 KNOWN = (*OPTIONS, "in_channels", "replace_stride_with_dilation")
 LOAD_TORCHVISION = """\
 ```python

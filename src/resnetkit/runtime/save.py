@@ -95,11 +95,12 @@ def options_of(network: ResNet) -> dict[str, Any]:
 
 
 def _changes(network: ResNet, variant: Variant) -> dict[str, str]:
-    """Stem and shortcut, where they are not those of the variant."""
+    """Stem, shortcut and pooling, where they are not those of the variant."""
     deep = isinstance(network.conv1, nn.Sequential)
     stem = "small" if isinstance(network.maxpool, nn.Identity) else "deep" if deep else "imagenet"
     changes = {} if stem == variant.stem else {"stem": stem}
-    return changes if network.shortcut == variant.shortcut else {**changes, "shortcut": network.shortcut}
+    changes |= {} if network.shortcut == variant.shortcut else {"shortcut": network.shortcut}
+    return changes if network.pool == "last" else {**changes, "pool": network.pool}
 
 
 def _dilation(block: nn.Module) -> int:

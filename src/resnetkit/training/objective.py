@@ -74,6 +74,7 @@ def _build(recipe: Recipe, num_classes: int) -> ResNet:
         in_channels=recipe.image.channels,
         stem=settings.stem,
         shortcut=settings.shortcut,
+        pool=settings.pool,
         zero_init_residual=settings.zero_init_residual,
         stochastic_depth=settings.stochastic_depth,
     )

@@ -20,7 +20,7 @@ from resnetkit.data.dataset import File
 from resnetkit.data.image import stored_size
 from resnetkit.errors import UsageError
 from resnetkit.nn.cifar import WIDTH
-from resnetkit.nn.cut import cut
+from resnetkit.nn.cut import cut, last_cut
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe, replace
 from resnetkit.training.device import Setup
@@ -89,6 +89,9 @@ def settle(recipe: Recipe, side: int) -> Recipe:
     if recipe.data.task != "auto" and OBJECTIVES[recipe.data.task].heads is None:
         changes["finetune.head"] = False
     settled = replace(recipe, changes)
+    if model.pool == "all" and settled.finetune.views not in ("auto", 0):
+        fix = "leave one of them out"
+        raise UsageError("model.pool=all needs features that finetune.views does not store", fix=fix)
     tune = settled.finetune
     if not (settled.train.epochs or tune.head or (tune.views and tune.layer4_epochs)):
         raise UsageError("train.epochs = 0 leaves nothing to learn", fix="give --epochs 1 or more, or --weights")
@@ -236,7 +239,7 @@ def measure_costs(loader: Loader, setup: Setup, network: nn.Module) -> dict[str,
 def _costs(loader: Loader, setup: Setup, network: nn.Module, layout: str) -> Costs:
     recipe, copied = loader.recipe, copy.deepcopy(network).to(memory_format=memory_format(layout))
     assert isinstance(copied, ResNet) and recipe.image.size != "auto"
-    trunk, tail = cut(copied, "layer3")
+    trunk, tail = cut(copied, last_cut(copied))
     batch = min(recipe.train.batch_size, max(SMALLEST_BATCH, SMALLEST_BATCH * 224**2 // recipe.image.size**2))
     images = torch.randn(batch, recipe.image.channels, recipe.image.size, recipe.image.size, device=setup.device)
     images = images.to(memory_format=memory_format(layout))

@@ -18,7 +18,7 @@ from resnetkit import checkpoint
 from resnetkit import recipe as recipes
 from resnetkit.data.dataset import Dataset
 from resnetkit.errors import UsageError
-from resnetkit.nn.cut import cut
+from resnetkit.nn.cut import cut, last_cut
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.backends import open_backend
@@ -174,11 +174,13 @@ def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
 
 
 def _most_views(job: Job, network: ResNet) -> int:
-    """Views of the training images whose maps fit the cache."""
+    """Views of the training images whose maps fit the cache; none where the network cannot be cut before layer4."""
+    if network.pool == "all":
+        return 0
     size, channels = job.recipe.image.size, job.recipe.image.channels
     assert size != "auto", "the verb decides before the first step"
     with torch.inference_mode():
-        maps = cut(network, "layer3")[0].eval()(torch.zeros(1, channels, size, size, device=job.setup.device))
+        maps = cut(network, last_cut(network))[0].eval()(torch.zeros(1, channels, size, size, device=job.setup.device))
     return int(job.recipe.cache.gb * 1e9 / (2 * maps.numel() * job.dataset.num_samples("train")))
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from resnetkit.data.duplicates import content_digest
 from resnetkit.errors import Interrupted, ResourceError
-from resnetkit.nn.cut import cut
+from resnetkit.nn.cut import AVGPOOL, cut, last_cut
 from resnetkit.nn.resnet import ResNet
 from resnetkit.ops.metrics import cross_entropy
 from resnetkit.runtime.pipeline import num_threads
@@ -37,7 +37,6 @@ from resnetkit.verbs.job import Inputs, Job, Rows, images_of
 
 SPLITS_USED = ("train", "val")
 LAYER4 = "layer4"
-CUT = "layer3"  # after which features are stored: 82 % of ResNet-34's multiply-adds lie before it
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,8 @@ def whole(job: Job, network: ResNet) -> Stage:
 
 
 def layer4(job: Job, network: ResNet, stored: dict[str, Maps]) -> Stage:
-    """The stage in which layer4 and the head learn, from stored maps of layer3."""
-    _, tail = cut(network, CUT)
+    """The stage in which the last stage and the head learn, from stored maps of the one before it."""
+    _, tail = cut(network, last_cut(network))  # 82 % of ResNet-34's multiply-adds lie before it
 
     def held_out(batches: Sequence[Rows]) -> Iterator[NDArray[np.float32]]:
         return (stored["val"].take(0, rows) for rows in batches)
@@ -92,7 +91,7 @@ def stored_maps(job: Job, network: ResNet, signals: Signals) -> tuple[nn.Sequent
     """
     views = job.recipe.finetune.views
     assert views != "auto", "the verb decides before the first step"
-    trunk, tail = cut(network, CUT if views else "avgpool")
+    trunk, tail = cut(network, last_cut(network) if views else AVGPOOL)
     counts = {split: job.dataset.num_samples(split) for split in SPLITS_USED}
     numbers = {"train": max(1, views), "val": 1}
     folder = _folder(job, trunk, sum(counts[split] * numbers[split] for split in counts))

@@ -48,10 +48,10 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> str:
     if state and not any(name in state for name in HEAD):
         notes.append(f"none -> {own[HEAD[1]].shape[0]}")  # the weights of a backbone
         fitted |= {name: own[name] for name in HEAD if name in own}
-    for name in HEAD:
-        if name in own and name in fitted and own[name].shape != fitted[name].shape and fitted[name].ndim:
-            notes.append(f"{fitted[name].shape[0]} -> {own[name].shape[0]}")
-            fitted[name] = own[name]
+    head = [name for name in HEAD if name in own and name in fitted and fitted[name].ndim]
+    if any(own[name].shape != fitted[name].shape for name in head):
+        notes.append(f"{fitted[head[0]].shape[0]} -> {own[head[0]].shape[0]}")
+        fitted |= {name: own[name] for name in head}
     first = next(name for name in STEM if name in own)
     stem = fitted.get(first)
     reshaped = stem is not None and stem.ndim == 4 and stem.shape[1] != own[first].shape[1]
