@@ -79,6 +79,8 @@ class Image:
 
     size: Annotated[int, Field(ge=8, le=4096)] | Auto = "auto"
     """Height and width in pixels; auto: 224, or for smaller images their own size, 32 at least; CIFAR networks: 32."""
+    start_size: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Pixels at which the whole network begins to learn; grows to size in two thirds of the steps; 0: always size."""
     resize: Literal["crop", "squash", "letterbox"] = "crop"
     """crop: centre square; squash: all of it, without proportions; letterbox: all of it, with bars."""
     crop_ratio: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
@@ -169,6 +171,8 @@ class Finetune:
 
     head: bool = True
     """Fit the last layer alone first, on features that are computed once; only with weights."""
+    keep_statistics: bool = True
+    """BatchNorm keeps the means and deviations that the weights came with, and learns its scale and shift only."""
     views: Annotated[int, Field(ge=0, le=64)] | Auto = "auto"
     """Augmented views of each image whose maps of layer3 are stored, so that layer4 and the head learn from them; 0: no
     such stage; auto: as many as a time limit allows, 0 without one."""

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from resnetkit import recipe as recipes
-from resnetkit.training.loader import Loader, num_batches, rows_of, share_of
+from resnetkit.errors import UsageError
+from resnetkit.training.loader import Loader, num_batches, rows_of, share_of, share_of_work, size_at
 from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.pixels import Pixels
 from resnetkit.training.plan import settle
@@ -59,3 +60,21 @@ def test_processes_share_a_step(changes) -> None:
         assert {shard.total for shard in shards} == {len(alone.rows)}
         assert np.array_equal(np.concatenate([shard.rows for shard in shards]), alone.rows)
         assert torch.equal(torch.cat([shard.images for shard in shards]), alone.images)
+
+
+@pytest.mark.parametrize(("first", "last"), [(128, 224), (48, 64), (32, 32), (40, 224), (30, 31)])
+def test_sizes_grow_and_the_last_third_is_seen_at_the_last_size(first: int, last: int) -> None:
+    sizes = [size_at(step / 300, first, last) for step in range(300)]
+    assert sizes[0] == first and sizes == sorted(sizes) and set(sizes[200:]) == {last}
+    assert all((size - first) % 16 == 0 for size in sizes if size != last)
+
+
+def test_images_are_as_large_as_their_step_says_and_cost_less() -> None:
+    small = {"image.start_size": 16, "train.epochs": 6}
+    sides = [batch.images.shape[-1] for batch in loader(**small).batches(0, 18, ahead=False)]
+    assert sides == [size_at(step / 18, 16, 32) for step in range(18)] and (sides[0], sides[-1]) == (16, 32)
+    share = share_of_work(loader(**small).recipe)
+    assert share == pytest.approx(np.square(sides).mean() / 32**2, abs=0.02) and share < 0.8
+    assert share_of_work(loader().recipe) == 1
+    with pytest.raises(UsageError, match="image.start_size = 48 is more than the 32 of image.size"):
+        loader(**{"image.start_size": 48})

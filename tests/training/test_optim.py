@@ -60,7 +60,7 @@ def test_frozen_parts_keep_weights_and_statistics(until: str, stem: Stem) -> Non
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     optimizer = optim.make_optimizer(network, recipe.Optim(lr=0.1))
     optim.set_lr(optimizer, 0.1)
-    optim.train_mode(network)
+    optim.train_mode(network, keep_statistics=False)
     network(torch.randn(4, 3, 32, 32)).sum().backward()
     optimizer.step()
     order = ["stem", "layer1", "layer2", "layer3", "layer4"]
@@ -70,6 +70,19 @@ def test_frozen_parts_keep_weights_and_statistics(until: str, stem: Stem) -> Non
     assert moved and not any(name.startswith(prefixes) for name in moved)
     rest = {name for name in before if not name.startswith(prefixes) and "running_mean" in name}
     assert rest <= moved
+
+
+def test_kept_statistics_do_not_move_though_scale_and_shift_learn() -> None:
+    network = models.resnet18(num_classes=3, stem="small")
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    optimizer = optim.make_optimizer(network, recipe.Optim(lr=0.1))
+    optim.set_lr(optimizer, 0.1)
+    optim.train_mode(network, keep_statistics=True)
+    network(torch.randn(4, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    buffers = {name for name, _ in network.named_buffers()}
+    assert "layer1.0.bn1.weight" in moved and "conv1.weight" in moved and not moved & buffers
 
 
 def test_the_average_follows_the_weights() -> None:

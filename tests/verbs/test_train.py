@@ -384,6 +384,18 @@ def test_fine_tuning_in_stages(photos: Path, run_cli, trained: Path) -> None:
     assert len(list(Path("cache-home/features").iterdir())) == 1
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_statistics_stay_those_of_the_weights_unless_told(photos: Path, run_cli, trained: Path, keep: bool) -> None:
+    """In every stage; "frozen" norms whose statistics still move are the classic fault."""
+    flags = staged(trained, f"finetune.keep_statistics={str(keep).lower()}")
+    assert run_cli("train", photos, *flags, "--out", "r")[0] == 0
+    before = weights(trained)
+    after = safetensors.numpy.load_file(states.saved_states(Path("r/state"))[-1] / "network.safetensors")
+    names = [name for name in before if "running" in name]
+    same = [np.array_equal(before[name], after[name]) for name in names]
+    assert all(same) if keep else not any(same)
+
+
 def test_a_head_alone_leaves_the_backbone_as_it_is(photos: Path, run_cli, trained: Path) -> None:
     """Weights and statistics of BatchNorm, bit for bit; the folder loads as any other."""
     alone = staged(trained, "train.epochs=0", "finetune.views=0", "finetune.layer4_epochs=0")

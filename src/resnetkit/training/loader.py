@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resnetkit.data.image import Preprocess
-from resnetkit.recipe import Recipe
+from resnetkit.recipe import Recipe, replace
 from resnetkit.training.augment import STORE_RATIO, Draws, draws
 from resnetkit.training.maps import Maps
 from resnetkit.training.objective import Objective, preprocess_of
@@ -76,6 +76,28 @@ def rows_of(step: int, n: int, batch_size: int, seed: int, world: int = 1) -> ND
     return np.array_split(order, steps)[step % steps]
 
 
+def size_at(progress: float, first: int, last: int) -> int:
+    """Height and width in pixels at a share 0..1 of the steps: from `first` to `last` in steps of 16.
+
+    The last third is learnt at the last size, at which the network will be used: its head and norms have to fit the
+    objects as large as they will appear there (FixRes, arXiv 1906.06423; progressive sizes as in EfficientNetV2,
+    arXiv 2104.00298, section 4).
+    """
+    risen = min(1.0, 1.5 * progress)
+    return min(last, first + 16 * int((last - first) / 16 * risen)) if risen < 1 else last
+
+
+def share_of_work(recipe: Recipe) -> float:
+    """Mean number of pixels of an image in training, as a share of those at the last size."""
+    size, first = preprocess_of(recipe).size, recipe.image.start_size
+    return sum(size_at(i / 100, first or size, size) ** 2 for i in range(100)) / (100 * size**2)
+
+
+@lru_cache(maxsize=2)
+def _at_size(recipe: Recipe, size: int) -> Recipe:
+    return replace(recipe, {"image.size": size})
+
+
 @dataclass(frozen=True)
 class Loader:
     """All that a batch follows from, beside its step.
@@ -119,10 +141,17 @@ class Loader:
         def batch() -> Batch:
             rng = draws(train.seed, step, len(everyone), part)
             pixels, targets = self.objective.collate(squares(), self.targets[rows], self.num_classes)
-            images = self.objective.augment(pixels, self.pixels.aspects[rows], self.recipe, rng)
+            images = self.objective.augment(pixels, self.pixels.aspects[rows], self._recipe_at(step), rng)
             return Batch(step, *self.objective.blend(images, targets, self.recipe, rng), rows, len(everyone))
 
         return batch
+
+    def _recipe_at(self, step: int) -> Recipe:
+        """The recipe with the size of images at a step."""
+        first, last = self.recipe.image.start_size, preprocess_of(self.recipe).size
+        if not first:
+            return self.recipe
+        return _at_size(self.recipe, size_at(step / (self.recipe.train.epochs * self.steps_per_epoch), first, last))
 
     def _of_maps(self, maps: Maps, which: tuple[int, NDArray[np.intp]], rng: Draws) -> Batch:
         step, rows = which

@@ -84,10 +84,10 @@ def _part(network: nn.Module, part: str) -> Iterable[nn.Module]:
     return [module for name, module in network.named_children() if name in names]  # three stages have no layer4
 
 
-def train_mode(network: nn.Module) -> None:
-    """Training mode, except for norms whose parameters are frozen: their statistics must not move either."""
+def train_mode(network: nn.Module, keep_statistics: bool) -> None:
+    """Training mode, except for norms that keep their statistics: all of them, or else those that are frozen."""
     network.train()
     for module in network.modules():
         own = list(module.parameters(recurse=False))
-        if own and isinstance(module, nn.modules.batchnorm._BatchNorm) and not any(p.requires_grad for p in own):
-            module.eval()
+        if own and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train(not keep_statistics and any(p.requires_grad for p in own))

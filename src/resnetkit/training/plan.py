@@ -24,7 +24,7 @@ from resnetkit.nn.cut import cut, last_cut
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe, replace
 from resnetkit.training.device import Setup
-from resnetkit.training.loader import Loader
+from resnetkit.training.loader import Loader, share_of_work
 from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.optim import make_optimizer
 from resnetkit.training.state import TrainState
@@ -80,12 +80,15 @@ def settle(recipe: Recipe, side: int) -> Recipe:
     if weights != "none":
         changes["model.zero_init_residual"] = False
     if weights == "none" or recipe.grow.from_:  # there are no features yet, or soon others
-        changes |= {"finetune.head": False, "finetune.views": 0, "finetune.layer4_epochs": 0}
+        changes |= {"finetune.head": False, "finetune.keep_statistics": False}
+        changes |= {"finetune.views": 0, "finetune.layer4_epochs": 0}
     elif not recipe.train.time_limit or recipe.finetune.views != "auto":
         views = recipe.finetune.views if recipe.finetune.views != "auto" else 0
         changes["finetune.views"] = views
         if recipe.finetune.layer4_epochs == "auto":
             changes["finetune.layer4_epochs"] = EPOCHS_A_VIEW * views
+    if image.start_size > size:
+        raise UsageError(f"image.start_size = {image.start_size} is more than the {size} of image.size", fix="lower it")
     if recipe.data.task != "auto" and OBJECTIVES[recipe.data.task].heads is None:
         changes["finetune.head"] = False
     settled = replace(recipe, changes)
@@ -123,7 +126,7 @@ def measure(loader: Loader, setup: Setup, state: TrainState, formats: Sequence[s
 
 
 def _seconds_a_step(loader: Loader, setup: Setup, state: TrainState, layout: str) -> float:
-    recipe = replace(loader.recipe, {"train.memory_format": layout})
+    recipe = replace(loader.recipe, {"train.memory_format": layout, "image.start_size": 0})
     # under several processes the copy is not wrapped: measuring needs no gradients of others
     alone = Setup(setup.device, setup.precision)
     network = copy.deepcopy(state.network).to(memory_format=memory_format(layout))
@@ -135,7 +138,7 @@ def _seconds_a_step(loader: Loader, setup: Setup, state: TrainState, layout: str
         if len(marks) > 3 and marks[-1] - marks[0] > SECONDS:
             break
     seconds = [b - a for a, b in pairwise(marks)]
-    return min(seconds[1:] or seconds)
+    return min(seconds[1:] or seconds) * share_of_work(loader.recipe)
 
 
 def memory_format(layout: str) -> torch.memory_format:
@@ -265,7 +268,7 @@ def _costs(loader: Loader, setup: Setup, network: nn.Module, layout: str) -> Cos
     rest = _seconds_of(partial(evaluate, tail, maps)) / batch
     tail_step = _seconds_of(partial(learn, tail, maps, make_optimizer(tail, recipe.optim))) / batch
     step = _seconds_of(partial(learn, copied, images, make_optimizer(copied, recipe.optim))) / batch
-    return Costs(prepare + below + rest, prepare + below, tail_step, prepare + step)
+    return Costs(prepare + below + rest, prepare + below, tail_step, prepare + step * share_of_work(recipe))
 
 
 def _seconds_of(work: Callable[[], object]) -> float:

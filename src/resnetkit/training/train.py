@@ -78,7 +78,7 @@ def train(state: TrainState, batches: Iterable[Batch], objective: Objective, pla
     scaler = torch.amp.GradScaler(plan.setup.kind, enabled=plan.setup.precision == "f16")
     if state.scaler:
         scaler.load_state_dict(state.scaler)
-    train_mode(state.network)
+    train_mode(state.network, plan.recipe.finetune.keep_statistics)
     for batch in batches:
         lr = lr_at(batch.step, state.total_steps, plan.recipe.optim)
         set_lr(state.optimizer, lr)
@@ -94,7 +94,7 @@ def train(state: TrainState, batches: Iterable[Batch], objective: Objective, pla
         state.sums[0] += value * len(batch.rows)
         state.sums[1] += len(batch.rows)
         yield Tick(state.step, value, lr, _end_of_epoch(state, plan))
-        train_mode(state.network)
+        train_mode(state.network, plan.recipe.finetune.keep_statistics)
 
 
 def _forward(network: Any, batch: Batch, objective: Objective, plan: Plan) -> Tensor:
