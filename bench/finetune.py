@@ -10,6 +10,7 @@ trained at 64 px, so CIFAR is seen at 64 px and the solar cells at 96 px.
 Time is the wall time of the process from its start, imports and decoding included. Peers: after each pass, without what
 measuring the accuracy on the test images took, and without validation. Ours: one process a time limit, from start to
 exit, so validation, scoring the test images, the model and the report are inside; nothing is in its cache before.
+resnetkit-all is ours with --set model.pool=all, whose models torchvision and timm cannot open.
 Memory is the peak of the largest process (ru_maxrss), loading workers apart. CPU seconds are kept too, for a machine
 that others use meanwhile (--clock cpu; timm's lasting loading workers are not in them).
 
@@ -40,8 +41,9 @@ from finetune_data import MAKERS, make  # noqa: E402
 from finetune_report import report  # noqa: E402
 
 PEERS = ("linear-probe", "tuned-probe", "fastai", "torchvision", "timm")
+OURS = {"resnetkit": (), "resnetkit-all": ("--set", "model.pool=all")}  # contestant to its flags
 SIZES = {"cifar": 64, "elpv": 96}
-LIMITS = {"cifar": (20, 40, 60, 90, 120, 180), "elpv": (40, 80, 120, 240, 480, 720)}
+LIMITS = {"cifar": (20, 45, 90, 180), "elpv": (30, 80, 160, 400)}
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def measurements(args: argparse.Namespace) -> Iterator[Measurement]:
             size = args.size or SIZES[dataset]
             limits = args.limits or LIMITS[dataset]
             turns = [Measurement(dataset, peer, seed, size) for peer in PEERS]
-            turns += [Measurement(dataset, "resnetkit", seed, size, limit) for limit in limits]
+            turns += [Measurement(dataset, who, seed, size, limit) for who in OURS for limit in limits]
             turns = turns[::2] + turns[1::2]
             turns = turns[seed * 3 % len(turns) :] + turns[: seed * 3 % len(turns)]
             yield from (turn for turn in turns if not args.only or turn.contestant in args.only)
@@ -96,7 +98,7 @@ def ours(this: Measurement, root: Path, args: argparse.Namespace, work: Path) ->
     folder, cache = work / "run", work / "cache"
     command = [sys.executable, "-m", "resnetkit", "train", str(root), "--weights", str(args.weights)]
     command += ["--seed", str(this.seed), "--time-limit", f"{this.limit}s", "--out", str(folder)]
-    command += ["--set", f"image.size={this.size}", "--set", "image.crop_ratio=1", *args.ours]
+    command += ["--set", f"image.size={this.size}", "--set", "image.crop_ratio=1", *OURS[this.contestant]]
     costs = run(command, environment(args) | {"RESNETKIT_CACHE": str(cache)}, work / "log")
     accuracy = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["accuracy"]
     return [{**costs, "accuracy": accuracy["value"], "n": accuracy["n"]}]
@@ -128,7 +130,7 @@ def measure(this: Measurement, args: argparse.Namespace) -> None:
     work = args.out / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    points = (ours if this.contestant == "resnetkit" else peer)(this, root, args, work)
+    points = (ours if this.contestant in OURS else peer)(this, root, args, work)
     shutil.rmtree(work)
     file.parent.mkdir(exist_ok=True)
     named = {**vars(this), "threads": args.threads, "points": points}
@@ -144,7 +146,7 @@ def refuse_mixture(args: argparse.Namespace) -> None:
     Raises:
         SystemExit: those that are there were made otherwise.
     """
-    names = ("threads", "workers", "passes", "images", "ours")
+    names = ("threads", "workers", "passes", "images")
     settings = {"weights": args.weights.name, **{name: getattr(args, name) for name in names}}
     file = args.out / "settings.json"
     args.out.mkdir(parents=True, exist_ok=True)
@@ -165,14 +167,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="loading processes of each peer")
     parser.add_argument("--size", type=int, default=0, help="pixels for every set; 0: 64 for cifar, 96 for elpv")
     parser.add_argument("--limits", type=int, nargs="+", default=[], help="time limits of ours in seconds")
-    parser.add_argument("--only", nargs="+", choices=("resnetkit", *PEERS), default=[])
+    parser.add_argument("--only", nargs="+", choices=(*OURS, *PEERS), default=[])
     parser.add_argument("--passes", type=int, default=0, help="of the peers, for a trial; 0: those of the recipes")
     parser.add_argument("--images", type=int, default=0, help="images a split, for a trial; 0: all")
     parser.add_argument(
         "--clock", choices=("seconds", "cpu"), default="seconds", help="of the report: wall or CPU time"
     )
     parser.add_argument("--report", action="store_true", help="only report what is measured")
-    parser.add_argument("--ours", nargs=argparse.REMAINDER, default=[], help="flags of resnetkit train; stands last")
     args = parser.parse_args()
     failed = []
     if not args.report:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-OURS = "resnetkit"
+OURS = ("resnetkit", "resnetkit-all")
 AIMS = {"linear-probe": 10, "tuned-probe": 10}  # the others: 4
 CLOCKS = {"seconds": "wall time, s", "cpu": "CPU time, s"}
 Z95 = 1.959963984540054
@@ -153,19 +153,19 @@ def at_equal_time(ours: Curve, last: Point) -> str:
     return f"{100 * gains[0]:+.1f} (one seed) at {point.time:.0f} s"
 
 
-def table(title: str, panel: Panel) -> str:
-    """A Markdown table of a set: each peer against ours."""
-    ours = panel.get(OURS, [])
+def table(title: str, panel: Panel, who_we_are: str) -> str:
+    """A Markdown table of a set: each peer against one of ours."""
+    ours = panel.get(who_we_are, [])
     seeds = max((len(curve[0].seeds) for curve in panel.values()), default=0)
     peak = f"{max(np.mean(point.memory) for point in ours):.0f}" if ours else "-"
     lines = [
-        f"### {title}, {seeds} seed{'s' * (seeds > 1)}\n",
+        f"### {title}, {seeds} seed{'s' * (seeds > 1)}, against {who_we_are}\n",
         "| peer | its final accuracy, % | reached after | ours reaches it after | times faster (seeds), aim "
         "| ours less peer's at equal time, points | peak MB, ours and peer |",
         "|---|---|---|---|---|---|---|",
     ]
     for who, curve in panel.items():
-        if who == OURS:
+        if who in OURS:
             continue
         final, theirs, mine = curve[-1], reached(curve, curve[-1].accuracy), reached(ours, curve[-1].accuracy)
         assert theirs
@@ -188,14 +188,22 @@ def picture(panels: Mapping[str, Panel], path: Path, clock: str) -> None:
 
     matplotlib.rcParams["svg.hashsalt"] = "resnetkit"  # the same points give the same file
     figure, axes = pyplot.subplots(1, len(panels), figsize=(6 * len(panels), 4.2), squeeze=False)
-    colors = {OURS: "C3", "linear-probe": "C7", "tuned-probe": "C8", "fastai": "C0", "torchvision": "C1", "timm": "C2"}
+    colors = {
+        "resnetkit": "C3",
+        "resnetkit-all": "C4",
+        "linear-probe": "C7",
+        "tuned-probe": "C8",
+        "fastai": "C0",
+        "torchvision": "C1",
+        "timm": "C2",
+    }
     for axis, (title, panel) in zip(axes[0], panels.items(), strict=True):
         for who, curve in panel.items():
             means = [100 * point.accuracy for point in curve]
             bounds = [[100 * bound for bound in point.interval] for point in curve]
             spread = [[m - low for m, (low, _) in zip(means, bounds, strict=True)]]
             spread += [[high - m for m, (_, high) in zip(means, bounds, strict=True)]]
-            style = {"color": colors.get(who), "linewidth": 2.2 if who == OURS else 1.2, "marker": "o", "markersize": 3}
+            style = {"color": colors.get(who), "linewidth": 2.2 if who in OURS else 1.2, "marker": "o", "markersize": 3}
             axis.errorbar([point.time for point in curve], means, spread, label=who, capsize=2, elinewidth=0.7, **style)
         axis.set(title=title, xlabel=CLOCKS[clock], ylabel="accuracy on the test images, %", xscale="log")
         axis.xaxis.set_major_formatter("{x:.0f}")
@@ -218,6 +226,11 @@ def report(out: Path, clock: str = "seconds") -> str:
         writer.writerows(rows)
     panels = panels_of(rows, clock)
     picture(panels, out / "finetune.svg", clock)
-    text = "\n".join(table(f"{title}, {CLOCKS[clock]}", panel) for title, panel in panels.items())
+    text = "\n".join(
+        table(f"{title}, {CLOCKS[clock]}", panel, who)
+        for title, panel in panels.items()
+        for who in OURS
+        if who in panel
+    )
     (out / "table.txt").write_text(text, encoding="utf-8")
     return text

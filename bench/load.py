@@ -48,9 +48,9 @@ def write_photos(root: Path, source: Path | None, count: int, smallest: float) -
 
 def ours(root: Path) -> Iterator[float]:
     """Seconds of each epoch with resnetkit."""
-    from resnetkit.cli import _keep_freed_memory
+    from resnetkit.verbs.memory import keep_freed_memory
 
-    _keep_freed_memory()
+    keep_freed_memory()
     import torch
 
     from resnetkit import recipe as recipes

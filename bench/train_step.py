@@ -39,9 +39,9 @@ def write_photos(root: Path, count: int, side: int) -> None:
 
 def ours(root: Path, size: int, batch: int, steps: int) -> dict[str, float]:
     """Images per second of resnetkit's loop, and seconds to decode everything once."""
-    from resnetkit.cli import _keep_freed_memory
+    from resnetkit.verbs.memory import keep_freed_memory
 
-    _keep_freed_memory()
+    keep_freed_memory()
     import torch
 
     from resnetkit import recipe as recipes

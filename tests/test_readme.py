@@ -40,7 +40,7 @@ def there(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/classify.md", "docs/multilabel.md", "docs/export.md", "docs/resnet.md"]
+    "page", ["README.md", "docs/classify.md", "docs/multilabel.md", "docs/export.md", "docs/trust.md", "docs/resnet.md"]
 )
 def test_every_command_runs(page: str, there: Path) -> None:
     commands = console(page)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from resnetkit.nn.resnet import ResNet
     from resnetkit.runtime.model import load
     from resnetkit.runtime.save import save
+    from resnetkit.verbs.compare import compare
     from resnetkit.verbs.demo import demo
     from resnetkit.verbs.eval import evaluate
     from resnetkit.verbs.export import export
@@ -68,6 +69,7 @@ HOMES = {
     "resnetkit.verbs.train": ("train",),
     "resnetkit.verbs.eval": ("evaluate",),
     "resnetkit.verbs.export": ("export",),
+    "resnetkit.verbs.compare": ("compare",),
     "resnetkit.verbs.models": ("describe_model", "list_models"),
     "resnetkit.verbs.predict": ("predict",),
     "resnetkit.verbs.demo": ("demo",),
@@ -77,6 +79,7 @@ __all__ = [
     "BasicBlock",
     "Bottleneck",
     "ResNet",
+    "compare",
     "conv1x1",
     "conv3x3",
     "demo",

@@ -7,7 +7,6 @@ even where torch is broken.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import json
 import logging
@@ -25,7 +24,8 @@ from typer.exceptions import TyperException
 
 from resnetkit._version import __version__
 from resnetkit.errors import ResnetkitError, ResourceError, UsageError
-from resnetkit.verbs.rows import line, print_metrics, write_rows
+from resnetkit.verbs.memory import keep_freed_memory
+from resnetkit.verbs.rows import comparison_lines, line, print_metrics, write_rows
 
 _STARTED = time.monotonic()
 INTERRUPTED = 130
@@ -102,7 +102,7 @@ def _train(
     from resnetkit import api
     from resnetkit.recipe import parse_setting
 
-    _keep_freed_memory()
+    keep_freed_memory()
     run = api.train(
         data,
         model=model,
@@ -166,6 +166,36 @@ def _eval(
             raise IncompleteError(f"{name} is {value}, under the {least} of --min")
     if scores.failed:
         raise IncompleteError(f"{len(scores.failed)} images could not be read", fix="they are in no score")
+
+
+@app.command("compare", epilog="Example: resnetkit compare runs/old runs/new photos/ --split test --out compared")
+def _compare(
+    a: ModelArgument,
+    b: ModelArgument,
+    data: DataArgument,
+    split: Annotated[
+        str | None, typer.Option(help="train, val, test or all; what was held out if left out.", metavar="NAME")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Write comparison.json and flipped.csv here.", metavar="DIR")] = None,
+    backend: Annotated[str, typer.Option(help="auto or torch.", metavar="NAME")] = "auto",
+    device: Device = None,
+    as_json: JsonFlag = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Say which of two models is better on the same images, or that one cannot tell and how many would be needed."""
+    from resnetkit import api
+    from resnetkit.errors import IncompleteError
+
+    found = api.compare(a, b, data, split=split, out=out, backend=backend, device=device or "auto", quiet=quiet)
+    if as_json:
+        print(json.dumps(found.as_dict()))
+    else:
+        print(*comparison_lines(found.as_dict()), sep="\n")
+    for path, reason in found.a.failed:
+        print(f"error: {path}: {reason}", file=sys.stderr)
+    if found.a.failed:
+        raise IncompleteError(f"{len(found.a.failed)} images could not be read", fix="they are in no comparison")
 
 
 @app.command("predict", epilog="Example: resnetkit predict runs/photos holiday/ --format csv --out answers.csv")
@@ -276,7 +306,7 @@ def _demo(
     from resnetkit import api
     from resnetkit.recipe import parse_setting
 
-    _keep_freed_memory()
+    keep_freed_memory()
     chosen = dict(map(parse_setting, settings or ()))
     run, answers = api.demo(
         folder, out=out, overwrite=overwrite, seed=seed, device=device, settings=chosen, quiet=quiet
@@ -299,21 +329,6 @@ def _gate(text: str) -> tuple[str, float]:
         return name, float(value)
     except ValueError:
         raise UsageError(f"--min {text} is not METRIC=NUMBER", fix="write --min accuracy=0.9") from None
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory: each training step would fault it in again, which costs 5 to 40 %.
-
-    In this process only, and before the first large allocation; other C libraries have no mallopt, and are left alone.
-    """
-    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(m_mmap_max, 0)
-    mallopt(m_trim_threshold, 2**31 - 1)
-    mallopt(m_top_pad, 256 * 2**20)
 
 
 def main(argv: Iterable[str] | None = None) -> None:

@@ -119,8 +119,8 @@ class Augment:
 class Optim:
     """The optimiser, its schedule, and the loss."""
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov momentum 0.9, or AdamW."""
+    optimizer: Literal["auto", "sgd", "adamw"] = "auto"
+    """SGD with Nesterov momentum 0.9, or AdamW; auto: AdamW to fine-tune, else SGD."""
     lr: Positive | Auto = "auto"
     """Peak learning rate; auto: by optimiser, batch size, and whether weights are given."""
     backbone_lr: Annotated[float, Field(gt=0, le=1)] = 1.0

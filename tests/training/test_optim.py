@@ -58,7 +58,7 @@ def test_frozen_parts_keep_weights_and_statistics(until: str, stem: Stem) -> Non
     network = models.resnet18(num_classes=3, stem=stem)
     optim.freeze(network, until)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    optimizer = optim.make_optimizer(network, recipe.Optim(lr=0.1))
+    optimizer = optim.make_optimizer(network, recipe.Optim(optimizer="sgd", lr=0.1))
     optim.set_lr(optimizer, 0.1)
     optim.train_mode(network, keep_statistics=False)
     network(torch.randn(4, 3, 32, 32)).sum().backward()
@@ -75,7 +75,7 @@ def test_frozen_parts_keep_weights_and_statistics(until: str, stem: Stem) -> Non
 def test_kept_statistics_do_not_move_though_scale_and_shift_learn() -> None:
     network = models.resnet18(num_classes=3, stem="small")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    optimizer = optim.make_optimizer(network, recipe.Optim(lr=0.1))
+    optimizer = optim.make_optimizer(network, recipe.Optim(optimizer="sgd", lr=0.1))
     optim.set_lr(optimizer, 0.1)
     optim.train_mode(network, keep_statistics=True)
     network(torch.randn(4, 3, 32, 32)).sum().backward()
@@ -93,7 +93,7 @@ def test_the_average_follows_the_weights() -> None:
 
 def test_the_backbone_learns_at_a_share_of_the_rate() -> None:
     network = models.build("resnet20")
-    optimizer = optim.make_optimizer(network, recipe.Optim(backbone_lr=0.25))
+    optimizer = optim.make_optimizer(network, recipe.Optim(optimizer="sgd", backbone_lr=0.25))
     optim.set_lr(optimizer, 0.4)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert {name: rates[id(p)] for name, p in network.named_parameters()} == {

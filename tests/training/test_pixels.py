@@ -201,7 +201,12 @@ def test_cache_workers_and_their_number_change_no_weight(photos: Path, run_cli) 
     """C24: decoded once or anew, by one worker or two, stopped in an epoch or not: the same network."""
     flags = (photos, *tiny("train.epochs=1"))
     weights = []
-    for name, more in (("cache", ()), ("none", ("cache.folder=none",)), ("one", ("cache.gb=0", "train.workers=1"))):
+    for name, more in (
+        ("cache", ()),
+        ("none", ("cache.folder=none",)),
+        ("one", ("cache.gb=0", "train.workers=1")),
+        ("four", ("cache.gb=0", "train.workers=4")),
+    ):
         code, _, err = run_cli("train", *flags, "--out", name, *(f for m in more for f in ("--set", m)))
         assert code == 0, err
         weights.append((Path(name) / "model" / "model.safetensors").read_bytes())

@@ -31,6 +31,7 @@ def test_the_prediction_keeps_the_limit(minutes: float, train: int) -> None:
 
 def test_few_wanted_epochs_are_enough() -> None:
     assert chosen(60, wanted=1).epochs == 1 and chosen(60, wanted=0).epochs == 0
+    assert chosen(60, wanted=0).layer4_epochs, "no epochs of the whole network leave the time to layer4"
 
 
 def test_what_is_not_done_takes_no_time() -> None:

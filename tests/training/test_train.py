@@ -129,7 +129,8 @@ def test_choices_by_size_of_the_images() -> None:
     )
     large = settle(recipes.read(""), 900)
     assert (large.model.weights, large.image.size, large.model.stem) == ("IMAGENET1K_V1", 224, "imagenet")
-    assert large.optim.lr == 0.01 and small.optim.lr == 0.05 and default_lr("adamw", 32, True) == 1e-4
+    assert (large.optim.optimizer, small.optim.optimizer) == ("adamw", "sgd")
+    assert large.optim.lr == default_lr("adamw", 32, True) == 2e-4 and small.optim.lr == 0.05
     for side, stem in ((28, "small"), (900, "deep")):
         model = settle(recipes.read("", {"model.variant": "resnet34d"}), side).model
         assert (model.weights, model.stem, model.shortcut) == ("none", stem, "D")

@@ -111,7 +111,7 @@ def _held_out(x: Floats, y: NDArray[np.integer], c: float, weights: str | None) 
 
 
 def choose(heads: Sequence[LinearHead], features: Floats, targets: NDArray[np.integer]) -> LinearHead:
-    """The head with the fewest errors on held-out features, and of equal ones that with the least cross-entropy.
+    """The head with the least cross-entropy on held-out features, which tells more about few of them than errors do.
 
     The logits of each are scaled first to the least cross-entropy there, with smoothed labels: ridge regression gives
     none that are probabilities, and where all answers are right the scale would grow without end. Without held-out
@@ -124,9 +124,8 @@ def choose(heads: Sequence[LinearHead], features: Floats, targets: NDArray[np.in
     for head in heads:
         logits = head(features)
         losses = [_smoothed(logits * factor, targets) for factor in factors]
-        errors = int((logits.argmax(1) != targets).sum())
-        found.append((errors, min(losses), head.scaled(float(factors[int(np.argmin(losses))]))))
-    return min(found, key=lambda each: each[:2])[2]
+        found.append((min(losses), head.scaled(float(factors[int(np.argmin(losses))]))))
+    return min(found, key=lambda each: each[0])[1]
 
 
 def _smoothed(logits: Floats, targets: NDArray[np.integer]) -> float:

@@ -49,6 +49,7 @@ def parameter_groups(network: nn.Module, settings: Optim) -> list[dict[str, Any]
 def make_optimizer(network: nn.Module, settings: Optim) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum 0.9, or AdamW; the loop sets the rate at every step; fused: one pass over memory."""
     groups = parameter_groups(network, settings)
+    assert settings.optimizer != "auto", "the verb decides before the first step"
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=0.0, fused=True)
     return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, fused=True)

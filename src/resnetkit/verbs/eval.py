@@ -55,13 +55,7 @@ def evaluate(
         run.refuse(Path(out), resume=False, overwrite=False)
     opened = load(model, backend=backend, device=device, mirror=mirror)
     source = Path(data)
-    recipe = _recipe_of(Path(model), source)
-    dataset = opened.task.modality.scan(source, follow_links=bool(recipe and recipe.data.follow_links))
-    dataset = _with_classes_of(opened, dataset, source)
-    if recipe is not None and split != "all":
-        dataset = _with_run_splits(dataset, recipe, opened.checkpoint.folder.parent)
-    chosen = _chosen(dataset, split, source)
-    part = dataset if chosen == "all" else dataset.select(chosen)
+    dataset, chosen, part = part_of(opened, Path(model), source, split)
     note(f"{source}: {len(part):,} images ({chosen})", quiet)
     scores = score_split(opened, (chosen, part), quiet)
     if out is not None:
@@ -69,6 +63,17 @@ def evaluate(
             Path(out).mkdir(parents=True, exist_ok=True)
         write_scores(Path(out), scores, dataset)
     return scores
+
+
+def part_of(model: Model, folder: Path, source: Path, split: str | None) -> tuple[Dataset, str, Dataset]:
+    """The data in the model's classes, the name of the split that is scored, and its samples; see `evaluate`."""
+    recipe = _recipe_of(folder, source)
+    dataset = model.task.modality.scan(source, follow_links=bool(recipe and recipe.data.follow_links))
+    dataset = _with_classes_of(model, dataset, source)
+    if recipe is not None and split != "all":
+        dataset = _with_run_splits(dataset, recipe, model.checkpoint.folder.parent)
+    chosen = _chosen(dataset, split, source)
+    return dataset, chosen, dataset if chosen == "all" else dataset.select(chosen)
 
 
 def _with_classes_of(model: Model, dataset: Dataset, source: Path) -> Dataset:

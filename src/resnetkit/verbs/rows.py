@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +48,19 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]], more: Mapping[str, s
         else:
             interval = f"{100 * metric['low']:.1f} to {100 * metric['high']:.1f} %"
             print(f"{name:24} {100 * metric['value']:5.1f} %  ({interval}, n = {metric['n']:,})")
+
+
+def comparison_lines(comparison: Mapping[str, Any]) -> Iterator[str]:
+    """The verdict, the differences with their intervals, and what each model has right of each class."""
+    yield comparison["verdict"]
+    right = f"only A is right {comparison['only_a_right']} times, only B {comparison['only_b_right']} times"
+    yield f"{right}; McNemar's exact p = {comparison['p']:.2g}"
+    for name, metric in comparison["b_less_a"].items():
+        if metric["value"] is not None:
+            low, value, high = (
+                100 * metric[key] if name != "log_loss" else metric[key] for key in ("low", "value", "high")
+            )
+            unit = " points" if name != "log_loss" else ""
+            yield f"{name + ', B less A':24} {value:+.2f}{unit}  ({low:+.2f} to {high:+.2f}, n = {metric['n']:,})"
+    for name, counts in comparison["classes"].items():
+        yield f"{name:24} A has {counts['a']:,} of {counts['n']:,} right, B {counts['b']:,}"

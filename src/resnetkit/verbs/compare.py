@@ -1,0 +1,81 @@
+"""compare: two models and data with known answers to which is better, or that one cannot tell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from resnetkit import run
+from resnetkit.errors import DataError, ModelError, UsageError
+from resnetkit.files import resource_errors, write
+from resnetkit.runtime.model import Model, load
+from resnetkit.tasks.evaluate import Scores
+from resnetkit.trust.compare import FLIPPED_COLUMNS, Comparison
+from resnetkit.trust.compare import compare as compared
+from resnetkit.verbs.console import note
+from resnetkit.verbs.eval import part_of, score_split
+
+
+def compare(
+    a: str | Path,
+    b: str | Path,
+    data: str | Path,
+    *,
+    split: str | None = None,
+    out: str | Path | None = None,
+    backend: str = "auto",
+    device: str = "auto",
+    quiet: bool = False,
+) -> Comparison:
+    """Compare two models on the same images with known answers, image by image.
+
+    Args:
+        a: a run folder or a model folder.
+        b: another one, of the same classes.
+        data: a folder of class folders, an archive of them, or a CSV.
+        split: as for `evaluate`; of two runs that cut their test images from this data, both must have cut the same.
+        out: folder for comparison.json and flipped.csv; must not exist.
+        backend: what runs the networks, "auto" or "torch".
+        device: where, "auto", "cpu", "cuda", ...
+        quiet: no notes and no progress on stderr.
+
+    Raises:
+        ModelError, DataError, UsageError: see `errors`.
+    """
+    if out is not None:
+        run.refuse(Path(out), resume=False, overwrite=False)
+    model_a, model_b = (load(path, backend=backend, device=device) for path in (a, b))
+    _refuse_other_classes(model_a, model_b, Path(b))
+    source = Path(data)
+    _, chosen, first = part_of(model_a, Path(a), source, split)
+    _, _, second = part_of(model_b, Path(b), source, split)
+    if list(first.names) != list(second.names):
+        fix = "give the data a test folder, or --split all to compare on every image"
+        raise DataError("holds other test images for each of the two models", path=source, fix=fix)
+    note(f"{source}: {len(first):,} images ({chosen})", quiet)
+    scores = score_split(model_a, (chosen, first), quiet)
+    found = compared(scores, _in_order_of(scores, score_split(model_b, (chosen, second), quiet)))
+    if out is not None:
+        with resource_errors(out):
+            Path(out).mkdir(parents=True, exist_ok=True)
+        run.write_json(Path(out) / "comparison.json", found.as_dict())
+        write(Path(out) / "flipped.csv", run.as_csv(FLIPPED_COLUMNS, found.rows()))
+    return found
+
+
+def _refuse_other_classes(a: Model, b: Model, path: Path) -> None:
+    if a.checkpoint.meta.task != b.checkpoint.meta.task:
+        what = f"is a model of the task {b.checkpoint.meta.task}, the other one of {a.checkpoint.meta.task}"
+        raise UsageError(what, path=path, fix="compare two of one task")
+    other = sorted(set(a.classes) ^ set(b.classes))
+    if other:
+        raise ModelError(f"knows other classes: only one of both has {other[0]!r}", path=path, fix="compare alike ones")
+
+
+def _in_order_of(a: Scores, b: Scores) -> Scores:
+    """B's scores with A's classes, in A's order."""
+    order = [b.classes.index(name) for name in a.classes]
+    targets = b.targets[:, order] if b.targets.ndim == 2 else np.argsort(order)[b.targets]
+    return replace(b, classes=a.classes, logits=b.logits[:, order], targets=targets)

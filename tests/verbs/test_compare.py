@@ -1,0 +1,76 @@
+"""compare: two model folders on the same images, held out by both."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from conftest import COLOURS, tiny, write_classes
+from resnetkit import api
+from resnetkit.recipe import parse_setting
+
+
+@pytest.fixture(scope="module")
+def other(trained: Path) -> Path:
+    """A run on the same images and splits that has hardly learnt."""
+    settings = dict(map(parse_setting, tiny("train.epochs=1", "optim.lr=1e-5")[1::2]))
+    photos, folder = trained.parent.parent / "photos", trained.parent / "other"
+    return api.train(photos, out=folder, settings=settings, quiet=True).folder
+
+
+def test_two_runs(trained: Path, other: Path, run_cli) -> None:
+    photos = trained.parent.parent / "photos"
+    code, out, err = run_cli("compare", other, trained, photos, "--split", "all", "--out", "c")
+    assert code == 0 and "36 images (all)" in err
+    lines = out.splitlines()
+    kept = json.loads(Path("c/comparison.json").read_text())
+    assert lines[0] == kept["verdict"] == "B is better" and kept["n"] == 36
+    a, b = (api.evaluate(run, photos, split="all", quiet=True) for run in (other, trained))
+    assert kept["b_less_a"]["accuracy"]["value"] == pytest.approx(
+        b.metrics["accuracy"].value - a.metrics["accuracy"].value
+    )
+    with Path("c/flipped.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == kept["only_a_right"] + kept["only_b_right"]
+    code, out, _ = run_cli("compare", other, trained, photos, "--split", "all", "--json")
+    assert code == 0 and json.loads(out) == kept
+    assert run_cli("compare", other, trained, photos, "--out", "c")[0] == 2
+
+
+def test_the_test_images_of_both_runs(trained: Path, other: Path, run_cli) -> None:
+    """6 of 36 images: too few to tell anything."""
+    code, out, err = run_cli("compare", trained, trained, trained.parent.parent / "photos")
+    assert code == 0 and "6 images (test)" in err and "cannot tell with n = 6: both" in out
+
+
+def test_runs_that_cut_other_test_images_are_not_compared_on_them(trained: Path, run_cli) -> None:
+    photos = trained.parent.parent / "photos"
+    assert run_cli("train", photos, *tiny("train.epochs=1", "train.seed=5"), "--out", "seeded")[0] == 0
+    code, _, err = run_cli("compare", trained, "seeded", photos)
+    assert code == 3 and "other test images for each" in err and "--split all" in err
+
+
+def test_classes_in_another_order_and_other_classes(trained: Path, tmp_path: Path, run_cli) -> None:
+    """Answers are matched by name; models of other classes are refused."""
+    from resnetkit.errors import ModelError
+    from resnetkit.verbs.compare import _in_order_of
+
+    photos = trained.parent.parent / "photos"
+    scores = api.evaluate(trained, photos, split="all", quiet=True)
+    other = replace(scores, classes=scores.classes[::-1], logits=scores.logits[:, ::-1], targets=2 - scores.targets)
+    assert list(_in_order_of(scores, other).rows()) == list(scores.rows())
+    some = write_classes(tmp_path / "two", 6, classes={name: COLOURS[name] for name in ("green", "red")})
+    run = api.train(some, out=tmp_path / "run", settings=dict(map(parse_setting, tiny()[1::2])), quiet=True).folder
+    with pytest.raises(ModelError, match="knows other classes: only one of both has 'blue'"):
+        api.compare(trained, run, photos, quiet=True)
+
+
+def test_what_cannot_be_read_is_in_no_comparison(trained: Path, photos: Path, run_cli) -> None:
+    shutil.rmtree(photos / "blue")
+    (photos / "red" / "3.png").write_bytes(b"")
+    code, out, err = run_cli("compare", trained, trained, photos, "--split", "all", "--json")
+    assert code == 4 and "red/3.png" in err and json.loads(out)["n"] == 23
