@@ -26,7 +26,7 @@ from resnetkit.recipe import Recipe, replace
 from resnetkit.training.device import Setup
 from resnetkit.training.loader import Loader, share_of_work
 from resnetkit.training.objective import OBJECTIVES
-from resnetkit.training.optim import make_optimizer
+from resnetkit.training.optim import make_optimizer, train_mode
 from resnetkit.training.state import TrainState
 from resnetkit.training.train import plan_of, train
 
@@ -242,19 +242,48 @@ def choose(
     return alone
 
 
-def measure_costs(loader: Loader, setup: Setup, network: nn.Module) -> dict[str, Costs]:
-    """What training and evaluation cost in each memory format, from a second or two of each on random images."""
-    return {layout: _costs(loader, setup, network, layout) for layout in ("contiguous", "channels_last")}
+def measure_costs(loader: Loader, setup: Setup, network: nn.Module) -> tuple[str, Costs]:
+    """The memory format asked for, or that in which a step is faster, and what all costs in it, on random images."""
+    wanted = loader.recipe.train.memory_format
+    formats = ("contiguous", "channels_last") if wanted == "auto" else (wanted,)
+    copies = {layout: copy.deepcopy(network).to(memory_format=memory_format(layout)) for layout in formats}
+    images = {layout: _random_images(loader, setup).to(memory_format=memory_format(layout)) for layout in formats}
+    steps = {layout: _seconds_of(_step(loader, setup, copies[layout], images[layout])) for layout in formats}
+    layout = min(steps, key=steps.__getitem__)
+    return layout, _costs(loader, setup, (copies[layout], images[layout]), steps[layout])
 
 
-def _costs(loader: Loader, setup: Setup, network: nn.Module, layout: str) -> Costs:
-    recipe, copied = loader.recipe, copy.deepcopy(network).to(memory_format=memory_format(layout))
-    assert isinstance(copied, ResNet) and recipe.image.size != "auto"
-    trunk, tail = cut(copied, last_cut(copied))
-    batch = min(recipe.train.batch_size, max(SMALLEST_BATCH, SMALLEST_BATCH * 224**2 // recipe.image.size**2))
-    images = torch.randn(batch, recipe.image.channels, recipe.image.size, recipe.image.size, device=setup.device)
-    images = images.to(memory_format=memory_format(layout))
-    targets = torch.full((batch, loader.num_classes), 1 / loader.num_classes, device=setup.device)
+def _random_images(loader: Loader, setup: Setup) -> Tensor:
+    """A batch as large as in training, or smaller where images are large."""
+    image = loader.recipe.image
+    assert image.size != "auto", "the verb decides before the first step"
+    batch = min(loader.recipe.train.batch_size, max(SMALLEST_BATCH, SMALLEST_BATCH * 224**2 // image.size**2))
+    return torch.randn(batch, image.channels, image.size, image.size, device=setup.device)
+
+
+def _step(loader: Loader, setup: Setup, part: nn.Module, x: Tensor) -> Callable[[], None]:
+    """A training step of a part of the network on its input."""
+    optimizer = make_optimizer(part, loader.recipe.optim)
+    targets = torch.full((len(x), loader.num_classes), 1 / loader.num_classes, device=setup.device)
+    train_mode(part, loader.recipe.finetune.keep_statistics)
+
+    def step() -> None:
+        with setup.autocast():
+            logits = part(x)
+        optimizer.zero_grad()
+        loader.objective.loss(logits, targets, None).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        float(logits.detach()[0, 0])  # waits for a GPU
+
+    return step
+
+
+def _costs(loader: Loader, setup: Setup, trial: tuple[nn.Module, Tensor], step: float) -> Costs:
+    """Seconds an image, of a copy of the network on a batch whose training step takes `step` seconds."""
+    network, images = trial
+    assert isinstance(network, ResNet)
+    trunk, tail = cut(network, last_cut(network))
+    batch = len(images)
 
     @torch.inference_mode()
     def evaluate(part: nn.Module, x: Tensor) -> Tensor:
@@ -262,28 +291,20 @@ def _costs(loader: Loader, setup: Setup, network: nn.Module, layout: str) -> Cos
         float(found.flatten()[0])  # waits for a GPU
         return found
 
-    def learn(part: nn.Module, x: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        with setup.autocast():
-            logits = part.train()(x)
-        optimizer.zero_grad()
-        loader.objective.loss(logits, targets, None).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        float(logits.detach()[0, 0])  # waits for a GPU
-
     maps = evaluate(trunk, images).clone()
     prepare = _seconds_of(partial(loader.batch, 0)) / len(loader.batch(0).rows)
     below = _seconds_of(partial(evaluate, trunk, images)) / batch
     rest = _seconds_of(partial(evaluate, tail, maps)) / batch
-    tail_step = _seconds_of(partial(learn, tail, maps, make_optimizer(tail, recipe.optim))) / batch
-    step = _seconds_of(partial(learn, copied, images, make_optimizer(copied, recipe.optim))) / batch
-    return Costs(prepare + below + rest, prepare + below, tail_step, prepare + step * share_of_work(recipe))
+    tail_step = _seconds_of(_step(loader, setup, tail, maps)) / batch
+    whole_step = step / batch * share_of_work(loader.recipe)
+    return Costs(prepare + below + rest, prepare + below, tail_step, prepare + whole_step)
 
 
 def _seconds_of(work: Callable[[], object]) -> float:
-    """Seconds of some work: the best of one or more after a first one, half a second of them."""
+    """Seconds of some work: the best of one or more after a first one, a third of a second of them."""
     work()
     found: list[float] = []
-    while not found or sum(found) < 0.5:
+    while not found or sum(found) < 0.3:
         started = time.monotonic()
         work()
         found.append(time.monotonic() - started)

@@ -153,7 +153,7 @@ def _epochs_that_fit(job: Job, network: ResNet) -> dict[str, Any]:
 def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
     """Also the deadline, which leaves the time to score the held-out images and to write the report."""
     recipe = job.recipe
-    layout, costs = _fastest(job, network)
+    layout, costs = measure_costs(job.loader, job.setup, network)
     after = SECONDS_AFTER + _last_images(job) * costs.forward
     after = from_first({"after": after}, job.setup)["after"]
     job = replace(job, deadline=job.started + recipe.train.time_limit - after)
@@ -202,15 +202,8 @@ def tell_plan(job: Job, network: ResNet) -> Job:
         tune = job.recipe.finetune
         assert tune.views != "auto" and tune.layer4_epochs != "auto", "they are decided"
         stages = Stages(tune.head, tune.views, tune.layer4_epochs, job.recipe.train.epochs)
-        _tell_prediction(job, network, _fastest(job, network)[1], stages)
+        _tell_prediction(job, network, measure_costs(job.loader, job.setup, network)[1], stages)
     return job
-
-
-def _fastest(job: Job, network: ResNet) -> tuple[str, Costs]:
-    measured = measure_costs(job.loader, job.setup, network)
-    wanted = job.recipe.train.memory_format
-    layout = min(measured, key=lambda name: measured[name].step) if wanted == "auto" else wanted
-    return layout, measured[layout]
 
 
 def _sizes(job: Job, network: ResNet) -> tuple[tuple[int, int], int]:
