@@ -1,10 +1,12 @@
 """Scores count what could be read and list what could not."""
 
+import math
+
 import numpy as np
 import pytest
 
 from resnetkit.errors import DataError
-from resnetkit.tasks.evaluate import PREDICTION_COLUMNS, score
+from resnetkit.tasks.evaluate import PREDICTION_COLUMNS, calibrated_loss, score
 from resnetkit.tasks.task import TASKS
 
 CLASSES = ("cat", "dog")
@@ -57,3 +59,15 @@ def test_as_dict_is_plain():
     values = scored(ANSWERS).as_dict()
     assert json.loads(json.dumps(values, allow_nan=False)) == values
     assert values["accuracy"].keys() == {"value", "n", "low", "high", "method"}
+
+
+def test_the_calibrated_loss_sees_what_is_told_apart_and_not_how_surely():
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 3, 400)
+    logits = rng.normal(0, 1, (400, 3)) + np.eye(3)[targets]
+    target = TASKS["classify"].target
+    plain = calibrated_loss(target, logits, targets)
+    assert calibrated_loss(target, 20 * logits, targets) == pytest.approx(plain, abs=1e-3)
+    assert plain <= target.judge(logits, targets).losses.mean() < target.judge(20 * logits, targets).losses.mean()
+    assert calibrated_loss(target, logits + np.eye(3)[targets], targets) < plain
+    assert math.isnan(calibrated_loss(target, logits[:0], targets[:0]))

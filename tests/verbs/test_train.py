@@ -380,7 +380,8 @@ def test_fine_tuning_in_stages(photos: Path, run_cli, trained: Path) -> None:
     assert [row["stage"] for row in rows] == ["head", "layer4", "layer4", "all", "all"]
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3, 4]
     best = [int(row["epoch"]) for row in rows if row["best"] == "1"][-1]
-    assert float(rows[best]["val_accuracy"]) == max(float(row["val_accuracy"]) for row in rows)
+    assert float(rows[best]["val_calibrated_loss"]) == min(float(row["val_calibrated_loss"]) for row in rows)
+    assert all(float(row["val_calibrated_loss"]) <= float(row["val_loss"]) + 1e-9 for row in rows)
     assert len(list(Path("cache-home/features").iterdir())) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -95,3 +96,20 @@ def score(
     metrics = task.target.metrics(logits, targets[good], classes)
     read = tuple(paths[i] for i in good)
     return Scores(split, tuple(classes), read, targets[good], logits, metrics, task.target, failed)
+
+
+def calibrated_loss(target: Target, logits: NDArray[np.floating], targets: NDArray[np.integer]) -> float:
+    """Mean loss with all logits scaled by the factor that suits them best; NaN without samples.
+
+    What tells whether a network has become better: of few samples it tells more than their accuracy, and the factor
+    (1 / temperature, arXiv 1706.04599) takes out how sure the network is, which changes while it learns.
+    """
+    from scipy.optimize import minimize_scalar
+
+    if not len(targets):
+        return math.nan
+
+    def loss(log_factor: float) -> float:
+        return float(target.judge(logits * math.exp(log_factor), targets).losses.mean())
+
+    return float(minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 0.01}).fun)

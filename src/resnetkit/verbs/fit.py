@@ -54,7 +54,7 @@ def train_stages(job: Job, network: ResNet, signals: Signals, resume: bool, fing
         tells_apart = len(np.unique(job.dataset.select("train").targets)) > 1
         if recipe.finetune.head and tells_apart and not begun_before:
             row = fit_head(job, tail, stored, started)
-            reached = Reached((row,), -math.inf if row["val_accuracy"] is None else row["val_accuracy"])
+            reached = Reached((row,), -(math.inf if row["val_loss"] is None else row["val_calibrated_loss"]))
             if job.setup.rank == 0:
                 write_history(job.folder, reached.history)
         if recipe.finetune.views:
@@ -192,20 +192,17 @@ def _epochs_before(state: TrainState) -> int:
 def _end_epoch(job: Job, stage: Stage, state: TrainState, tick: Tick, seconds: float) -> None:
     """Score the validation split, keep the best weights, and write the row of results.csv."""
     assert tick.epoch is not None
-    scores, loss = validate(job, stage.held_out, state)
+    found = validate(job, stage.held_out, state)
     number = _epochs(state) + 1
-    headline = job.task.target.headline
-    score = scores[headline].value
     # without validation images the last epoch is the best
-    best = state.keep_best(number if score is None else score, number)
+    loss = found["val_calibrated_loss"]
+    best = state.keep_best(number if loss is None else -loss, number)
     row = {
         "epoch": number,
         "stage": stage.name,
         "step": tick.step,
         "train_loss": tick.epoch.loss,
-        "val_loss": loss,
-        f"val_{headline}": score,
-        "val_macro_f1": scores["macro_f1"].value,
+        **found,
         "lr": tick.lr,
         "best": int(best),
         "seconds": round(seconds, 1),

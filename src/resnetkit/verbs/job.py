@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.backends import open_backend
 from resnetkit.runtime.model import Model
-from resnetkit.tasks.evaluate import Scores, score
+from resnetkit.tasks.evaluate import Scores, calibrated_loss, score
 from resnetkit.tasks.task import TASKS, Task
 from resnetkit.training.device import Setup, from_first, gathered, same_as_first
 from resnetkit.training.loader import Loader, store_preprocess
@@ -247,11 +247,11 @@ def images_of(job: Job, split: str) -> Inputs:
     return inputs
 
 
-def validate(job: Job, inputs: Inputs, state: TrainState) -> tuple[Mapping[str, Any], float | None]:
-    """Metrics and mean loss on the validation split, with the weights that would be kept."""
+def validate(job: Job, inputs: Inputs, state: TrainState) -> dict[str, float | None]:
+    """What results.csv says of the validation split, with the weights that would be kept; None without images."""
     targets = job.dataset.select("val").targets
     if not len(targets):
-        return job.task.target.metrics(np.zeros((0, job.loader.num_classes)), targets, job.dataset.classes), None
+        return on_validation(job, np.zeros((0, job.loader.num_classes)))
     weights = state.evaluated()
     same_as_first(weights, job.setup)
     state.network.eval()
@@ -262,9 +262,20 @@ def validate(job: Job, inputs: Inputs, state: TrainState) -> tuple[Mapping[str, 
         logits: NDArray[np.floating] = functional_call(state.network, weights, (on_device,)).float().cpu().numpy()
         return logits
 
-    logits = _logits(job, "val", inputs, infer)
-    loss = float(job.task.target.judge(logits, targets).losses.mean())
-    return job.task.target.metrics(logits, targets, job.dataset.classes), loss
+    return on_validation(job, _logits(job, "val", inputs, infer))
+
+
+def on_validation(job: Job, logits: NDArray[np.floating]) -> dict[str, float | None]:
+    """Loss, calibrated loss (which chooses the best epoch), the headline and macro-F1 of validation logits [n, K]."""
+    target, targets = job.task.target, job.dataset.select("val").targets
+    scores = target.metrics(logits, targets, job.dataset.classes)
+    some = bool(len(targets))
+    return {
+        "val_loss": float(target.judge(logits, targets).losses.mean()) if some else None,
+        "val_calibrated_loss": calibrated_loss(target, logits, targets) if some else None,
+        f"val_{target.headline}": scores[target.headline].value,
+        "val_macro_f1": scores["macro_f1"].value,
+    }
 
 
 def final_scores(job: Job, read: checkpoint.Checkpoint) -> Scores:

@@ -33,7 +33,7 @@ from resnetkit.training.objective import preprocess_of
 from resnetkit.training.pixels import make_room
 from resnetkit.verbs.console import Signals, bar, note
 from resnetkit.verbs.examples import cache_folder
-from resnetkit.verbs.job import Inputs, Job, Rows, images_of
+from resnetkit.verbs.job import Inputs, Job, Rows, images_of, on_validation
 
 SPLITS_USED = ("train", "val")
 LAYER4 = "layer4"
@@ -166,17 +166,14 @@ def fit_head(job: Job, tail: nn.Sequential, stored: dict[str, Maps], started: fl
     with torch.no_grad():
         tail.fc.weight.copy_(torch.from_numpy(head.weight))  # type: ignore[union-attr, operator]
         tail.fc.bias.copy_(torch.from_numpy(head.bias))  # type: ignore[union-attr, operator]
-    losses = [cross_entropy(head(x), y) for x, y in zip(known, targets, strict=True)]
-    scores = job.task.target.metrics(head(known[1]), targets[1], job.dataset.classes)
-    note(f"head on frozen features: {head.name}{_percent(scores['accuracy'].value)}", job.quiet)
+    found = on_validation(job, head(known[1]))
+    note(f"head on frozen features: {head.name}{_percent(found['val_accuracy'])}", job.quiet)
     return {
         "epoch": 0,
         "stage": "head",
         "step": 0,
-        "train_loss": float(losses[0].mean()),
-        "val_loss": float(losses[1].mean()) if len(targets[1]) else None,
-        "val_accuracy": scores["accuracy"].value,
-        "val_macro_f1": scores["macro_f1"].value,
+        "train_loss": float(cross_entropy(head(known[0]), targets[0]).mean()),
+        **found,
         "lr": 0.0,
         "best": 1,
         "seconds": round(time.monotonic() - started, 1),
