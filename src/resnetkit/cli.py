@@ -56,7 +56,8 @@ DataArgument = Annotated[
     typer.Argument(help="Class folders, a .zip or .tar of them, or a CSV of path,label[s][,split].", metavar="DATA"),
 ]
 Mirror = Annotated[
-    bool, typer.Option("--mirror", help="Answer for each image and its mirror image: more accurate, half as fast.")
+    bool,
+    typer.Option("--mirror", help="Answer for an image and its mirror image: half as fast; where sides do not matter."),
 ]
 ModelArgument = Annotated[Path, typer.Argument(help="A run folder or a model folder.", metavar="MODEL")]
 

@@ -150,7 +150,7 @@ class Train:
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 32
     """Images a step, over all processes."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """Stop after so many epochs without a better score on val; 0: never."""
+    """Stop after so many epochs without a lower calibrated loss on val; 0: never."""
     time_limit: Annotated[float, Field(ge=0)] = 0.0
     """Seconds for everything; 0: none. The number of epochs is cut to what fits."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

@@ -70,4 +70,6 @@ def test_the_calibrated_loss_sees_what_is_told_apart_and_not_how_surely():
     assert calibrated_loss(target, 20 * logits, targets) == pytest.approx(plain, abs=1e-3)
     assert plain <= target.judge(logits, targets).losses.mean() < target.judge(20 * logits, targets).losses.mean()
     assert calibrated_loss(target, logits + np.eye(3)[targets], targets) < plain
+    right = [calibrated_loss(target, s * np.eye(3)[targets], targets) for s in (1, 2, 4)]
+    assert right[0] > right[1] > right[2] > 0, "where all is right, the surer one, and never two that are equal"
     assert math.isnan(calibrated_loss(target, logits[:0], targets[:0]))

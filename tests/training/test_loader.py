@@ -76,5 +76,10 @@ def test_images_are_as_large_as_their_step_says_and_cost_less() -> None:
     share = share_of_work(loader(**small).recipe)
     assert share == pytest.approx(np.square(sides).mean() / 32**2, abs=0.02) and share < 0.8
     assert share_of_work(loader().recipe) == 1
-    with pytest.raises(UsageError, match="image.start_size = 48 is more than the 32 of image.size"):
-        loader(**{"image.start_size": 48})
+    for wrong in (48, 7):
+        with pytest.raises(UsageError, match=f"image.start_size = {wrong} .*8 to the 32 of image.size"):
+            loader(**{"image.start_size": wrong})
+
+
+def test_no_epochs_are_seen_at_the_last_size() -> None:
+    assert loader(**{"image.start_size": 16, "train.epochs": 0, "model.weights": "x"}).batch(0).images.shape[-1] == 32

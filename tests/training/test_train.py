@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from resnetkit import models
 from resnetkit import recipe as recipes
 from resnetkit.errors import DivergedError
+from resnetkit.training import plan
 from resnetkit.training.device import Setup, processor_precision
 from resnetkit.training.loader import Loader
 from resnetkit.training.objective import OBJECTIVES, class_weights
@@ -152,3 +153,21 @@ def test_label_smoothing_and_no_augmentation_of_targets() -> None:
     batch = loader.batch(0)
     assert torch.allclose(batch.targets.sum(1), torch.ones(len(batch.rows)))
     assert batch.targets.min().item() == pytest.approx(0.1) and batch.targets.max().item() == pytest.approx(0.8)
+
+
+def test_steps_are_measured_at_the_last_size_and_counted_at_their_own(monkeypatch) -> None:
+    state, loader = ready(**{"image.start_size": 16, "train.epochs": 30})
+    sides = []
+
+    def spied(state, batches, *rest):
+        def seen():
+            for batch in batches:
+                sides.append(batch.images.shape[-1])
+                yield batch
+
+        return train(state, seen(), *rest)
+
+    monkeypatch.setattr(plan, "train", spied)
+    monkeypatch.setattr(plan, "share_of_work", lambda recipe: 1000.0 * (recipe.image.start_size == 16))
+    assert plan.measure(loader, SETUP, state, ["contiguous"]).seconds["contiguous"] > 1
+    assert sides and set(sides) == {32}

@@ -190,15 +190,14 @@ def test_several_labels(pictures, tmp_path) -> None:
 
 
 def test_what_each_stage_brought(tmp_path):
-    rows = [
-        ("head", 0, 0.5, 31.2, 1),
-        ("layer4", 1, 0.4, 10.0, 0),
-        ("layer4", 2, 0.6, 20.0, 1),
-        ("all", 3, 0.55, 9.0, 0),
-    ]
-    names = ("stage", "epoch", "val_accuracy", "seconds", "best")
+    """The score of the epoch with the lowest calibrated loss, which need not be the highest."""
+    rows = [("head", 0, 0.5, 1.1, 31.2, 1), ("layer4", 1, 0.65, 1.2, 10.0, 0), ("layer4", 2, 0.6, 0.9, 20.0, 1)]
+    rows += [("all", 3, 0.55, 1.0, 9.0, 0)]
+    names = ("stage", "epoch", "val_accuracy", "val_calibrated_loss", "seconds", "best")
     history = [dict(zip(names, row, strict=True)) | {"train_loss": 1.0, "val_loss": None} for row in rows]
     found = [("head", 0, 31.2, "50.0 %", False), ("layer4", 2, 20.0, "60.0 %", True), ("all", 1, 9.0, "55.0 %", False)]
     assert stages(history, "val_accuracy") == found
     assert "What each stage brought" in page(tmp_path, example(), history)[1].text
     assert "What each stage brought" not in page(tmp_path, example(), HISTORY)[1].text
+    unscored = [{**row, "val_accuracy": None, "val_calibrated_loss": None} for row in history]
+    assert [row[3] for row in stages(unscored, "val_accuracy")] == ["-", "-", "-"]

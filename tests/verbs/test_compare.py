@@ -47,6 +47,27 @@ def test_the_test_images_of_both_runs(trained: Path, other: Path, run_cli) -> No
     assert code == 0 and "6 images (test)" in err and "cannot tell with n = 6: both" in out
 
 
+def test_a_run_and_a_model_that_knows_nothing_of_the_data(trained: Path, other: Path, tmp_path: Path, run_cli) -> None:
+    """The run's own test images are those that are compared, whichever stands first."""
+    bare = shutil.copytree(other / "model", tmp_path / "elsewhere" / "model")
+    photos = trained.parent.parent / "photos"
+    for pair in ((trained, bare), (bare, trained)):
+        code, _, err = run_cli("compare", *pair, photos)
+        assert code == 0 and "6 images (test)" in err
+    code, _, err = run_cli("compare", bare, trained, photos, "--split", "all")
+    assert code == 0 and "36 images (all)" in err and "take care" in err
+
+
+def test_what_only_one_can_read_is_left_out_for_both(trained: Path, photos: Path) -> None:
+    from resnetkit.verbs.compare import _read_by_both
+
+    whole = api.evaluate(trained, photos, split="all", quiet=True)
+    (photos / "red" / "3.png").write_bytes(b"")
+    a, b = _read_by_both(api.evaluate(trained, photos, split="all", quiet=True), whole)
+    assert a.paths == b.paths and len(a.paths) == len(a.logits) == len(b.targets) == 35
+    assert a.failed == b.failed and [path for path, _ in b.failed] == ["red/3.png"]
+
+
 def test_runs_that_cut_other_test_images_are_not_compared_on_them(trained: Path, run_cli) -> None:
     photos = trained.parent.parent / "photos"
     assert run_cli("train", photos, *tiny("train.epochs=1", "train.seed=5"), "--out", "seeded")[0] == 0

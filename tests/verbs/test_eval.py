@@ -7,7 +7,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import COLOURS, tiny, write_classes
 from resnetkit import api
@@ -23,10 +25,12 @@ def test_the_runs_own_data_is_scored_on_what_was_held_out(trained: Path, run_cli
 def test_mirror_is_the_mean_over_both(trained: Path, photos: Path, run_cli) -> None:
     code, out, _ = run_cli("eval", trained, photos, "--mirror", "--json")
     assert code == 0 and json.loads(out)["metrics"]["accuracy"]["n"] == 36
-    assert (
-        api.evaluate(trained, photos, mirror=True, quiet=True).rows()
-        != api.evaluate(trained, photos, quiet=True).rows()
-    )
+    mirrored, plain = (api.evaluate(trained, photos, mirror=on, quiet=True).logits for on in (True, False))
+    assert mirrored.shape == plain.shape and not np.allclose(mirrored, plain, atol=1e-4)
+    for path in photos.rglob("*.png"):
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+    turned = api.evaluate(trained, photos, quiet=True).logits
+    np.testing.assert_allclose(mirrored, (plain + turned) / 2, atol=1e-4)
 
 
 def test_other_data_is_scored_whole_and_by_name(trained: Path, tmp_path: Path) -> None:

@@ -411,6 +411,8 @@ def test_a_head_alone_leaves_the_backbone_as_it_is(photos: Path, run_cli, traine
 
 def test_fine_tuning_with_features_of_all_stages(photos: Path, run_cli, trained: Path) -> None:
     flags = [*tiny("model.pool=all", without="model.weights"), "--weights", trained / "model" / "model.safetensors"]
+    last = [*tiny(without="model.weights"), *flags[-2:]]
+    assert run_cli("train", photos, *last, "--out", "last")[0] == 0  # its features are in the cache too
     code, _, err = run_cli("train", photos, *flags, "--out", "r")
     assert code == 0, err
     assert [row["stage"] for row in results(Path("r"))] == ["head", "all", "all", "all"]

@@ -102,7 +102,8 @@ def calibrated_loss(target: Target, logits: NDArray[np.floating], targets: NDArr
     """Mean loss with all logits scaled by the factor that suits them best; NaN without samples.
 
     What tells whether a network has become better: of few samples it tells more than their accuracy, and the factor
-    (1 / temperature, arXiv 1706.04599) takes out how sure the network is, which changes while it learns.
+    (1 / temperature, arXiv 1706.04599) takes out that a network is too sure, which it becomes while it learns. It is 2
+    at most: where all answers are right it would grow without end.
     """
     from scipy.optimize import minimize_scalar
 
@@ -112,4 +113,5 @@ def calibrated_loss(target: Target, logits: NDArray[np.floating], targets: NDArr
     def loss(log_factor: float) -> float:
         return float(target.judge(logits * math.exp(log_factor), targets).losses.mean())
 
-    return float(minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 0.01}).fun)
+    found = minimize_scalar(loss, bounds=(-4, math.log(2)), method="bounded", options={"xatol": 0.01})
+    return min(float(found.fun), loss(0.0))

@@ -59,7 +59,7 @@ class Target:
         judge: logits [n, K] and targets to what is said, how surely, and the loss.
         text: the target of one sample, and class names, to words.
         metrics: logits [n, K], targets and class names, to numbers with intervals.
-        headline: name of the metric that chooses the best epoch.
+        headline: name of the metric that is shown first.
     """
 
     prepare: Callable[[dataset.Dataset], dataset.Dataset]

@@ -122,7 +122,7 @@ def key_of(trunk: nn.Module, recipe: Recipe, content: bytes) -> str:
     for name, tensor in trunk.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     model = recipe.model
-    network = [model.variant, model.stem, model.shortcut, *(name for name, _ in trunk.named_children())]
+    network = [model.variant, model.stem, model.shortcut, model.pool, *(name for name, _ in trunk.named_children())]
     how = {"network": network, "preprocess": preprocess_of(recipe).as_dict(), "augment": asdict(recipe.augment)}
     parts = {"format": FORMAT, "torch": torch.__version__, "seed": recipe.train.seed, **how}
     digest.update(json.dumps(parts, sort_keys=True).encode())

@@ -149,7 +149,7 @@ class Loader:
     def _recipe_at(self, step: int) -> Recipe:
         """The recipe with the size of images at a step."""
         first, last = self.recipe.image.start_size, preprocess_of(self.recipe).size
-        if not first:
+        if not (first and self.recipe.train.epochs):
             return self.recipe
         return _at_size(self.recipe, size_at(step / (self.recipe.train.epochs * self.steps_per_epoch), first, last))
 

@@ -91,8 +91,9 @@ def settle(recipe: Recipe, side: int) -> Recipe:
         changes["finetune.views"] = views
         if recipe.finetune.layer4_epochs == "auto":
             changes["finetune.layer4_epochs"] = EPOCHS_A_VIEW * views
-    if image.start_size > size:
-        raise UsageError(f"image.start_size = {image.start_size} is more than the {size} of image.size", fix="lower it")
+    if image.start_size and not 8 <= image.start_size <= size:
+        fix = f"0, or 8 to the {size} of image.size"
+        raise UsageError(f"image.start_size = {image.start_size} is too small or too large", fix=fix)
     if recipe.data.task != "auto" and OBJECTIVES[recipe.data.task].heads is None:
         changes["finetune.head"] = False
     settled = replace(recipe, changes)
@@ -139,9 +140,9 @@ def _seconds_a_step(loader: Loader, setup: Setup, state: TrainState, layout: str
     alone = Setup(setup.device, setup.precision)
     network = copy.deepcopy(state.network).to(memory_format=memory_format(layout))
     trial = TrainState(network, make_optimizer(network, recipe.optim), state.total_steps)
-    plan = plan_of(dataclasses.replace(loader, recipe=recipe), alone)
-    marks = [time.monotonic()]
-    for _ in train(trial, loader.batches(0, min(STEPS, state.total_steps), ahead=False), loader.objective, plan):
+    full = dataclasses.replace(loader, recipe=recipe)  # of the last size
+    plan, marks = plan_of(full, alone), [time.monotonic()]
+    for _ in train(trial, full.batches(0, min(STEPS, state.total_steps), ahead=False), loader.objective, plan):
         marks.append(time.monotonic())
         if len(marks) > 3 and marks[-1] - marks[0] > SECONDS:
             break
@@ -292,7 +293,8 @@ def _costs(loader: Loader, setup: Setup, trial: tuple[nn.Module, Tensor], step: 
         return found
 
     maps = evaluate(trunk, images).clone()
-    prepare = _seconds_of(partial(loader.batch, 0)) / len(loader.batch(0).rows)
+    full = dataclasses.replace(loader, recipe=replace(loader.recipe, {"image.start_size": 0}))
+    prepare = _seconds_of(partial(full.batch, 0)) / len(full.batch(0).rows)
     below = _seconds_of(partial(evaluate, trunk, images)) / batch
     rest = _seconds_of(partial(evaluate, tail, maps)) / batch
     tail_step = _seconds_of(_step(loader, setup, tail, maps)) / batch

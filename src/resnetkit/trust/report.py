@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -108,16 +109,16 @@ def doubts(scores: Scores, history: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def stages(history: Sequence[Mapping[str, Any]], score: str) -> list[tuple[str, int, float, str, bool]]:
-    """Name, epochs, seconds, best score on the validation images, and whether the model is of it, of each stage."""
-    best = max((row["epoch"] for row in history if row.get("best")), default=0)
-    names = dict.fromkeys(str(row["stage"]) for row in history if "stage" in row)
+    """Name, epochs, seconds, score of the best epoch, and whether the model is of it, of each stage."""
+    kept = max((row["epoch"] for row in history if row.get("best")), default=0)
     found = []
-    for name in names:
+    for name in dict.fromkeys(str(row["stage"]) for row in history if "stage" in row):
         rows = [row for row in history if row.get("stage") == name]
-        values = [row[score] for row in rows if row[score] is not None]
-        told = f"{100 * max(values):.1f} %" if values else "-"
-        epochs = [row["epoch"] for row in rows if row["epoch"]]
-        found.append((name, len(epochs), float(rows[-1]["seconds"]), told, best in [row["epoch"] for row in rows]))
+        losses = [math.inf if row["val_calibrated_loss"] is None else row["val_calibrated_loss"] for row in rows]
+        value = rows[losses.index(min(losses))][score]
+        told = "-" if value is None else f"{100 * value:.1f} %"
+        epochs = [row["epoch"] for row in rows]
+        found.append((name, sum(map(bool, epochs)), float(rows[-1]["seconds"]), told, kept in epochs))
     return found
 
 
@@ -173,15 +174,15 @@ def _picture(file: File) -> str:
 
 
 def curves(history: Sequence[Mapping[str, Any]], score: str) -> str:
-    """Loss and the score that chooses the best epoch, by epoch, as an SVG."""
+    """Losses, of which the calibrated one chooses the best epoch, and the first of the scores, by epoch, as an SVG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
-    for axis, names in ((left, ("train_loss", "val_loss")), (right, (score,))):
+    for axis, names in ((left, ("train_loss", "val_loss", "val_calibrated_loss")), (right, (score,))):
         for name in names:
-            values = [row[name] for row in history]
+            values = [row.get(name) for row in history]
             if None not in values:
                 axis.plot(epochs, values, marker="o", markersize=3, label=name.replace("_", " "))
         axis.set_xlabel("epoch")

@@ -15,7 +15,7 @@ from resnetkit.tasks.evaluate import Scores
 from resnetkit.trust.compare import FLIPPED_COLUMNS, Comparison
 from resnetkit.trust.compare import compare as compared
 from resnetkit.verbs.console import note
-from resnetkit.verbs.eval import part_of, score_split
+from resnetkit.verbs.eval import part_of, run_on, score_split
 
 
 def compare(
@@ -49,14 +49,17 @@ def compare(
     model_a, model_b = (load(path, backend=backend, device=device) for path in (a, b))
     _refuse_other_classes(model_a, model_b, Path(b))
     source = Path(data)
-    _, chosen, first = part_of(model_a, Path(a), source, split)
-    _, _, second = part_of(model_b, Path(b), source, split)
+    run_a, run_b = (run_on(Path(path), source) for path in (a, b))
+    _, chosen, first = part_of(model_a, run_a or run_b, source, split)
+    _, _, second = part_of(model_b, run_b or run_a, source, split)
     if list(first.names) != list(second.names):
-        fix = "give the data a test folder, or --split all to compare on every image"
+        fix = "give the data a test folder; --split all takes the images that they were trained on too"
         raise DataError("holds other test images for each of the two models", path=source, fix=fix)
     note(f"{source}: {len(first):,} images ({chosen})", quiet)
+    if chosen == "all" and (run_a or run_b):
+        note("take care: a model that was trained on some of these images knows their answers", quiet)
     scores = score_split(model_a, (chosen, first), quiet)
-    found = compared(scores, _in_order_of(scores, score_split(model_b, (chosen, second), quiet)))
+    found = compared(*_read_by_both(scores, _in_order_of(scores, score_split(model_b, (chosen, second), quiet))))
     if out is not None:
         with resource_errors(out):
             Path(out).mkdir(parents=True, exist_ok=True)
@@ -79,3 +82,16 @@ def _in_order_of(a: Scores, b: Scores) -> Scores:
     order = [b.classes.index(name) for name in a.classes]
     targets = b.targets[:, order] if b.targets.ndim == 2 else np.argsort(order)[b.targets]
     return replace(b, classes=a.classes, logits=b.logits[:, order], targets=targets)
+
+
+def _read_by_both(a: Scores, b: Scores) -> tuple[Scores, Scores]:
+    """The samples that both could read; what one of them could not is failed for both."""
+    failed = tuple(dict([*a.failed, *b.failed]).items())
+    lost = {path for path, _ in failed}
+
+    def rest(scores: Scores) -> Scores:
+        rows = [i for i, path in enumerate(scores.paths) if path not in lost]
+        paths = tuple(scores.paths[i] for i in rows)
+        return replace(scores, paths=paths, targets=scores.targets[rows], logits=scores.logits[rows], failed=failed)
+
+    return (rest(a), rest(b)) if lost else (a, b)

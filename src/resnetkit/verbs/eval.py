@@ -55,7 +55,7 @@ def evaluate(
         run.refuse(Path(out), resume=False, overwrite=False)
     opened = load(model, backend=backend, device=device, mirror=mirror)
     source = Path(data)
-    dataset, chosen, part = part_of(opened, Path(model), source, split)
+    dataset, chosen, part = part_of(opened, run_on(Path(model), source), source, split)
     note(f"{source}: {len(part):,} images ({chosen})", quiet)
     scores = score_split(opened, (chosen, part), quiet)
     if out is not None:
@@ -65,13 +65,16 @@ def evaluate(
     return scores
 
 
-def part_of(model: Model, folder: Path, source: Path, split: str | None) -> tuple[Dataset, str, Dataset]:
-    """The data in the model's classes, the name of the split that is scored, and its samples; see `evaluate`."""
-    recipe = _recipe_of(folder, source)
+def part_of(model: Model, own: Path | None, source: Path, split: str | None) -> tuple[Dataset, str, Dataset]:
+    """The data in the model's classes, the name of the split that is scored, and its samples; see `evaluate`.
+
+    `own` is a run on this very data, which may have cut its splits from it, or None.
+    """
+    recipe = recipes.read(own / run.RECIPE) if own else None
     dataset = model.task.modality.scan(source, follow_links=bool(recipe and recipe.data.follow_links))
     dataset = _with_classes_of(model, dataset, source)
-    if recipe is not None and split != "all":
-        dataset = _with_run_splits(dataset, recipe, model.checkpoint.folder.parent)
+    if own is not None and recipe is not None and split != "all":
+        dataset = _with_run_splits(dataset, recipe, own)
     chosen = _chosen(dataset, split, source)
     return dataset, chosen, dataset if chosen == "all" else dataset.select(chosen)
 
@@ -89,11 +92,11 @@ def _with_classes_of(model: Model, dataset: Dataset, source: Path) -> Dataset:
     return replace(own, classes=model.classes, targets=targets)
 
 
-def _recipe_of(model: Path, source: Path) -> Recipe | None:
-    """The recipe of the run that a model is of, if it was trained on this source."""
-    path = next((folder / run.RECIPE for folder in (model, model.parent) if (folder / run.RECIPE).is_file()), None)
-    recipe = recipes.read(path) if path else None
-    return recipe if recipe and Path(recipe.data.source).resolve() == source.resolve() else None
+def run_on(model: Path, source: Path) -> Path | None:
+    """The run folder that a model is of, if it was trained on this source."""
+    folder = next((folder for folder in (model, model.parent) if (folder / run.RECIPE).is_file()), None)
+    trained_on = Path(recipes.read(folder / run.RECIPE).data.source) if folder else None
+    return folder if trained_on and trained_on.resolve() == source.resolve() else None
 
 
 def _with_run_splits(dataset: Dataset, recipe: Recipe, folder: Path) -> Dataset:

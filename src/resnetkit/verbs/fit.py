@@ -138,7 +138,8 @@ def _fit(job: Job, stage: Stage, state: TrainState, signals: Signals) -> None:
 
 def _loop(job: Job, stage: Stage, state: TrainState, signals: Signals) -> None:
     saver = Saver()
-    started = time.monotonic()
+    own = [row["seconds"] for row in state.history if row["stage"] == stage.name]
+    started = time.monotonic() - (float(own[-1]) if own else 0.0)
     with bar(f"training {stage.name}", state.total_steps, done=state.step, quiet=job.quiet) as advance:
         for tick in _ticks(job, stage, state):
             if tick.epoch:

@@ -43,6 +43,8 @@ def predict(
     """
     if top < 1:
         raise UsageError(f"top = {top}", fix="give 1 or more")
+    if isinstance(model, Model) and mirror:
+        raise UsageError("mirror is for a model that is opened here", fix="load(..., mirror=True)")
     opened = model if isinstance(model, Model) else load(model, backend=backend, device=device, mirror=mirror)
     paths = list(_expand(inputs, opened.task.modality.extensions))
     for path, answer in opened.answers(paths):
