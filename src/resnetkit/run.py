@@ -55,8 +55,14 @@ class Run:
     metrics: Mapping[str, Mapping[str, Any]]
 
 
-def refuse(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a run folder before any work.
+def refuse(
+    folder: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    fix: str = "--resume to go on, --overwrite to move it aside, or another --out",
+) -> None:
+    """Refuse a folder before any work; `fix` is the way out of one that holds something, which not all verbs share.
 
     Raises:
         UsageError: it holds something and neither --resume nor --overwrite is given, or both are.
@@ -77,7 +83,6 @@ def refuse(folder: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and (folder / "model").exists():
         raise UsageError("is finished already", path=folder, fix="--overwrite to start anew, or another --out")
     if holds_something and not (resume or overwrite):
-        fix = "--resume to go on, --overwrite to move it aside, or another --out"
         raise UsageError("holds something already", path=folder, fix=fix)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from resnetkit import models, recipe
 from resnetkit.nn.resnet import Stem
@@ -51,36 +52,34 @@ def test_norms_and_biases_have_no_weight_decay() -> None:
     assert len(decayed["params"]) + len(free["params"]) == len(names)
 
 
+def moved_by_a_step(network: nn.Module, keep_statistics: bool) -> set[str]:
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    optimizer = optim.make_optimizer(network, recipe.Optim(optimizer="sgd", lr=0.1))
+    optim.set_lr(optimizer, 0.1)
+    optim.train_mode(network, keep_statistics)
+    network(torch.randn(4, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    return {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
 @pytest.mark.parametrize("stem", ["imagenet", "deep"])
 @pytest.mark.parametrize("until", ["stem", "layer2", "layer4"])
 def test_frozen_parts_keep_weights_and_statistics(until: str, stem: Stem) -> None:
     """C15's neighbour: "frozen" BatchNorm whose statistics still move is the classic fault."""
     network = models.resnet18(num_classes=3, stem=stem)
     optim.freeze(network, until)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    optimizer = optim.make_optimizer(network, recipe.Optim(optimizer="sgd", lr=0.1))
-    optim.set_lr(optimizer, 0.1)
-    optim.train_mode(network, keep_statistics=False)
-    network(torch.randn(4, 3, 32, 32)).sum().backward()
-    optimizer.step()
+    moved = moved_by_a_step(network, keep_statistics=False)
     order = ["stem", "layer1", "layer2", "layer3", "layer4"]
     frozen = tuple({"stem": ("conv1.", "bn1.")}.get(part, (part + ".",)) for part in order[: order.index(until) + 1])
     prefixes = tuple(prefix for group in frozen for prefix in group)
-    moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved and not any(name.startswith(prefixes) for name in moved)
-    rest = {name for name in before if not name.startswith(prefixes) and "running_mean" in name}
+    rest = {name for name in network.state_dict() if not name.startswith(prefixes) and "running_mean" in name}
     assert rest <= moved
 
 
 def test_kept_statistics_do_not_move_though_scale_and_shift_learn() -> None:
     network = models.resnet18(num_classes=3, stem="small")
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    optimizer = optim.make_optimizer(network, recipe.Optim(optimizer="sgd", lr=0.1))
-    optim.set_lr(optimizer, 0.1)
-    optim.train_mode(network, keep_statistics=True)
-    network(torch.randn(4, 3, 32, 32)).sum().backward()
-    optimizer.step()
-    moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    moved = moved_by_a_step(network, keep_statistics=True)
     buffers = {name for name, _ in network.named_buffers()}
     assert "layer1.0.bn1.weight" in moved and "conv1.weight" in moved and not moved & buffers
 

@@ -38,7 +38,8 @@ def test_two_runs(trained: Path, other: Path, run_cli) -> None:
         assert len(list(csv.DictReader(file))) == kept["only_a_right"] + kept["only_b_right"]
     code, out, _ = run_cli("compare", other, trained, photos, "--split", "all", "--json")
     assert code == 0 and json.loads(out) == kept
-    assert run_cli("compare", other, trained, photos, "--out", "c")[0] == 2
+    code, _, err = run_cli("compare", other, trained, photos, "--out", "c")
+    assert code == 2 and err == "error: c: holds something already (choose another --out)\n"
 
 
 def test_the_test_images_of_both_runs(trained: Path, other: Path, run_cli) -> None:

@@ -26,6 +26,11 @@ def samples_needed(only_a: int, only_b: int, n: int) -> int | None:
     """Samples on which such a difference is found at 5 % with a power of 80 % (Connor 1987, Biometrics 43:207).
 
     None where the models have equally many right: no number would do.
+
+    Args:
+        only_a: samples that A has right and B wrong.
+        only_b: the other way round.
+        n: samples that both have answered.
     """
     share, difference = (only_a + only_b) / max(1, n), abs(only_b - only_a) / max(1, n)
     if not difference:

@@ -104,6 +104,14 @@ def calibrated_loss(target: Target, logits: NDArray[np.floating], targets: NDArr
     What tells whether a network has become better: of few samples it tells more than their accuracy, and the factor
     (1 / temperature, arXiv 1706.04599) takes out that a network is too sure, which it becomes while it learns. It is 2
     at most: where all answers are right it would grow without end.
+
+    Args:
+        target: what is predicted.
+        logits: [n, K].
+        targets: class indices [n], or which labels are present [n, K].
+
+    Returns:
+        Nats, of the mean over the samples.
     """
     from scipy.optimize import minimize_scalar
 

@@ -45,7 +45,7 @@ class _Scale:
     """Mean [D] of the features that a model was fitted on, and the deviation of all of them together.
 
     One deviation: each divided by its own, features that are nearly always zero would count as much as the others. On
-    four sets such heads had 0.4 to 7 points less, and rows up to 200 times as long, from which fine-tuning diverges.
+    four sets such heads had 0.3 to 7 points less, and rows up to 200 times as long, from which fine-tuning diverges.
     """
 
     mean: Floats

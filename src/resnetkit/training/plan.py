@@ -247,19 +247,20 @@ def measure_costs(loader: Loader, setup: Setup, network: nn.Module) -> tuple[str
     """The memory format asked for, or that in which a step is faster, and what all costs in it, on random images."""
     wanted = loader.recipe.train.memory_format
     formats = ("contiguous", "channels_last") if wanted == "auto" else (wanted,)
-    copies = {layout: copy.deepcopy(network).to(memory_format=memory_format(layout)) for layout in formats}
-    images = {layout: _random_images(loader, setup).to(memory_format=memory_format(layout)) for layout in formats}
-    steps = {layout: _seconds_of(_step(loader, setup, copies[layout], images[layout])) for layout in formats}
+    trial = partial(_trial, loader, setup, network)
+    # one copy at a time: with its gradients and moments it takes four times the memory of the weights
+    steps = {layout: _seconds_of(_step(loader, setup, *trial(layout))) for layout in formats}
     layout = min(steps, key=steps.__getitem__)
-    return layout, _costs(loader, setup, (copies[layout], images[layout]), steps[layout])
+    return layout, _costs(loader, setup, trial(layout), steps[layout])
 
 
-def _random_images(loader: Loader, setup: Setup) -> Tensor:
-    """A batch as large as in training, or smaller where images are large."""
-    image = loader.recipe.image
+def _trial(loader: Loader, setup: Setup, network: nn.Module, layout: str) -> tuple[nn.Module, Tensor]:
+    """A copy of the network and a random batch, as large as in training, or smaller where images are large."""
+    image, form = loader.recipe.image, memory_format(layout)
     assert image.size != "auto", "the verb decides before the first step"
     batch = min(loader.recipe.train.batch_size, max(SMALLEST_BATCH, SMALLEST_BATCH * 224**2 // image.size**2))
-    return torch.randn(batch, image.channels, image.size, image.size, device=setup.device)
+    images = torch.randn(batch, image.channels, image.size, image.size, device=setup.device)
+    return copy.deepcopy(network).to(memory_format=form), images.to(memory_format=form)
 
 
 def _step(loader: Loader, setup: Setup, part: nn.Module, x: Tensor) -> Callable[[], None]:

@@ -109,7 +109,12 @@ def doubts(scores: Scores, history: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def stages(history: Sequence[Mapping[str, Any]], score: str) -> list[tuple[str, int, float, str, bool]]:
-    """Name, epochs, seconds, score of the best epoch, and whether the model is of it, of each stage."""
+    """Name, epochs, seconds, score (per cent) of its best epoch, and whether the model is of it, of each stage.
+
+    Args:
+        history: rows of results.csv.
+        score: its column with a share 0..1.
+    """
     kept = max((row["epoch"] for row in history if row.get("best")), default=0)
     found = []
     for name in dict.fromkeys(str(row["stage"]) for row in history if "stage" in row):

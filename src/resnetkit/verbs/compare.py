@@ -45,7 +45,7 @@ def compare(
         ModelError, DataError, UsageError: see `errors`.
     """
     if out is not None:
-        run.refuse(Path(out), resume=False, overwrite=False)
+        run.refuse(Path(out), fix="choose another --out")
     model_a, model_b = (load(path, backend=backend, device=device) for path in (a, b))
     _refuse_other_classes(model_a, model_b, Path(b))
     source = Path(data)

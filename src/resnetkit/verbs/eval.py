@@ -52,7 +52,7 @@ def evaluate(
         ModelError, DataError, UsageError: see `errors`.
     """
     if out is not None:
-        run.refuse(Path(out), resume=False, overwrite=False)
+        run.refuse(Path(out), fix="choose another --out")
     opened = load(model, backend=backend, device=device, mirror=mirror)
     source = Path(data)
     dataset, chosen, part = part_of(opened, run_on(Path(model), source), source, split)

@@ -72,10 +72,6 @@ def _refuse(folder: Path, model: Path, overwrite: bool) -> None:
         UsageError: it holds something and is not to be overwritten, or it holds the model.
         ResourceError: it is a file.
     """
-    try:
-        run.refuse(folder, resume=False, overwrite=overwrite)
-    except UsageError as error:
-        fix = "--overwrite to move it aside, or another --out"
-        raise UsageError(error.what, path=error.path, fix=fix) from error
+    run.refuse(folder, overwrite=overwrite, fix="--overwrite to move it aside, or another --out")
     if model.resolve().is_relative_to(folder.resolve()):
         raise UsageError("holds the model itself", path=folder, fix="choose another --out")

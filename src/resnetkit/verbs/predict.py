@@ -40,6 +40,7 @@ def predict(
     Raises:
         DataError: an input matches no file.
         ModelError: the model is refused.
+        UsageError: `top` is under 1, or `mirror` is asked of a model that is open already.
     """
     if top < 1:
         raise UsageError(f"top = {top}", fix="give 1 or more")

@@ -53,7 +53,7 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]], more: Mapping[str, s
 def comparison_lines(comparison: Mapping[str, Any]) -> Iterator[str]:
     """The verdict, the differences with their intervals, and what each model has right of each class."""
     yield comparison["verdict"]
-    right = f"only A is right {comparison['only_a_right']} times, only B {comparison['only_b_right']} times"
+    right = f"images that A alone has right: {comparison['only_a_right']:,}, B alone: {comparison['only_b_right']:,}"
     yield f"{right}; McNemar's exact p = {comparison['p']:.2g}"
     for name, metric in comparison["b_less_a"].items():
         if metric["value"] is not None:
