@@ -128,7 +128,9 @@ def test_only_some_rooms_may_import_torch() -> None:
         tops = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {a.name if isinstance(n, ast.Import) else str(n.module) for n in tops for a in n.names}
         heavy = {name for name in names if name.split(".")[0] in ("torch", "torchvision")}
-        assert not heavy or room(module) in free or module == "resnetkit.runtime.save", f"{module} imports {heavy}"
+        assert not heavy or room(module) in free or module in ("resnetkit.runtime.save", "resnetkit.trust.explain"), (
+            f"{module} imports {heavy}"
+        )
 
 
 def test_tests_mirror_the_source() -> None:
@@ -147,4 +149,5 @@ def test_tests_mirror_the_source() -> None:
             "test_surroundings.py",
             "test_trouble.py",
         }
-        assert path.name in known or (PACKAGE / name).exists(), f"{path} mirrors nothing"
+        mirrored = PACKAGE / name
+        assert path.name in known or mirrored.exists() or mirrored.with_suffix("").is_dir(), f"{path} mirrors nothing"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from resnetkit.checkpoint import Checkpoint
 from resnetkit.errors import ModelError, ResourceError, UsageError
 from resnetkit.runtime.pipeline import num_threads
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BACKENDS = ("auto", "torch")
 
@@ -36,7 +39,13 @@ def open_backend(checkpoint: Checkpoint, backend: str = "auto", device: str = "a
     return _torch(checkpoint, device)
 
 
-def _torch(checkpoint: Checkpoint, device: str) -> Backend:
+def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[nn.Module, str]:
+    """The torch network of a model folder in evaluation mode, and the device that it is on.
+
+    Raises:
+        ModelError: the tensors do not fit the network that model.json names.
+        ResourceError: torch is not installed, or the device is not there.
+    """
     try:
         import torch
 
@@ -56,7 +65,12 @@ def _torch(checkpoint: Checkpoint, device: str) -> Backend:
         raise ModelError(str(error), path=checkpoint.folder, fix="update resnetkit") from error
     refuse_differences(network.state_dict(), state, str(checkpoint.folder))
     network.load_state_dict(state)
-    network = network.eval().to(where)
+    return network.eval().to(where), where
+
+
+def _torch(checkpoint: Checkpoint, device: str) -> Backend:
+    network, where = open_network(checkpoint, device)
+    import torch
 
     def infer(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():

@@ -1,0 +1,103 @@
+"""Commands that use a model, or say what there is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from resnetkit.cli.flags import Debug, Device, JsonFlag, Mirror, ModelArgument, Quiet
+from resnetkit.cli.rows import line, write_rows
+from resnetkit.errors import UsageError
+
+
+def predict(
+    model: ModelArgument,
+    inputs: Annotated[
+        list[str], typer.Argument(help="Files, folders, globs, or - for a list on standard input.", metavar="INPUTS...")
+    ],
+    top: Annotated[int, typer.Option(help="Classes in each answer.", metavar="N", min=1)] = 5,
+    form: Annotated[str, typer.Option("--format", help="table, jsonl or csv.", metavar="NAME")] = "table",
+    out: Annotated[str | None, typer.Option(help="Write to this file instead.", metavar="FILE")] = None,
+    backend: Annotated[str, typer.Option(help="auto or torch.", metavar="NAME")] = "auto",
+    mirror: Mirror = False,
+    device: Device = None,
+    as_json: JsonFlag = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Label files, in the order given."""
+    from resnetkit import api
+    from resnetkit.errors import DataError, IncompleteError
+
+    form = "jsonl" if as_json else form
+    if form not in ("table", "jsonl", "csv"):
+        raise UsageError(f"there is no format {form!r}", fix="one of table, jsonl, csv")
+    count = failed = 0
+    rows: list[Mapping[str, Any]] = []
+    for answer in api.predict(model, inputs, top=top, backend=backend, device=device or "auto", mirror=mirror):
+        count += 1
+        if isinstance(answer, DataError):
+            failed += 1
+            print(f"error: {answer}", file=sys.stderr)
+        elif out or form == "csv":
+            rows.append(answer.row())
+        else:
+            print(line(answer.row(), form), flush=True)
+    if out or form == "csv":
+        write_rows(rows, form, out)
+    if failed:
+        raise IncompleteError(f"{failed} of {count} files could not be read")
+
+
+def export(
+    model: ModelArgument,
+    form: Annotated[str, typer.Option("--format", help="torchvision or huggingface.", metavar="NAME")],
+    out: Annotated[
+        str | None, typer.Option(help="The new folder; beside the model if left out.", metavar="DIR")
+    ] = None,
+    push: Annotated[
+        str, typer.Option(help="Upload it to the Hugging Face Hub; a new repository is private.", metavar="OWNER/NAME")
+    ] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Move an older folder aside.")] = False,
+    as_json: JsonFlag = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a model for another library, once it is proven to give the same logits there."""
+    from resnetkit import api
+
+    done = api.export(model, form, out=out, push=push, overwrite=overwrite, quiet=quiet)
+    if as_json:
+        print(json.dumps(done.as_dict()))
+        return
+    print(f"{done.folder}: opened in {done.opened_in}, logits differ by {done.difference:.1e} of the largest at most")
+    if done.pushed:
+        print(f"{done.pushed}: holds the same files")
+
+
+def models(
+    name: Annotated[str, typer.Argument(help="A network, to see its stages; all if left out.", metavar="NAME")] = "",
+    size: Annotated[int | None, typer.Option(help="Height and width of the input, px.", metavar="N")] = None,
+    svg: Annotated[str | None, typer.Option(help="Draw its stages into this file.", metavar="FILE")] = None,
+    as_json: JsonFlag = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """List the networks with what they cost and their published weights, or the stages of one."""
+    from dataclasses import asdict
+
+    from resnetkit import api
+    from resnetkit.verbs.models import stage_lines, summary_lines
+
+    if not name and (size is not None or svg is not None):
+        raise UsageError("--size and --svg are of one network", fix="resnetkit models resnet34 --size 224")
+    stages = api.describe_model(name, size, svg) if name else []
+    found = [] if name else api.list_models()
+    if as_json:
+        print(json.dumps([asdict(stage) for stage in stages] + [asdict(row) for row in found]))
+    else:
+        print(*(stage_lines(stages) if name else summary_lines(found)), sep="\n")
