@@ -24,11 +24,11 @@ FLAGS = {
         *("--out", "--resume", "--overwrite", "--dry-run", "--task", "--seed", "--device", "--set"),
         *RESULT,
     },
-    "eval": {"--split", "--min", "--out", "--backend", "--device", "--mirror", *RESULT},
+    "eval": {"--split", "--min", "--min-low", "--max", "--out", "--backend", "--device", "--mirror", *RESULT},
     "compare": {"--split", "--out", "--backend", "--device", *RESULT},
     "export": {"--format", "--out", "--push", "--overwrite", *RESULT},
     "models": {"--size", "--svg", *RESULT},
-    "predict": {"--top", "--format", "--out", "--backend", "--device", "--mirror", *RESULT},
+    "predict": {"--top", "--format", "--out", "--backend", "--device", "--mirror", "--coverage", *RESULT},
     "demo": {"--folder", "--out", "--overwrite", "--seed", "--device", "--set", *RESULT},
 }
 

@@ -1,4 +1,4 @@
-"""The model folder: model.safetensors, model.json, config.json (timm's form), README.md, manifest.json; no torch.
+"""The model folder: weights, calibration, model.json, config.json (timm's form), README.md, manifest.json; no torch.
 
 `read` checks every byte against the manifest and every value that a prediction depends on, so that what it returns can
 be used without another look.
@@ -22,9 +22,11 @@ from safetensors import SafetensorError
 from resnetkit._version import __version__
 from resnetkit.errors import ModelError, UsageError
 from resnetkit.files import MANIFEST, new_folder, verify_manifest
+from resnetkit.ops.calibration import Calibration, calibration_from
 
 FORMAT = 1
 WEIGHTS, META, TIMM_CONFIG, CARD = "model.safetensors", "model.json", "config.json", "README.md"
+CALIBRATION = "calibration.safetensors"
 Tensors = Mapping[str, NDArray[Any]]
 CIFAR = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")  # timm has no networks of these names
 DEEP = ("resnet34d", "resnet50d")  # their stem has several convolutions
@@ -70,14 +72,15 @@ class Meta:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model folder in memory: where it lies, what it says, and its tensors by name."""
+    """A model folder in memory: where it lies, what it says, its tensors by name, and how far it may be believed."""
 
     folder: Path
     meta: Meta
     tensors: Tensors
+    calibration: Calibration | None = None
 
 
-def write(folder: Path, meta: Meta, tensors: Tensors) -> Path:
+def write(folder: Path, meta: Meta, tensors: Tensors, calibration: Calibration | None = None) -> Path:
     """Publish a model folder under its name in one rename.
 
     Raises:
@@ -91,7 +94,11 @@ def write(folder: Path, meta: Meta, tensors: Tensors) -> Path:
         contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
         # serialised in memory, since save_file would make a file that only its owner can read
         (temporary / WEIGHTS).write_bytes(safetensors.numpy.save(contiguous, {"format": "pt"}))
-        _write_json(temporary / META, {"format": FORMAT, **asdict(meta)})
+        values = {"format": FORMAT, **asdict(meta)}
+        if calibration:
+            values["calibration"], arrays = calibration.parts()
+            (temporary / CALIBRATION).write_bytes(safetensors.numpy.save(arrays))
+        _write_json(temporary / META, values)
         timm = timm_config(meta)
         if timm:
             _write_json(temporary / TIMM_CONFIG, timm)
@@ -113,12 +120,19 @@ def read(folder: Path) -> Checkpoint:
     _refuse_others(folder)
     _refuse_large(folder)
     verify_manifest(folder)
-    meta = _read_meta(folder / META)
+    meta, calibration = _read_meta(folder / META)
     tensors = _read_tensors(folder / WEIGHTS)
+    refuse_unsound(tensors, folder / WEIGHTS)
     problem = _class_problem(meta, tensors)
     if problem:
         raise ModelError(problem, path=folder / META, fix=RETRAIN)
-    return Checkpoint(folder, meta, tensors)
+    if calibration is None:
+        return Checkpoint(folder, meta, tensors)
+    try:
+        calibrated = calibration_from(calibration, _read_tensors(folder / CALIBRATION))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ModelError(f"calibration: {error}", path=folder / META, fix=RETRAIN) from error
+    return Checkpoint(folder, meta, tensors, calibrated)
 
 
 def _refuse_others(folder: Path) -> None:
@@ -141,11 +155,13 @@ def _refuse_large(folder: Path) -> None:
     for path in (folder / META, folder / MANIFEST):
         if path.is_file() and path.stat().st_size > MAX_JSON:
             raise ModelError(f"corrupt: has {path.stat().st_size:,} bytes", path=path, fix=COPY_AGAIN)
-    if (folder / WEIGHTS).is_file():
-        _header(folder / WEIGHTS)
+    for path in (folder / WEIGHTS, folder / CALIBRATION):
+        if path.is_file():
+            _header(path)
 
 
-def _read_meta(path: Path) -> Meta:
+def _read_meta(path: Path) -> tuple[Meta, Mapping[str, Any] | None]:
+    """Also the values of its calibration, where it has one."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         found = values.pop("format")
@@ -160,7 +176,7 @@ def _read_meta(path: Path) -> Meta:
         if key in values and (not isinstance(values[key], str) or len(values[key]) > MAX_TEXT):
             raise ModelError(f"says its {key} in no text of at most {MAX_TEXT:,} characters", path=path, fix=RETRAIN)
     known = {name: values[name] for name in Meta.__dataclass_fields__ if name in values}
-    return Meta(**{**known, "classes": tuple(str(name) for name in values["classes"])})
+    return Meta(**{**known, "classes": tuple(str(name) for name in values["classes"])}), values.get("calibration")
 
 
 def check_header(path: Path) -> None:
@@ -203,7 +219,6 @@ def _read_tensors(path: Path) -> Tensors:
         raise ModelError(f"corrupt: {error}", path=path, fix=COPY_AGAIN) from error
     except (TypeError, AttributeError) as error:  # what numpy has no type for, as bfloat16
         raise ModelError(f"cannot be read: {error}", path=path, fix="save it as float32 or float16") from error
-    refuse_unsound(tensors, path)
     return tensors
 
 

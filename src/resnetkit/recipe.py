@@ -201,6 +201,15 @@ class Cache:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Calibrate:
+    """What the validation images say about how far the model may be believed."""
+
+    sets: Literal["lac", "aps"] = "lac"
+    """Sets of classes with a stated coverage: lac makes the smallest, aps gives hard images larger and easy ones
+    smaller ones, and none is empty."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class Recipe:
     """All settings of a training."""
 
@@ -213,6 +222,7 @@ class Recipe:
     finetune: Finetune = Finetune()
     grow: Grow = Grow()
     cache: Cache = Cache()
+    calibrate: Calibrate = Calibrate()
 
 
 def as_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:

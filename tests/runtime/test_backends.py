@@ -137,11 +137,15 @@ from resnetkit.tasks import classes, evaluate, task
 from resnetkit.errors import ResourceError
 from PIL import Image
 
-def mean_colour(batch):
-    return np.stack([batch[:, 0].mean((1, 2)), batch[:, 2].mean((1, 2))], 1)
+class MeanColour:
+    def __call__(self, batch):
+        return np.stack([batch[:, 0].mean((1, 2)), batch[:, 2].mean((1, 2))], 1)
+
+    def outputs(self, batch):
+        return self(batch), self(batch)
 
 folder = sys.argv[1]
-opened = model.Model(checkpoint.read(model.Path(folder)), mean_colour)
+opened = model.Model(checkpoint.read(model.Path(folder)), MeanColour())
 answers = opened.predict([Image.new("RGB", (40, 50), colour) for colour in ("red", "blue")])
 print([answer.label for answer in answers])
 try:

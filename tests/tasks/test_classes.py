@@ -54,7 +54,7 @@ def test_metrics_are_those_of_scikit_learn():
     classes = tuple("abcdefg")
     logits, targets = rng.normal(size=(200, 7)), rng.integers(0, 6, 200)  # nothing is of class g
     found, predicted = metrics(logits, targets, classes), logits.argmax(-1)
-    assert list(found) == ["accuracy", "top5_accuracy", "macro_f1", *(f"recall/{name}" for name in classes)]
+    assert list(found) == ["accuracy", "top5_accuracy", "macro_f1", "ece", *(f"recall/{name}" for name in classes)]
     assert found["accuracy"].value == accuracy_score(targets, predicted)
     assert math.isclose(found["macro_f1"].value, f1_score(targets, predicted, average="macro"))
     recalls = recall_score(targets, predicted, average=None, labels=range(7), zero_division=0)

@@ -97,7 +97,7 @@ def test_the_sentence_has_n_and_interval(tmp_path, split, name):
 def test_every_number_has_n_and_interval(tmp_path):
     text, _ = page(tmp_path, example())
     cells = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>', text)
-    assert [row[0] for row in cells] == ["accuracy", "macro_f1", "cat", "dog"]
+    assert [row[0] for row in cells] == ["accuracy", "macro_f1", "ece", "cat", "dog"]
     assert cells[0][1:] == ("70.0 %", "39.7 to 89.2 %", "10") and cells[2][3] == "5"
 
 

@@ -70,6 +70,12 @@ def test_gates(trained: Path, photos: Path, run_cli) -> None:
     assert code == 4 and "under the 1.01" in err
     assert run_cli("eval", trained, photos, "--min", "beauty=1")[0] == 2
     assert run_cli("eval", trained, photos, "--min", "accuracy")[0] == 2
+    assert run_cli("eval", trained, photos, "--max", "ece=nan")[0] == 2
+    assert run_cli("eval", trained, photos, "--min-low", "accuracy=0", "--max", "ece=1")[0] == 0
+    code, _, err = run_cli("eval", trained, photos, "--min", "accuracy=0", "--min-low", "accuracy=1")
+    assert code == 4 and "the lower end of accuracy is 0." in err and "under the 1.0 of --min-low" in err
+    code, _, err = run_cli("eval", trained, photos, "--max", "ece=-0.1")
+    assert code == 4 and "over the -0.1 of --max" in err
 
 
 def test_images_that_it_was_trained_on_are_never_its_test(tmp_path: Path, run_cli) -> None:

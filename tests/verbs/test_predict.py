@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import tiny, write_classes
 from resnetkit import api
 
 
@@ -123,3 +124,70 @@ def test_a_closed_pipe_is_no_error(trained: Path, photos: Path) -> None:
     command = f"{predict} | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "" and done.stdout.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with more than the 19 validation images that a coverage of 95 % takes."""
+    root = tmp_path_factory.mktemp("calibrated")
+    settings = dict(text.split("=") for text in tiny()[1::2])
+    photos = write_classes(root / "photos", counts=24)
+    api.train(photos, out=root / "run", settings={**settings, "data.val": 0.5, "data.test": 0.0}, quiet=True)
+    return root / "run"
+
+
+def test_a_calibrated_model_says_where_it_is_not_sure(calibrated: Path, files: list[Path], run_cli) -> None:
+    kept = json.loads((calibrated / "model" / "model.json").read_text())["calibration"]
+    assert kept["n"] >= 19 and kept["temperature"] > 0 and kept["sets"] == "lac"
+    assert kept["after"]["low"] <= kept["after"]["value"] <= kept["after"]["high"]
+    code, out, _ = run_cli("predict", calibrated, *files, "--format", "jsonl", "--coverage", "0.9")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and len(rows) == 3
+    for row in rows:
+        inside = row["set"].split("|") if row["set"] else []
+        assert set(inside) <= {"blue", "green", "red"} and row["uncertain"] == (len(inside) != 1)
+        assert 0 <= row["novelty"] < 1 and row["novel"] == (row["novelty"] > 0.95)
+    code, out, _ = run_cli("predict", calibrated, *files, "--format", "csv")
+    assert code == 0 and "set" not in out.splitlines()[0] and "uncertain" in out.splitlines()[0]
+    code, out, _ = run_cli("predict", calibrated, *files, "--coverage", "0.9", "--top", "1")
+    words = [("not sure" in line, "novel" in line) for line in out.splitlines()]
+    assert words == [(bool(row["uncertain"]), bool(row["novel"])) for row in rows] and " one of " in out
+
+
+def test_scores_are_those_of_the_temperature(calibrated: Path, files: list[Path]) -> None:
+    model = api.load(calibrated, device="cpu")
+    assert model.temperature == model.checkpoint.calibration.temperature
+    batch = np.stack([model._read(path) for path in files])
+    logits, embeddings = model.backend.outputs(model._normalised(batch))
+    answers = np.stack([answer for _, answer in model.answers(files)])
+    np.testing.assert_allclose(answers * model.temperature, logits, rtol=1e-4, atol=1e-5)
+    head = (model.checkpoint.tensors[name] for name in ("fc.weight", "fc.bias"))
+    weight, bias = head
+    np.testing.assert_allclose(embeddings @ weight.T + bias, logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("coverage", "text"), [("0.99", "takes 99 validation images"), ("1", "between 0 and 1"), ("nan", "between 0 and 1")]
+)
+def test_a_coverage_that_nobody_can_promise(calibrated: Path, files: list[Path], run_cli, coverage, text) -> None:
+    code, out, err = run_cli("predict", calibrated, files[0], "--coverage", coverage)
+    assert code == 2 and out == "" and text in err and err.count("\n") == 1
+
+
+def test_no_coverage_without_calibration(trained: Path, files: list[Path], run_cli, tmp_path: Path) -> None:
+    from torch import nn
+
+    network = api.resnet18(num_classes=2)
+    assert isinstance(network, nn.Module)
+    api.save(network, tmp_path / "bare")
+    code, _, err = run_cli("predict", tmp_path / "bare", files[0], "--coverage", "0.9")
+    assert code == 2 and "is not calibrated" in err
+    code, out, _ = run_cli("predict", tmp_path / "bare", files[0], "--format", "jsonl")
+    assert code == 0 and not {"uncertain", "novel", "set"} & set(json.loads(out))
+
+
+def test_a_damaged_calibration_is_refused(calibrated: Path, files: list[Path], run_cli, tmp_path: Path) -> None:
+    shutil.copytree(calibrated / "model", tmp_path / "model")
+    (tmp_path / "model" / "calibration.safetensors").unlink()
+    code, _, err = run_cli("predict", tmp_path / "model", files[0])
+    assert code == 5 and "calibration.safetensors" in err

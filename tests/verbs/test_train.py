@@ -62,6 +62,7 @@ def test_the_run_folder_is_whole(trained: Path) -> None:
     )
     assert {path.name for path in (trained / "model").iterdir()} == {
         "model.safetensors",
+        "calibration.safetensors",
         "model.json",
         "config.json",
         "README.md",

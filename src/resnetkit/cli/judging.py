@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from resnetkit.cli.flags import DataArgument, Debug, Device, JsonFlag, Mirror, ModelArgument, Quiet
 from resnetkit.cli.rows import comparison_lines, print_metrics
-from resnetkit.errors import UsageError
+from resnetkit.errors import IncompleteError, UsageError
+
+if TYPE_CHECKING:
+    from resnetkit.ops.intervals import Metric
 
 
 def evaluate(
@@ -21,6 +27,15 @@ def evaluate(
     ] = None,
     minimum: Annotated[
         list[str] | None, typer.Option("--min", help="Exit 4 below: --min accuracy=0.9.", metavar="METRIC=X")
+    ] = None,
+    minimum_low: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--min-low", help="Exit 4 if the interval reaches below: --min-low accuracy=0.85.", metavar="METRIC=X"
+        ),
+    ] = None,
+    maximum: Annotated[
+        list[str] | None, typer.Option("--max", help="Exit 4 above: --max ece=0.05.", metavar="METRIC=X")
     ] = None,
     out: Annotated[
         str | None, typer.Option(help="Write metrics, predictions and a report here.", metavar="DIR")
@@ -34,20 +49,15 @@ def evaluate(
 ) -> None:
     """Score a model on data with known answers: accuracy, macro-F1 and recall, each with n and a 95 % interval."""
     from resnetkit import api
-    from resnetkit.errors import IncompleteError
 
-    gates = [_gate(text) for text in minimum or ()]
+    gates = [*_gates("--min", minimum), *_gates("--min-low", minimum_low), *_gates("--max", maximum)]
     device = device or "auto"
     scores = api.evaluate(model, data, split=split, out=out, backend=backend, device=device, mirror=mirror, quiet=quiet)
     print_metrics(scores.as_dict(), {"split": scores.split}, as_json)
     for path, reason in scores.failed:
         print(f"error: {path}: {reason}", file=sys.stderr)
-    for name, least in gates:
-        if name not in scores.metrics:
-            raise UsageError(f"there is no metric {name!r}", fix=f"one of {', '.join(scores.metrics)}")
-        value = scores.metrics[name].value
-        if value is None or value < least:
-            raise IncompleteError(f"{name} is {value}, under the {least} of --min")
+    for gate in gates:
+        gate.refuse(scores.metrics)
     if scores.failed:
         raise IncompleteError(f"{len(scores.failed)} images could not be read", fix="they are in no score")
 
@@ -68,7 +78,6 @@ def compare(
 ) -> None:
     """Say which of two models is better on the same images, or that one cannot tell and how many would be needed."""
     from resnetkit import api
-    from resnetkit.errors import IncompleteError
 
     found = api.compare(a, b, data, split=split, out=out, backend=backend, device=device or "auto", quiet=quiet)
     if as_json:
@@ -81,9 +90,38 @@ def compare(
         raise IncompleteError(f"{len(found.a.failed)} images could not be read", fix="they are in no comparison")
 
 
-def _gate(text: str) -> tuple[str, float]:
+@dataclass(frozen=True)
+class _Gate:
+    """What a metric has to reach: `flag` is --min, --min-low or --max."""
+
+    flag: str
+    name: str
+    limit: float
+
+    def refuse(self, metrics: Mapping[str, Metric]) -> None:
+        """Refuse metrics of which this one misses the limit, or does not exist."""
+        if self.name not in metrics:
+            raise UsageError(f"there is no metric {self.name!r}", fix=f"one of {', '.join(metrics)}")
+        metric = metrics[self.name]
+        value = metric.low if self.flag == "--min-low" else metric.value
+        which = "the lower end of " if self.flag == "--min-low" else ""
+        if value is None:
+            raise IncompleteError(f"{self.name} is unknown ({metric.method}), and {self.flag} asks for {self.limit}")
+        if value > self.limit if self.flag == "--max" else value < self.limit:
+            side = "over" if self.flag == "--max" else "under"
+            raise IncompleteError(f"{which}{self.name} is {value:.4g}, {side} the {self.limit} of {self.flag}")
+
+
+def _gates(flag: str, texts: list[str] | None) -> list[_Gate]:
+    return [_gate(flag, text) for text in texts or ()]
+
+
+def _gate(flag: str, text: str) -> _Gate:
     name, _, value = text.partition("=")
     try:
-        return name, float(value)
+        limit = float(value)
     except ValueError:
-        raise UsageError(f"--min {text} is not METRIC=NUMBER", fix="write --min accuracy=0.9") from None
+        limit = math.nan
+    if math.isnan(limit):
+        raise UsageError(f"{flag} {text} is not METRIC=NUMBER", fix=f"write {flag} accuracy=0.9")
+    return _Gate(flag, name, limit)

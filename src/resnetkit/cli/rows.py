@@ -17,7 +17,10 @@ def line(row: Mapping[str, Any], form: str) -> str:
     keys = [key for key in row if key == "label" or key.startswith("label_")]
     ranked = [(row[key], row[key.replace("label", "score")]) for key in keys]
     present = f"{row['labels'] or 'no label'}:  " if "labels" in row else ""
-    return f"{printable(row['path'])}  {present}" + "  ".join(f"{label} {100 * score:.1f} %" for label, score in ranked)
+    said = "  ".join(f"{label} {100 * score:.1f} %" for label, score in ranked)
+    one_of = f"  one of {row['set'] or 'none'}" if "set" in row else ""
+    doubts = ("  not sure" if row.get("uncertain") else "") + ("  novel" if row.get("novel") else "")
+    return f"{printable(row['path'])}  {present}{said}{one_of}{doubts}"
 
 
 def write_rows(rows: list[Mapping[str, Any]], form: str, out: str | None) -> None:

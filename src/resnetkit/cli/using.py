@@ -24,12 +24,15 @@ def predict(
     out: Annotated[str | None, typer.Option(help="Write to this file instead.", metavar="FILE")] = None,
     backend: Annotated[str, typer.Option(help="auto or torch.", metavar="NAME")] = "auto",
     mirror: Mirror = False,
+    coverage: Annotated[
+        float | None, typer.Option(help="Also the classes that hold the true one this often: 0.95.", metavar="X")
+    ] = None,
     device: Device = None,
     as_json: JsonFlag = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Label files, in the order given."""
+    """Label files, in the order given, and say where the model is not sure or knows nothing alike."""
     from resnetkit import api
     from resnetkit.errors import DataError, IncompleteError
 
@@ -38,7 +41,9 @@ def predict(
         raise UsageError(f"there is no format {form!r}", fix="one of table, jsonl, csv")
     count = failed = 0
     rows: list[Mapping[str, Any]] = []
-    for answer in api.predict(model, inputs, top=top, backend=backend, device=device or "auto", mirror=mirror):
+    for answer in api.predict(
+        model, inputs, top=top, backend=backend, device=device or "auto", mirror=mirror, coverage=coverage
+    ):
         count += 1
         if isinstance(answer, DataError):
             failed += 1

@@ -65,7 +65,13 @@ def bootstrap(
 
 
 def weighted_bootstrap(
-    statistic: Callable[[Array], Array], n: int, *, resamples: int = 1000, seed: int = 0, at_once: int = 2**22
+    statistic: Callable[[Array], Array],
+    n: int,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    at_once: int = 2**22,
+    centred: bool = False,
 ) -> Metric:
     """As `bootstrap`, many resamples at a time.
 
@@ -75,6 +81,7 @@ def weighted_bootstrap(
         resamples: number of resamples.
         seed: of the resampling, so that a report can be made again.
         at_once: numbers in an array of draws, at most, so that any n fits in memory.
+        centred: of a sum of absolute values, which resampling makes larger: the interval lies around the value.
     """
     value = float(statistic(np.ones((1, n)))[0]) if n else math.nan
     if math.isnan(value):
@@ -82,7 +89,10 @@ def weighted_bootstrap(
     rng = np.random.default_rng(seed)
     step = max(1, at_once // n)
     parts = [statistic(_draws(rng, min(step, resamples - done), n)) for done in range(0, resamples, step)]
-    low, high = np.nanquantile(np.concatenate(parts), [0.025, 0.975])
+    found = np.concatenate(parts)
+    low, high = np.nanquantile(found, [0.025, 0.975])
+    if centred:
+        low, high = np.maximum(0, np.array([low, high]) - (np.nanmean(found) - value))
     return Metric(value, n, float(low), float(high), f"bootstrap, {resamples} resamples")
 
 

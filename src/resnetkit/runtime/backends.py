@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -13,16 +14,21 @@ from resnetkit.errors import ModelError, ResourceError, UsageError
 from resnetkit.runtime.pipeline import num_threads
 
 if TYPE_CHECKING:
-    from torch import nn
+    from resnetkit.nn.resnet import ResNet
 
 BACKENDS = ("auto", "torch")
+Floats = NDArray[np.float32]
 
 
 class Backend(Protocol):
     """Runs a network."""
 
-    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, batch: Floats) -> Floats:
         """Logits [N, K] of a batch [N, C, H, W]."""
+        ...
+
+    def outputs(self, batch: Floats) -> tuple[Floats, Floats]:
+        """Logits [N, K], and the embeddings [N, D] that they are linear in."""
         ...
 
 
@@ -36,10 +42,10 @@ def open_backend(checkpoint: Checkpoint, backend: str = "auto", device: str = "a
     """
     if backend not in BACKENDS:
         raise UsageError(f"there is no backend {backend!r}", fix=f"one of {', '.join(BACKENDS)}")
-    return _torch(checkpoint, device)
+    return _Torch(*open_network(checkpoint, device))
 
 
-def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[nn.Module, str]:
+def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[ResNet, str]:
     """The torch network of a model folder in evaluation mode, and the device that it is on.
 
     Raises:
@@ -68,25 +74,45 @@ def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[nn.Modul
     return network.eval().to(where), where
 
 
-def _torch(checkpoint: Checkpoint, device: str) -> Backend:
-    network, where = open_network(checkpoint, device)
-    import torch
+@dataclass(frozen=True)
+class _Torch:
+    """A torch network on a device, as a Backend."""
 
-    def infer(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    network: ResNet
+    device: str
+
+    def __call__(self, batch: Floats) -> Floats:
+        return self.outputs(batch)[0]
+
+    def outputs(self, batch: Floats) -> tuple[Floats, Floats]:
+        import torch
+
         with torch.inference_mode():
-            answers: NDArray[np.float32] = network(torch.from_numpy(batch).to(where)).float().cpu().numpy()
-        return answers
+            features = self.network.forward_features(torch.from_numpy(batch).to(self.device))
+            embeddings, logits = self.network.forward_head(features)
+        return logits.float().cpu().numpy(), embeddings.float().cpu().numpy()
 
-    return infer
+
+@dataclass(frozen=True)
+class _Mirrored:
+    """The mean over images and their mirror images, as a Backend."""
+
+    backend: Backend
+
+    def __call__(self, batch: Floats) -> Floats:
+        return self.outputs(batch)[0]
+
+    def outputs(self, batch: Floats) -> tuple[Floats, Floats]:
+        pairs = zip(
+            self.backend.outputs(batch), self.backend.outputs(np.ascontiguousarray(batch[..., ::-1])), strict=True
+        )
+        logits, embeddings = (np.float32(0.5) * (one + other) for one, other in pairs)
+        return logits, embeddings
 
 
 def mirrored(backend: Backend) -> Backend:
-    """A backend whose logits are the mean of those of the images and of their mirror images: twice the work."""
-
-    def infer(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.float32(0.5) * (backend(batch) + backend(np.ascontiguousarray(batch[..., ::-1])))
-
-    return infer
+    """A backend whose answers are the mean over the images and their mirror images: twice the work."""
+    return _Mirrored(backend)
 
 
 def refuse_old_torch(version: str) -> None:

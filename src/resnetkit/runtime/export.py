@@ -18,7 +18,6 @@ from resnetkit.checkpoint import Checkpoint, Meta
 from resnetkit.errors import IncompleteError, UsageError
 from resnetkit.files import new_folder, set_aside
 from resnetkit.runtime import libraries
-from resnetkit.runtime.backends import Backend
 from resnetkit.runtime.model import Model
 
 BATCH_SIZES = (1, 2, 7)
@@ -37,7 +36,7 @@ class Format:
 
     refuse: Callable[[Meta], None]
     write: Callable[[Checkpoint, Path], None]
-    open: Callable[[Path, Meta], tuple[Backend, str]]
+    open: Callable[[Path, Meta], tuple[libraries.Infer, str]]
 
 
 FORMATS = {
@@ -97,14 +96,14 @@ def write_export(model: Model, name: str, folder: Path, *, overwrite: bool = Fal
     needed = sum(array.nbytes for array in model.checkpoint.tensors.values())
     with new_folder(folder, needed=needed) as temporary:
         form.write(model.checkpoint, temporary)
-        backend, opened_in = form.open(temporary, meta)
-        difference = prove(model, backend, opened_in)
+        infer, opened_in = form.open(temporary, meta)
+        difference = prove(model, infer, opened_in)
         if overwrite:
             set_aside(folder)
     return Exported(folder, name, opened_in, difference)
 
 
-def prove(model: Model, backend: Backend, opened_in: str) -> float:
+def prove(model: Model, infer: libraries.Infer, opened_in: str) -> float:
     """The largest difference of two logits over the largest logit, on batches of 1, 2 and 7 synthetic images.
 
     Raises:
@@ -112,7 +111,7 @@ def prove(model: Model, backend: Backend, opened_in: str) -> float:
     """
     images, worst, same = probe(model), 0.0, True
     for size in BATCH_SIZES:
-        ours, theirs = model.backend(images[:size]), backend(images[:size])
+        ours, theirs = model.backend(images[:size]), infer(images[:size])
         same = same and ours.shape == theirs.shape and np.array_equal(ours.argmax(1), theirs.argmax(1))
         worst = max(worst, relative_difference(ours, theirs))
     if same and worst <= MOST:

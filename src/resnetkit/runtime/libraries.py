@@ -6,7 +6,7 @@ No pickle is written: weights are safetensors, everything else JSON and Markdown
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib import import_module
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from resnetkit.checkpoint import CARD, WEIGHTS, Checkpoint, Meta, Tensors, card
 from resnetkit.data.image import Preprocess, preprocess_from
 from resnetkit.errors import UsageError
-from resnetkit.runtime.backends import Backend
 
+Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # a batch to logits
 BASIC = ("resnet18", "resnet34")
 # The residual networks proper: transformers has no groups and no wider convolutions.
 DEPTHS = {
@@ -228,7 +228,7 @@ def _transforms(prepare: Preprocess) -> str:
     return f"v2.Lambda(lambda image: {pad})"
 
 
-def open_torchvision(folder: Path, meta: Meta) -> tuple[Backend, str]:
+def open_torchvision(folder: Path, meta: Meta) -> tuple[Infer, str]:
     """What was written, in torchvision's own builder."""
     import torchvision
     from safetensors.torch import load_file
@@ -239,7 +239,7 @@ def open_torchvision(folder: Path, meta: Meta) -> tuple[Backend, str]:
     return _runs(network.eval()), f"torchvision {torchvision.__version__}"
 
 
-def open_huggingface(folder: Path, meta: Meta) -> tuple[Backend, str]:
+def open_huggingface(folder: Path, meta: Meta) -> tuple[Infer, str]:
     """What was written, in transformers where it is installed, and else in our own network through our own key map."""
     try:
         transformers = import_module("transformers")
@@ -262,7 +262,7 @@ def _no_bars(switch: Any) -> Iterator[None]:
             switch.enable_progress_bar()
 
 
-def _read_back(folder: Path, meta: Meta) -> Backend:
+def _read_back(folder: Path, meta: Meta) -> Infer:
     from resnetkit import models
     from resnetkit.weights.keymaps import renamed
     from resnetkit.weights.read import read_state
@@ -272,7 +272,7 @@ def _read_back(folder: Path, meta: Meta) -> Backend:
     return _runs(network.eval())
 
 
-def _runs(network: Any) -> Backend:
+def _runs(network: Any) -> Infer:
     import torch
 
     def infer(batch: NDArray[np.float32]) -> NDArray[np.float32]:

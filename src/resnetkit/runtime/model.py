@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from resnetkit import checkpoint
 from resnetkit.data.image import Pixels, Preprocess, preprocess_from
 from resnetkit.errors import DataError, ModelError, UsageError
+from resnetkit.ops.calibration import samples_for
 from resnetkit.runtime import pipeline
 from resnetkit.runtime.backends import Backend, mirrored, open_backend
 from resnetkit.tasks.classes import Prediction
 from resnetkit.tasks.task import Task, task_named
+
+COVERAGE = 0.95  # at which an answer whose set is not of one class is called uncertain
 
 
 @dataclass(frozen=True)
@@ -47,48 +50,117 @@ class Model:
         """What is read and what is predicted."""
         return task_named(self.checkpoint.meta.task)
 
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by, so that scores are probabilities."""
+        return self.checkpoint.calibration.temperature if self.checkpoint.calibration else 1.0
+
     def answers(
         self, sources: Iterable[Any], batch_size: int = 32
     ) -> Iterator[tuple[Any, NDArray[np.floating] | DataError]]:
-        """Logits [K] of each source in order, or why it cannot be read; bounded memory for any number of sources."""
-        modality = self.task.modality
-
-        def read(source: Any) -> Pixels:
-            return modality.preprocess(modality.read(source, self.preprocess), self.preprocess)
+        """Calibrated logits [K] of each source in order, or why it cannot be read; in bounded memory."""
 
         def infer(batch: NDArray[Any]) -> NDArray[np.floating]:
-            return self.backend(modality.normalise(batch, self.preprocess))
+            return np.asarray(self.backend(self._normalised(batch)) / self.temperature, np.float32)
 
-        return pipeline.run(sources, read, infer, batch_size)
+        return pipeline.run(sources, self._read, infer, batch_size)
+
+    def predictions(
+        self, sources: Iterable[Any], top: int = 5, coverage: float | None = None
+    ) -> Iterator[tuple[Any, Prediction | DataError]]:
+        """The answer for each source in order, or why it cannot be read; bounded memory for any number of sources.
+
+        Args:
+            sources: paths, PIL images or arrays.
+            top: number of classes in each answer.
+            coverage: give the set of classes that holds the true one with this probability, 0..1, too.
+
+        Raises:
+            UsageError: `top` is under 1, or the model was calibrated on too few images for this coverage, or on none.
+        """
+        if top < 1:
+            raise UsageError(f"top = {top}", fix="give 1 or more")
+        if coverage is not None:
+            _refuse_coverage(coverage, self.checkpoint)
+
+        def infer(batch: NDArray[Any]) -> list[Prediction]:
+            logits, embeddings = self.backend.outputs(self._normalised(batch))
+            return self._decoded(np.asarray(logits / self.temperature, np.float32), embeddings, top, coverage)
+
+        for source, answer in pipeline.run(sources, self._read, infer):
+            path = str(source) if isinstance(source, str | Path) else ""
+            yield source, answer if isinstance(answer, DataError) else replace(answer, path=path)
+
+    def _read(self, source: Any) -> Pixels:
+        return self.task.modality.preprocess(self.task.modality.read(source, self.preprocess), self.preprocess)
+
+    def _normalised(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        return self.task.modality.normalise(batch, self.preprocess)
+
+    def _decoded(
+        self, logits: NDArray[np.float32], embeddings: NDArray[np.float32], top: int, coverage: float | None
+    ) -> list[Prediction]:
+        found = [self.task.target.decode(row, self.classes, "", top) for row in logits]
+        known = self.checkpoint.calibration
+        if known is None:
+            return found
+        if len(known.scores) >= samples_for(coverage or COVERAGE):
+            inside = known.possible(logits, coverage or COVERAGE)
+            names = [tuple(self.classes[k] for k in np.flatnonzero(row)) for row in inside]
+            found = [
+                replace(one, possible=name if coverage else None, uncertain=len(name) != 1)
+                for one, name in zip(found, names, strict=True)
+            ]
+        if len(known.bank) >= samples_for(1 - known.false_alarms):
+            novelty = known.novelty(logits, embeddings)
+            found = [
+                replace(one, novelty=float(strange), novel=bool(strange > 1 - known.false_alarms))
+                for one, strange in zip(found, novelty, strict=True)
+            ]
+        return found
 
     @overload
-    def predict(self, inputs: Sequence[Any], top: int = ...) -> list[Prediction]: ...
+    def predict(self, inputs: Sequence[Any], top: int = ..., coverage: float | None = ...) -> list[Prediction]: ...
     @overload
-    def predict(self, inputs: Any, top: int = ...) -> Any: ...
-    def predict(self, inputs: Any, top: int = 5) -> Any:
+    def predict(self, inputs: Any, top: int = ..., coverage: float | None = ...) -> Any: ...
+    def predict(self, inputs: Any, top: int = 5, coverage: float | None = None) -> Any:
         """Predict one input or a list of them.
 
         Args:
             inputs: a path, a PIL image, a uint8 array [H, W] or [H, W, 3] in RGB order, or a list of these.
             top: number of classes in each answer.
+            coverage: as for `predictions`.
 
         Returns:
             A Prediction, or for a list a list of them in the same order.
 
         Raises:
             DataError: an input cannot be read.
-            UsageError: an input is of another kind.
+            UsageError: an input is of another kind, or as for `predictions`.
         """
-        if top < 1:
-            raise UsageError(f"top = {top}", fix="give 1 or more")
         many = isinstance(inputs, list | tuple)
         found = []
-        for source, answer in self.answers(inputs if many else [inputs]):
+        for _, answer in self.predictions(inputs if many else [inputs], top, coverage):
             if isinstance(answer, DataError):
                 raise answer
-            path = str(source) if isinstance(source, str | Path) else ""
-            found.append(self.task.target.decode(answer, self.classes, path, top))
+            found.append(answer)
         return found if many else found[0]
+
+
+def _refuse_coverage(coverage: float, opened: checkpoint.Checkpoint) -> None:
+    """Refuse a coverage that nobody can promise."""
+    if not 0 < coverage < 1:
+        raise UsageError(f"a coverage of {coverage}", fix="give one between 0 and 1, as 0.95")
+    known = opened.calibration
+    if known is None:
+        fix = "train with validation images: they calibrate the model"
+        raise UsageError("is not calibrated, so no coverage can be promised", path=opened.folder, fix=fix)
+    if not len(known.scores):
+        raise UsageError("sets are of one class an image, and this model may give several", path=opened.folder)
+    needed = samples_for(coverage)
+    if len(known.scores) < needed:
+        what = f"a coverage of {coverage:g} takes {needed:,} validation images, and it has {len(known.scores):,}"
+        raise UsageError(what, path=opened.folder, fix="ask for less, or train with a larger data.val")
 
 
 def load(path: str | Path, *, backend: str = "auto", device: str = "auto", mirror: bool = False) -> Model:

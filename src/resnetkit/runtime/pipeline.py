@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from resnetkit.errors import DataError
 
-Floats = NDArray[np.floating]
 Read = Callable[[Any], NDArray[Any]]
-Infer = Callable[[NDArray[Any]], Floats]
 T = TypeVar("T")
 
 
@@ -52,14 +50,14 @@ def read_ahead(sources: Iterable[Any], read: Callable[[Any], T], ahead: int) -> 
 
 
 def run(
-    sources: Iterable[Any], read: Read, infer: Infer, batch_size: int = 32
-) -> Iterator[tuple[Any, Floats | DataError]]:
+    sources: Iterable[Any], read: Read, infer: Callable[[NDArray[Any]], Iterable[T]], batch_size: int = 32
+) -> Iterator[tuple[Any, T | DataError]]:
     """Answers in the order of the sources.
 
     Args:
         sources: whatever `read` takes.
         read: one source to an array; raises DataError where it cannot.
-        infer: a batch of arrays, stacked, to one answer a row.
+        infer: a batch of arrays, stacked, to one answer each.
         batch_size: inputs inferred at once.
     """
     block: list[tuple[Any, NDArray[Any] | DataError]] = []
@@ -71,8 +69,10 @@ def run(
     yield from _infer(block, infer)
 
 
-def _infer(block: list[tuple[Any, NDArray[Any] | DataError]], infer: Infer) -> Iterator[tuple[Any, Floats | DataError]]:
+def _infer(
+    block: list[tuple[Any, NDArray[Any] | DataError]], infer: Callable[[NDArray[Any]], Iterable[T]]
+) -> Iterator[tuple[Any, T | DataError]]:
     arrays = [value for _, value in block if not isinstance(value, DataError)]
-    answers = iter(infer(np.stack(arrays))) if arrays else iter(())
+    answers: Iterator[T] = iter(infer(np.stack(arrays)) if arrays else ())
     for source, value in block:
         yield source, value if isinstance(value, DataError) else next(answers)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from resnetkit.data.dataset import SEPARATOR, Dataset
 from resnetkit.errors import DataError
+from resnetkit.ops.calibration import ece
 from resnetkit.ops.intervals import Metric, bootstrap, wilson
 from resnetkit.ops.metrics import confusion, correct_at, cross_entropy, macro_f1, softmax, top_k
 
@@ -25,12 +26,20 @@ class Prediction:
         labels: names of the best classes.
         scores: of each, 0..1: softmax, or sigmoid where an input has several labels.
         present: where an input has several labels, those with a score of 0.5 or more; None elsewhere.
+        possible: the classes among which the true one is with the coverage that was asked for; None if none was.
+        uncertain: whether the set at that coverage, or at 95 %, is not of one class; None where that cannot be told.
+        novelty: share 0..1 of the validation images that look less strange than this input; None without them.
+        novel: whether that is more than all but the share of false alarms that the model was calibrated for.
     """
 
     path: str
     labels: tuple[str, ...]
     scores: tuple[float, ...]
     present: tuple[str, ...] | None = None
+    possible: tuple[str, ...] | None = None
+    uncertain: bool | None = None
+    novelty: float | None = None
+    novel: bool | None = None
 
     @property
     def label(self) -> str:
@@ -43,13 +52,22 @@ class Prediction:
         return self.scores[0]
 
     def row(self) -> dict[str, str | float]:
-        """One flat row: path, label, score, label_2, score_2, ... for the next ones; `labels` too if several may be."""
+        """One flat row: path, label, score, label_2, score_2, ... for the next ones, and what else is known.
+
+        `labels` if several may be; `set`, `uncertain`, `novelty`, `novel` of a calibrated model.
+        """
         row: dict[str, str | float] = {"path": self.path}
         if self.present is not None:
             row["labels"] = SEPARATOR.join(self.present)
         for rank, (label, score) in enumerate(zip(self.labels, self.scores, strict=True), 1):
             suffix = "" if rank == 1 else f"_{rank}"
             row |= {f"label{suffix}": label, f"score{suffix}": round(score, 6)}
+        if self.possible is not None:
+            row["set"] = SEPARATOR.join(self.possible)
+        if self.uncertain is not None:
+            row["uncertain"] = int(self.uncertain)
+        if self.novelty is not None and self.novel is not None:
+            row |= {"novelty": round(self.novelty, 4), "novel": int(self.novel)}
         return row
 
 
@@ -113,7 +131,7 @@ def text(target: np.integer, classes: Sequence[str]) -> str:
 
 
 def metrics(logits: NDArray[np.floating], targets: NDArray[np.integer], classes: Sequence[str]) -> Mapping[str, Metric]:
-    """Accuracy, top-5 (from six classes on), macro-F1 and the recall of each class, each with n and interval."""
+    """Accuracy, top-5 (from six classes on), ECE, macro-F1 and the recall of each class, each with n and interval."""
     n, num_classes = len(targets), len(classes)
     predicted = logits.argmax(-1) if n else np.zeros(0, np.int64)
     hits = predicted == targets
@@ -121,6 +139,7 @@ def metrics(logits: NDArray[np.floating], targets: NDArray[np.integer], classes:
     if num_classes > 5:
         scores["top5_accuracy"] = wilson(int(correct_at(logits, targets, 5).sum()) if n else 0, n)
     scores["macro_f1"] = bootstrap(lambda rows: macro_f1(confusion(predicted[rows], targets[rows], num_classes)), n)
+    scores["ece"] = ece(softmax(logits).max(-1) if n else np.zeros(0), hits)
     for index, name in enumerate(classes):
         of_class = targets == index
         scores[f"recall/{name}"] = wilson(int(hits[of_class].sum()), int(of_class.sum()))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit.data.dataset import SEPARATOR, Dataset, several_labels, split_labels
+from resnetkit.ops.calibration import ece
 from resnetkit.ops.intervals import Metric, weighted_bootstrap, wilson
 from resnetkit.ops.metrics import average_precision, binary_cross_entropy, sigmoid, top_k
 from resnetkit.tasks import classes as single
@@ -51,7 +52,7 @@ def text(target: NDArray[np.integer], classes: Sequence[str]) -> str:
 
 
 def metrics(logits: NDArray[np.floating], targets: Present, classes: Sequence[str]) -> Mapping[str, Metric]:
-    """Mean average precision, macro-F1, accuracy (all labels of an image right), and each label's AP and F1.
+    """Mean average precision, macro-F1, accuracy (all labels of an image right), ECE, and each label's AP and F1.
 
     The means are over the labels that some image has. Their intervals are from a bootstrap over images, which keeps
     that labels go together; those of single labels follow from Wilson's (docs/decisions/007-several-labels.md).
@@ -62,6 +63,7 @@ def metrics(logits: NDArray[np.floating], targets: Present, classes: Sequence[st
         HEADLINE: weighted_bootstrap(lambda drawn: _mean_ap(logits[:, known], has[:, known], drawn), n),
         "macro_f1": weighted_bootstrap(lambda drawn: _mean_f1(said[:, known], has[:, known], drawn), n),
         single.HEADLINE: wilson(int((said == has).all(1).sum()), n),
+        "ece": ece(sigmoid(logits), has),
     }
     for index, name in enumerate(classes):
         scores[f"AP/{name}"] = _ap(logits[:, index], has[:, index])

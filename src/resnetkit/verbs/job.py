@@ -20,9 +20,9 @@ from resnetkit.data.dataset import Dataset
 from resnetkit.errors import UsageError
 from resnetkit.nn.cut import cut, last_cut
 from resnetkit.nn.resnet import ResNet
+from resnetkit.ops.calibration import Calibration
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.backends import open_backend
-from resnetkit.runtime.model import Model
 from resnetkit.tasks.evaluate import Scores, calibrated_loss, score
 from resnetkit.tasks.task import TASKS, Task
 from resnetkit.training.device import Setup, from_first, gathered, same_as_first
@@ -41,6 +41,7 @@ from resnetkit.training.plan import (
     seconds_with_growth,
 )
 from resnetkit.training.state import TrainState, growth_of
+from resnetkit.trust.calibrate import calibrate
 from resnetkit.verbs.console import note
 from resnetkit.verbs.examples import Examples, decoded, task_of
 
@@ -212,8 +213,8 @@ def _sizes(job: Job, network: ResNet) -> tuple[tuple[int, int], int]:
 
 
 def _last_images(job: Job) -> int:
-    """Number of images that are scored at the end."""
-    return job.dataset.num_samples("test") or job.dataset.num_samples("val")
+    """Number of images that calibrate the model and are scored at the end."""
+    return job.dataset.num_samples("test") + job.dataset.num_samples("val")
 
 
 def _tell_prediction(job: Job, network: ResNet, costs: Costs, stages: Stages) -> float:
@@ -278,13 +279,27 @@ def on_validation(job: Job, logits: NDArray[np.floating]) -> dict[str, float | N
     }
 
 
-def final_scores(job: Job, read: checkpoint.Checkpoint) -> Scores:
-    """Scores of the finished model, by the backend that will run it, on the very pixels that it would be given."""
-    split, part = _final_part(job)
-    model = Model(read, open_backend(read, device=job.setup.device))
+def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Calibration | None]:
+    """Scores of the finished model, by the backend that will run it, on the very pixels that it would be given.
+
+    And its calibration, from the validation images: the scores are of the calibrated model.
+    """
+    backend = open_backend(read, device=job.setup.device)
     torch.set_num_threads(job.setup.threads)
-    logits = _logits(job, split, images_of(job, split), model.backend)
-    return score(job.task, split, job.dataset.classes, part.names, part.targets, list(logits))
+
+    def infer(batch: NDArray[np.float32]) -> NDArray[np.floating]:
+        return np.concatenate(backend.outputs(batch), 1)
+
+    def outputs(split: str) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        rows = _logits(job, split, images_of(job, split), infer)
+        return rows[:, : job.loader.num_classes], rows[:, job.loader.num_classes :]
+
+    split, part = _final_part(job)
+    found = {name: outputs(name) for name in dict.fromkeys(("val", split))}
+    targets = job.dataset.select("val").targets
+    calibration = calibrate(job.task.target, found["val"], targets, job.recipe.calibrate.sets)
+    logits = found[split][0] / (calibration.temperature if calibration else 1.0)
+    return score(job.task, split, job.dataset.classes, part.names, part.targets, list(logits)), calibration
 
 
 def _final_part(job: Job) -> tuple[str, Dataset]:

@@ -23,6 +23,7 @@ def predict(
     backend: str = "auto",
     device: str = "auto",
     mirror: bool = False,
+    coverage: float | None = None,
 ) -> Iterator[Prediction | DataError]:
     """Predict any number of files.
 
@@ -33,6 +34,7 @@ def predict(
         backend: what runs the network, "auto" or "torch".
         device: where, "auto", "cpu", "cuda", ...
         mirror: answer with the mean over an image and its mirror image, in twice the time.
+        coverage: give the set of classes that holds the true one with this probability, 0..1, too.
 
     Yields:
         A Prediction for each file, in the order of the inputs, or the DataError of one that could not be read.
@@ -40,19 +42,14 @@ def predict(
     Raises:
         DataError: an input matches no file.
         ModelError: the model is refused.
-        UsageError: `top` is under 1, or `mirror` is asked of a model that is open already.
+        UsageError: `top` is under 1, `mirror` is asked of a model that is open already, or the model was calibrated on
+            too few images for the coverage, or on none.
     """
-    if top < 1:
-        raise UsageError(f"top = {top}", fix="give 1 or more")
     if isinstance(model, Model) and mirror:
         raise UsageError("mirror is for a model that is opened here", fix="load(..., mirror=True)")
     opened = model if isinstance(model, Model) else load(model, backend=backend, device=device, mirror=mirror)
     paths = list(_expand(inputs, opened.task.modality.extensions))
-    for path, answer in opened.answers(paths):
-        if isinstance(answer, DataError):
-            yield answer
-        else:
-            yield opened.task.target.decode(answer, opened.classes, str(path), top)
+    yield from (answer for _, answer in opened.predictions(paths, top, coverage))
 
 
 def _expand(inputs: Sequence[str | Path], extensions: Sequence[str]) -> Iterator[Path]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from resnetkit.errors import ResourceError, UsageError
 from resnetkit.files import write
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
-from resnetkit.runtime.save import options_of, save, variant_of
+from resnetkit.runtime.save import options_of, variant_of
 from resnetkit.tasks.task import task_for
 from resnetkit.training import state as states
 from resnetkit.training.device import Setup, is_out_of_memory, processes, wait_for_first
@@ -202,31 +203,21 @@ def _finish(job: Job, trained: ResNet, reached: Reached) -> run.Run:
     """Score the held-out split with the best weights, write metrics and report, and publish the model."""
     network = trained.to(memory_format=torch.contiguous_format).cpu().eval()
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    preprocess = preprocess_of(job.recipe)
     checkpoint.refuse_unsound(tensors, job.folder)
-    weights = job.recipe.model.weights
     meta = checkpoint.Meta(
         task_of(job.recipe),
         variant_of(network),
         options_of(network),
         job.dataset.classes,
-        preprocess.as_dict(),
-        weights,
+        preprocess_of(job.recipe).as_dict(),
+        job.recipe.model.weights,
     )
-    scores = final_scores(job, checkpoint.Checkpoint(job.folder / "model", meta, tensors))
+    scores, calibration = final_scores(job, checkpoint.Checkpoint(job.folder / "model", meta, tensors))
     if job.setup.rank:
         return run.Run(job.folder, {})
     write_scores(job.folder, scores, job.dataset, reached.history, recipes.as_toml(job.recipe))
     for doubt in doubts(scores, reached.history):
         note(f"take care: {doubt}", job.quiet)
-    save(
-        network,
-        job.folder / "model",
-        classes=job.dataset.classes,
-        preprocess=preprocess,
-        weights=weights,
-        scores=scores.as_dict(),
-        task=meta.task,
-    )
+    checkpoint.write(job.folder / "model", replace(meta, scores=scores.as_dict()), tensors, calibration)
     run.log_event(job.folder, "finished", {"best_epoch": reached.epoch})
     return run.Run(job.folder, scores.as_dict())
