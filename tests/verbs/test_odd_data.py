@@ -124,8 +124,8 @@ def test_several_labels_end_to_end(run_cli: Run) -> None:
     code, out, err = run_cli("train", source, *tiny(*EASY), "--out", "r", "--json")
     assert code == 0 and "3 labels, several an image (1.5 on average, 20 images have none)" in err, err
     metrics = json.loads(out)["metrics"]
-    assert list(metrics)[:3] == ["mAP", "macro_f1", "accuracy"] and metrics["mAP"]["value"] > 0.8
-    assert {f"{kind}/{name}" for kind in ("AP", "F1") for name in COLOURS} == set(list(metrics)[3:])
+    assert list(metrics)[:4] == ["mAP", "macro_f1", "accuracy", "ece"] and metrics["mAP"]["value"] > 0.8
+    assert {f"{kind}/{name}" for kind in ("AP", "F1") for name in COLOURS} == set(list(metrics)[4:])
     assert json.loads(Path("r/model/model.json").read_text())["task"] == "multilabel"
     assert 'task = "multilabel"' in Path("r/recipe.toml").read_text()
     with Path("r/results.csv").open() as file:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,15 +13,21 @@ import jinja2
 import numpy as np
 
 from resnetkit._version import __version__
-from resnetkit.data.dataset import File
-from resnetkit.data.image import thumbnail
-from resnetkit.errors import DataError, printable
+from resnetkit.checkpoint import Meta
+from resnetkit.data.dataset import Dataset
+from resnetkit.data.tree import SPLITS
+from resnetkit.errors import printable
 from resnetkit.files import write
-from resnetkit.ops.intervals import Metric
+from resnetkit.ops.calibration import Calibration, samples_for
+from resnetkit.ops.intervals import Metric, wilson
+from resnetkit.ops.metrics import sigmoid
 from resnetkit.tasks.evaluate import Scores
+from resnetkit.trust.figures import curves, reliability_diagram
+from resnetkit.trust.gallery import Overlays, kinds, least_sure, shown, suspects, worst
 
-WORST = 24
 MATRIX_CLASSES = 40  # more would not be read
+CARD_CLASSES = 100
+COVERAGES = (0.9, 0.95)
 HEADINGS = {
     "recall": "Recall of each class",
     "AP": "Average precision of each label",
@@ -33,45 +37,58 @@ SPLIT_NAMES = {"train": "training", "test": "test", "val": "validation", "all": 
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """One of the worst answers: the picture, what it is, what the model says and how sure it is (per cent)."""
+class Story:
+    """What a report tells of.
 
-    path: str
-    target: str
-    label: str
-    score: float
-    picture: str
-
-
-def write_report(
-    path: Path, scores: Scores, history: Sequence[Mapping[str, Any]], find: Callable[[str], File], recipe: str
-) -> None:
-    """Write the page.
-
-    Args:
-        path: of the page.
+    Attributes:
         scores: what is reported.
+        dataset: the samples of all splits.
+        meta: of the model, if there is one.
+        calibration: of the model, if it has one.
         history: rows of results.csv, may be empty.
-        find: from a path of the scores to what its picture is read from.
         recipe: of the training as TOML, or "".
+        overlays: draws what the model looked at, or None.
     """
+
+    scores: Scores
+    dataset: Dataset
+    meta: Meta | None = None
+    calibration: Calibration | None = None
+    history: Sequence[Mapping[str, Any]] = ()
+    recipe: str = ""
+    overlays: Overlays | None = None
+
+
+def write_report(path: Path, story: Story) -> None:
+    """Write the page."""
     template = (resources.files("resnetkit") / "trust" / "report.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    scores, history, find = story.scores, story.history, story.dataset.file_named
+    headline = f"val_{scores.target.headline}"
+    galleries = [("Worst mistakes", worst), ("Least sure", least_sure), ("Probably given a wrong label", suspects)]
+    found = kinds(scores, find) if _matrix(scores) else []
     page = environment.from_string(template).render(
         sentence=sentence(scores),
         doubts=doubts(scores, history),
         metrics=[(name, percent(metric)) for name, metric in scores.metrics.items() if "/" not in name],
         tables=_tables(scores),
         matrix=_matrix(scores),
+        kinds=found,
+        opened={(kind.row, kind.column) for kind in found},
         classes=scores.classes,
-        mistakes=worst_mistakes(scores, find),
+        galleries=[(name, shown(scores, choose(scores), find, story.overlays)) for name, choose in galleries],
         failed=[(printable(name), reason) for name, reason in scores.failed],
-        curves=curves(history, f"val_{scores.target.headline}") if len(history) > 1 else "",
-        history=history,
-        stages=stages(history, f"val_{scores.target.headline}"),
-        recipe=recipe,
+        curves=curves(history, headline) if len(history) > 1 else "",
+        stages=stages(history, headline),
+        reliability=_reliability(scores),
+        sets=sets(scores, story.calibration),
+        calibration=story.calibration,
+        data=data_card(story.dataset),
+        ignored=story.dataset.ignored,
+        meta=story.meta,
+        recipe=story.recipe,
         version=__version__,
     )
     write(path, page)
@@ -153,47 +170,41 @@ def _matrix(scores: Scores) -> list[tuple[str, list[tuple[int, float]]]]:
     return [(name, list(zip(counts, parts, strict=True))) for name, counts, parts in rows]
 
 
-def worst_mistakes(scores: Scores, find: Callable[[str], File]) -> list[Mistake]:
-    """The wrong answers with the highest loss, worst first."""
+def _reliability(scores: Scores) -> str:
+    """The reliability diagram, or "" without samples."""
     if not len(scores.targets):
+        return ""
+    if scores.targets.ndim == 2:
+        return reliability_diagram(sigmoid(scores.logits).ravel(), scores.targets.astype(bool).ravel())
+    return reliability_diagram(scores.judged.scores, scores.correct)
+
+
+def sets(scores: Scores, calibration: Calibration | None) -> list[tuple[float, tuple[str, str, int], float, float]]:
+    """For each coverage that can be promised: what was kept, mean classes in a set, and share of sets of one class.
+
+    Empty where the samples are those of the calibration, which would keep any promise.
+    """
+    if calibration is None or scores.split == "val" or not len(scores.targets) or not len(calibration.scores):
         return []
-    judged, correct = scores.judged, scores.correct
-    wrong = [int(i) for i in np.argsort(-judged.losses) if not correct[i]][:WORST]
-    return [
-        Mistake(
-            printable(scores.paths[i]),
-            scores.target.text(scores.targets[i], scores.classes),
-            scores.target.text(judged.said[i], scores.classes),
-            100 * float(judged.scores[i]),
-            _picture(find(scores.paths[i])),
-        )
-        for i in wrong
+    found = []
+    for coverage in COVERAGES:
+        if samples_for(coverage) > len(calibration.scores):
+            continue
+        inside = calibration.possible(scores.logits, coverage)
+        held = int(inside[np.arange(len(inside)), scores.targets].sum())
+        sizes = inside.sum(1)
+        found.append((coverage, percent(wilson(held, len(inside))), float(sizes.mean()), float((sizes == 1).mean())))
+    return found
+
+
+def data_card(dataset: Dataset) -> tuple[list[str], list[tuple[str, list[int]]]]:
+    """Names of the splits, and the number of images of each class in each of them; all classes together come first."""
+    names = [name for name in SPLITS if dataset.num_samples(name)] if dataset.has_splits else []
+    parts = [dataset.select(name) for name in names] or [dataset]
+    counts = [
+        part.targets.sum(0) if part.several else np.bincount(part.targets, minlength=len(dataset.classes))
+        for part in parts
     ]
-
-
-def _picture(file: File) -> str:
-    try:
-        return "data:image/jpeg;base64," + base64.b64encode(thumbnail(file)).decode("ascii")
-    except DataError:
-        return ""  # the file went away since it was scored; its name is still told
-
-
-def curves(history: Sequence[Mapping[str, Any]], score: str) -> str:
-    """Losses, of which the calibrated one chooses the best epoch, and the first of the scores, by epoch, as an SVG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in history]
-    for axis, names in ((left, ("train_loss", "val_loss", "val_calibrated_loss")), (right, (score,))):
-        for name in names:
-            values = [row.get(name) for row in history]
-            if None not in values:
-                axis.plot(epochs, values, marker="o", markersize=3, label=name.replace("_", " "))
-        axis.set_xlabel("epoch")
-        axis.grid(alpha=0.3)
-        if axis.has_data():
-            axis.legend(frameon=False)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return buffer.getvalue().partition("<svg")[1] + buffer.getvalue().partition("<svg")[2]
+    rows = [("all", [len(part) for part in parts])]
+    each = zip(dataset.classes[:CARD_CLASSES], *(count.tolist() for count in counts), strict=False)
+    return names or ["images"], rows + [(name, list(numbers)) for name, *numbers in each]

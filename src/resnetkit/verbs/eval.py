@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from resnetkit import recipe as recipes
 from resnetkit import run
@@ -16,7 +14,7 @@ from resnetkit.files import resource_errors, write
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.model import Model, load
 from resnetkit.tasks.evaluate import PREDICTION_COLUMNS, Scores, score
-from resnetkit.trust.report import write_report
+from resnetkit.trust.report import Story, write_report
 from resnetkit.verbs.console import bar, note
 from resnetkit.verbs.examples import with_splits
 
@@ -61,7 +59,8 @@ def evaluate(
     if out is not None:
         with resource_errors(out):
             Path(out).mkdir(parents=True, exist_ok=True)
-        write_scores(Path(out), scores, dataset)
+        told = opened.checkpoint
+        write_scores(Path(out), Story(scores, dataset, told.meta, told.calibration))
     return scores
 
 
@@ -140,10 +139,8 @@ def score_split(model: Model, part: tuple[str, Dataset], quiet: bool) -> Scores:
     return score(model.task, split, model.classes, dataset.names, dataset.targets, answers)
 
 
-def write_scores(
-    folder: Path, scores: Scores, dataset: Dataset, history: Sequence[Mapping[str, Any]] = (), recipe: str = ""
-) -> None:
+def write_scores(folder: Path, story: Story) -> None:
     """metrics.json, predictions.csv and report.html of a run or an evaluation."""
-    run.write_json(folder / "metrics.json", scores.as_dict())
-    write(folder / "predictions.csv", run.as_csv(PREDICTION_COLUMNS, scores.rows()))
-    write_report(folder / "report.html", scores, history, dataset.file_named, recipe)
+    run.write_json(folder / "metrics.json", story.scores.as_dict())
+    write(folder / "predictions.csv", run.as_csv(PREDICTION_COLUMNS, story.scores.rows()))
+    write_report(folder / "report.html", story)

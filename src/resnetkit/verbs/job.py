@@ -20,9 +20,9 @@ from resnetkit.data.dataset import Dataset
 from resnetkit.errors import UsageError
 from resnetkit.nn.cut import cut, last_cut
 from resnetkit.nn.resnet import ResNet
-from resnetkit.ops.calibration import Calibration
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.backends import open_backend
+from resnetkit.runtime.model import Model
 from resnetkit.tasks.evaluate import Scores, calibrated_loss, score
 from resnetkit.tasks.task import TASKS, Task
 from resnetkit.training.device import Setup, from_first, gathered, same_as_first
@@ -42,6 +42,7 @@ from resnetkit.training.plan import (
 )
 from resnetkit.training.state import TrainState, growth_of
 from resnetkit.trust.calibrate import calibrate
+from resnetkit.trust.gallery import OVERLAYS
 from resnetkit.verbs.console import note
 from resnetkit.verbs.examples import Examples, decoded, task_of
 
@@ -155,7 +156,7 @@ def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
     """Also the deadline, which leaves the time to score the held-out images and to write the report."""
     recipe = job.recipe
     layout, costs = measure_costs(job.loader, job.setup, network)
-    after = SECONDS_AFTER + _last_images(job) * costs.forward
+    after = _seconds_after(job, costs)
     after = from_first({"after": after}, job.setup)["after"]
     job = replace(job, deadline=job.started + recipe.train.time_limit - after)
     left = job.deadline - time.monotonic()
@@ -212,15 +213,16 @@ def _sizes(job: Job, network: ResNet) -> tuple[tuple[int, int], int]:
     return images, network.fc.in_features * job.loader.num_classes
 
 
-def _last_images(job: Job) -> int:
-    """Number of images that calibrate the model and are scored at the end."""
-    return job.dataset.num_samples("test") + job.dataset.num_samples("val")
+def _seconds_after(job: Job, costs: Costs) -> float:
+    """Seconds in which validation images calibrate the model, the test images are scored, and the report is drawn."""
+    images = job.dataset.num_samples("test") + job.dataset.num_samples("val") + OVERLAYS
+    return SECONDS_AFTER + images * costs.forward
 
 
 def _tell_prediction(job: Job, network: ResNet, costs: Costs, stages: Stages) -> float:
     """Say what each part takes; gives the seconds of all."""
     seconds = predicted(costs, *_sizes(job, network), stages)
-    seconds["scoring and report"] = SECONDS_AFTER + _last_images(job) * costs.forward
+    seconds["scoring and report"] = _seconds_after(job, costs)
     words = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items() if value)
     note(f"an image: {1000 * costs.step:.1f} ms to learn from, {1000 * costs.forward:.1f} ms to evaluate", job.quiet)
     note(f"plan: {words}; {sum(seconds.values()):.0f} s in all", job.quiet)
@@ -279,10 +281,10 @@ def on_validation(job: Job, logits: NDArray[np.floating]) -> dict[str, float | N
     }
 
 
-def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Calibration | None]:
+def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Model]:
     """Scores of the finished model, by the backend that will run it, on the very pixels that it would be given.
 
-    And its calibration, from the validation images: the scores are of the calibrated model.
+    And that model, which the validation images have calibrated.
     """
     backend = open_backend(read, device=job.setup.device)
     torch.set_num_threads(job.setup.threads)
@@ -298,8 +300,9 @@ def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Calibra
     found = {name: outputs(name) for name in dict.fromkeys(("val", split))}
     targets = job.dataset.select("val").targets
     calibration = calibrate(job.task.target, found["val"], targets, job.recipe.calibrate.sets)
-    logits = found[split][0] / (calibration.temperature if calibration else 1.0)
-    return score(job.task, split, job.dataset.classes, part.names, part.targets, list(logits)), calibration
+    model = Model(replace(read, calibration=calibration), backend)
+    logits = np.asarray(found[split][0] / model.temperature, np.float32)
+    return score(job.task, split, job.dataset.classes, part.names, part.targets, list(logits)), model
 
 
 def _final_part(job: Job) -> tuple[str, Dataset]:

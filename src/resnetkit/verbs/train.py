@@ -26,7 +26,7 @@ from resnetkit.training.device import Setup, is_out_of_memory, processes, wait_f
 from resnetkit.training.objective import OBJECTIVES, preprocess_of
 from resnetkit.training.optim import freeze
 from resnetkit.training.plan import memory_format, settle, typical_side
-from resnetkit.trust.report import doubts
+from resnetkit.trust.report import Story, doubts
 from resnetkit.verbs.console import note, stop_signals
 from resnetkit.verbs.eval import write_scores
 from resnetkit.verbs.examples import read_dataset, task_of, tell_of_choices
@@ -212,10 +212,12 @@ def _finish(job: Job, trained: ResNet, reached: Reached) -> run.Run:
         preprocess_of(job.recipe).as_dict(),
         job.recipe.model.weights,
     )
-    scores, calibration = final_scores(job, checkpoint.Checkpoint(job.folder / "model", meta, tensors))
+    scores, model = final_scores(job, checkpoint.Checkpoint(job.folder / "model", meta, tensors))
     if job.setup.rank:
         return run.Run(job.folder, {})
-    write_scores(job.folder, scores, job.dataset, reached.history, recipes.as_toml(job.recipe))
+    told = recipes.as_toml(job.recipe)
+    calibration = model.checkpoint.calibration
+    write_scores(job.folder, Story(scores, job.dataset, meta, calibration, reached.history, told))
     for doubt in doubts(scores, reached.history):
         note(f"take care: {doubt}", job.quiet)
     checkpoint.write(job.folder / "model", replace(meta, scores=scores.as_dict()), tensors, calibration)
