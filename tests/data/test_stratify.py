@@ -7,7 +7,7 @@ import pytest
 
 from resnetkit.data.dataset import Dataset, assign_splits
 from resnetkit.data.names import Names
-from resnetkit.data.stratify import by_labels, held_out
+from resnetkit.data.stratify import by_labels, held_out, together
 
 FREQUENCIES = (0.005, 0.02, 0.1, 0.4, 0.7)
 
@@ -55,3 +55,12 @@ def test_copies_stay_on_one_side():
     cut = assign_splits(dataset, val=0.2, test=0.2, seed=0, first=first)
     np.testing.assert_array_equal(cut.splits[:30], cut.splits[30:])
     assert all(cut.num_samples(split) > 0 for split in ("train", "val", "test"))
+
+
+def test_copies_and_groups_stay_together():
+    first = np.array([0, 1, 2, 1, 4, 5])  # row 3 is a copy of row 1
+    assert together(first, None) is first
+    groups = np.array([7, 7, 3, 3, 9, 3])  # 0 and 1 by group, 1 and 3 as copies, 2, 3 and 5 by group
+    assert together(first, groups).tolist() == [0, 0, 0, 0, 4, 0]
+    assert together(np.arange(4), np.arange(4)).tolist() == [0, 1, 2, 3]
+    assert together(np.zeros(0, np.intp), np.zeros(0, np.int64)).tolist() == []

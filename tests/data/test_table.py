@@ -95,3 +95,20 @@ def test_one_class_an_image_as_several_labels(tmp_path):
         TASKS["classify"].target.prepare(several)
     with pytest.raises(DataError, match="holds no label"):
         several_labels(IMAGE.scan(write(tmp_path, "path,label\na.png,|\nb.png,x\n")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label,group\nb.png,x,anna\na.png,y,ben\nc.png,x,anna\n",
+        "path,x,group\nb.png,1,anna\na.png,0,ben\nc.png,1,anna\n",
+    ],
+)
+def test_groups(tmp_path, text):
+    dataset = IMAGE.scan(write(tmp_path, text))
+    assert list(dataset.names) == ["a.png", "b.png", "c.png"] and dataset.groups.tolist() == [1, 0, 0]
+    assert dataset.take(np.array([2, 0])).groups.tolist() == [0, 1] and "group" not in dataset.classes
+    assert several_labels(dataset).groups.tolist() == [1, 0, 0] if not dataset.several else True
+    with pytest.raises(DataError, match="line 3 has no group, but others do"):
+        IMAGE.scan(write(tmp_path, "path,label,group\na.png,x,anna\nb.png,y,\n"))
+    assert IMAGE.scan(write(tmp_path, "path,label,group\na.png,x,\nb.png,y,\n")).groups is None

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from resnetkit.ops.paired import mcnemar, samples_needed
+from resnetkit.ops.paired import mcnemar, samples_needed, sign_flips
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (5, 5), (1, 9), (9, 1), (0, 6), (20, 45)])
@@ -27,3 +27,17 @@ def test_so_many_samples_find_the_difference_four_times_in_five() -> None:
     assert (
         samples_needed(24, 12, 200) == needed and samples_needed(7, 7, 100) is None and samples_needed(0, 0, 9) is None
     )
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 4), (3, 3), (0, 10), (12, 30)])
+def test_groups_of_one_are_mcnemars(only_a: int, only_b: int) -> None:
+    differences = np.repeat([-1, 1, 0], [only_a, only_b, 7])
+    assert sign_flips(differences) == pytest.approx(mcnemar(only_a, only_b), abs=0.01)
+
+
+def test_many_images_of_one_person_are_one_witness() -> None:
+    """40 images that B alone has right, of two people: as likely as two coins falling alike."""
+    assert sign_flips(np.array([20, 20])) == 0.5
+    assert mcnemar(0, 40) < 1e-9
+    few, many = sign_flips(np.array([3, 2, -1] * 4)), sign_flips(np.array([3, 2, -1] * 8))
+    assert 0.05 > few > many > 0

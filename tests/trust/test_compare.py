@@ -76,3 +76,25 @@ def test_several_labels() -> None:
     found = compare(one, other)
     assert (found.only_a, found.only_b) == (1, 0) and set(found.differences) == {"accuracy", "log_loss"}
     assert found.of_classes()["cat"]["n"] == 2
+
+
+def test_groups_are_witnesses() -> None:
+    a, b = right(60, 4, 20, 16)
+    targets, n = np.arange(100) % 3, 100
+    one, other = scores(targets, a), scores(targets, b)
+    alone = compare(one, other, np.arange(n))
+    assert (
+        alone.groups == n
+        and alone.verdict == "B is better"
+        and alone.p == pytest.approx(compare(one, other).p, abs=0.005)
+    )
+    assert alone.as_dict()["groups"] == n and compare(one, other).as_dict()["groups"] is None
+    alike = compare(one, other, np.arange(n) // 20)  # all that B alone has right are of two groups
+    assert alike.verdict.startswith("cannot tell") and alike.p > 0.2 and alike.needed > alone.needed
+    for name, metric in alike.differences.items():
+        assert metric.value == pytest.approx(alone.differences[name].value) and "5 groups" in metric.method
+    width = {
+        each.groups: np.ptp([each.differences["accuracy"].low, each.differences["accuracy"].high])
+        for each in (alone, alike)
+    }
+    assert width[5] > width[n]

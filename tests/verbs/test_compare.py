@@ -96,3 +96,36 @@ def test_what_cannot_be_read_is_in_no_comparison(trained: Path, photos: Path, ru
     (photos / "red" / "3.png").write_bytes(b"")
     code, out, err = run_cli("compare", trained, trained, photos, "--split", "all", "--json")
     assert code == 4 and "red/3.png" in err and json.loads(out)["n"] == 23
+
+
+def grouped(photos: Path, groups: int) -> Path:
+    """A CSV of the photos, of which every `groups`-th belongs together."""
+    rows = [
+        f"{path.relative_to(photos)},{path.parent.name},animal {i % groups}"
+        for i, path in enumerate(sorted(photos.rglob("*.png")))
+    ]
+    (photos / "labels.csv").write_text("\n".join(["path,label,group", *rows]) + "\n")
+    return photos / "labels.csv"
+
+
+def test_images_of_one_group_are_one_witness(trained: Path, other: Path, photos: Path, run_cli) -> None:
+    table = grouped(photos, 5)
+    code, out, _ = run_cli("compare", trained, other, table, "--split", "all", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["groups"] == 5 and "5 groups" in found["b_less_a"]["accuracy"]["method"]
+    code, out, _ = run_cli("compare", trained, other, table, "--split", "all")
+    assert code == 0 and "of 5 groups swapped" in out
+
+
+def test_groups_are_kept_on_one_side_and_told(photos: Path, run_cli) -> None:
+    table = grouped(photos, 12)
+    code, _, err = run_cli("train", table, *tiny("train.epochs=1"), "--out", "grouped")
+    assert code == 0 and "12 groups, kept on one side of the splits" in err
+    torn = [f"{line},{('train', 'val')[i % 2]}" for i, line in enumerate(table.read_text().splitlines()[1:])]
+    table.write_text("\n".join(["path,label,group,split", *torn]) + "\n")
+    code, _, err = run_cli("train", table, *tiny("train.epochs=1"), "--dry-run")
+    assert code == 0 and "groups are in two splits" not in err  # every second of 12: each group is whole
+    whole = table.read_text().replace("animal 1,", "animal 0,")
+    table.write_text(whole)
+    code, _, err = run_cli("train", table, *tiny("train.epochs=1"), "--dry-run")
+    assert code == 0 and "1 groups are in two splits" in err

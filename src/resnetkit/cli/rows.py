@@ -57,7 +57,8 @@ def comparison_lines(comparison: Mapping[str, Any]) -> Iterator[str]:
     """The verdict, the differences with their intervals, and what each model has right of each class."""
     yield comparison["verdict"]
     right = f"images that A alone has right: {comparison['only_a_right']:,}, B alone: {comparison['only_b_right']:,}"
-    yield f"{right}; McNemar's exact p = {comparison['p']:.2g}"
+    test = "McNemar's exact" if comparison["groups"] is None else f"of {comparison['groups']:,} groups swapped,"
+    yield f"{right}; {test} p = {comparison['p']:.2g}"
     for name, metric in comparison["b_less_a"].items():
         if metric["value"] is not None:
             low, value, high = (

@@ -48,6 +48,7 @@ class Dataset:
         splits: of each sample, as an index into `CODES` [n].
         ignored: what was passed over and how often ("hidden or system files": 2).
         spans: where the root is an archive: offset, size, packed size and CRC of each sample [n, 4].
+        groups: number of the group that each sample belongs to [n], where they are given.
     """
 
     root: Path
@@ -57,6 +58,7 @@ class Dataset:
     splits: NDArray[np.int8]
     ignored: tuple[tuple[str, int], ...] = ()
     spans: NDArray[np.int64] | None = None
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -104,9 +106,9 @@ class Dataset:
 
     def take(self, rows: NDArray[np.integer]) -> Dataset:
         """Some samples, in the order of the rows."""
-        spans = None if self.spans is None else self.spans[rows]
+        spans, groups = (None if each is None else each[rows] for each in (self.spans, self.groups))
         names, targets, splits = self.names.take(rows), self.targets[rows], self.splits[rows]
-        return replace(self, names=names, targets=targets, splits=splits, spans=spans)
+        return replace(self, names=names, targets=targets, splits=splits, spans=spans, groups=groups)
 
     def file_named(self, name: str) -> File:
         """What the sample of this name is read from."""
@@ -206,15 +208,16 @@ def _from_table(source: Path) -> Dataset:
     form, rows = table.read(source)
     rows.sort(key=lambda row: row.path)
     names = Names(row.path for row in rows)
+    grouped = any(row.group for row in rows)
+    groups = np.unique([row.group for row in rows], return_inverse=True)[1] if grouped else None
     if form.several:
         splits = np.array([CODES.index(row.split) for row in rows], np.int8)
-        return _labelled(
-            Dataset(source.parent, form.columns, names, np.arange(len(rows)), splits), [row.labels for row in rows]
-        )
+        bare = Dataset(source.parent, form.columns, names, np.arange(len(rows)), splits, groups=groups)
+        return _labelled(bare, [row.labels for row in rows])
     columns = _Columns()
     for row in rows:
         columns.add(row.labels[0], row.split, 1)
-    return _dataset(source.parent, columns, names)
+    return replace(_dataset(source.parent, columns, names), groups=groups)
 
 
 def _labelled(dataset: Dataset, found: Sequence[tuple[str, ...]]) -> Dataset:
@@ -329,7 +332,7 @@ def assign_splits(
         val: share, 0..1.
         test: share, 0..1.
         seed: of the choice.
-        first: for each sample the first one with the same bytes [n]: copies stay on one side.
+        first: for each sample the first one that it stays together with [n], see `stratify.together`.
     """
     given = dataset.given_splits
     if "val" in given:

@@ -15,6 +15,26 @@ def held_out(n: int, share: float) -> int:
     return min(max(1, round(n * share)), (n - 1) // 2)
 
 
+def together(first: Rows, groups: NDArray[np.integer] | None) -> Rows:
+    """For each sample the first one of those that must stay on one side of the splits [n].
+
+    Args:
+        first: for each sample the first one with the same bytes [n].
+        groups: that each sample belongs to [n], or None.
+    """
+    if groups is None:
+        return first
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    rows = np.arange(len(first))
+    leader = np.unique(groups, return_index=True)
+    ends = np.concatenate([first, leader[1][np.searchsorted(leader[0], groups)]])
+    links = coo_array((np.ones(len(ends), np.int8), (np.tile(rows, 2), ends)), (len(rows), len(rows)))
+    part = connected_components(links, directed=False)[1]
+    return np.asarray(np.unique(part, return_index=True)[1][part])
+
+
 def by_class(targets: NDArray[np.integer], rows: Rows, shares: tuple[float, float], seed: int) -> tuple[Rows, Rows]:
     """The rows for val and for test.
 

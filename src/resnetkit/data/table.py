@@ -1,6 +1,7 @@
-"""A CSV of path,label[,split], or of several labels an image; every complaint names the line.
+"""A CSV of path,label[,split][,group], or of several labels an image; every complaint names the line.
 
-Several labels stand in a column `labels`, separated by "|" (nothing: none of them), or in a 0/1 column each.
+Several labels stand in a column `labels`, separated by "|" (nothing: none of them), or in a 0/1 column each. A column
+`group` says what belongs together: images of one person, one animal, one place.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ Values = Mapping[str, str | None]
 
 @dataclass(frozen=True)
 class Row:
-    """One line: the path below the CSV's folder, its labels, and the split ("" where none is given)."""
+    """One line: the path below the CSV's folder, its labels, and split and group ("" where none is given)."""
 
     path: str
     labels: tuple[str, ...]
     split: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def read(path: Path) -> tuple[Form, list[Row]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"is not a CSV in UTF-8: {error}", path=path, fix="save it as CSV, UTF-8") from error
     seen: dict[str, int] = {}
-    split = any(row.split for _, row in rows)
+    split, group = (any(getattr(row, name) for _, row in rows) for name in ("split", "group"))
     for line, row in rows:
         first_line = seen.setdefault(os.path.normpath(row.path), line)
         if first_line != line:
@@ -76,6 +78,9 @@ def read(path: Path) -> tuple[Form, list[Row]]:
         if split and not row.split:
             fix = f"one of {', '.join(SPLITS)} in every line, or in none"
             raise DataError(f"line {line} has no split, but others do", path=path, fix=fix)
+        if group and not row.group:
+            fix = "give it one of its own, or leave the column out"
+            raise DataError(f"line {line} has no group, but others do", path=path, fix=fix)
     return form, [row for _, row in rows]
 
 
@@ -87,7 +92,7 @@ def _form(names: Sequence[str], first: Values, path: Path) -> Form:
         return Form(True, (), _separated)
     if {"path", "label"} <= set(names):
         return Form(False, (), _one)
-    others = tuple(name for name in names if name not in ("path", "split"))
+    others = tuple(name for name in names if name not in ("path", "split", "group"))
     if "path" in names and any((first.get(name) or "").strip().lower() in BITS for name in others):
         wrong = [name for name in others if names.count(name) > 1 or not name.strip() or SEPARATOR in name]
         if wrong:
@@ -137,4 +142,4 @@ def _row(values: Values, form: Form, path: Path, line: int) -> Row:
     if not os.path.isfile(path.parent / values["path"]):
         what = f"line {line}: there is no file {printable(values['path'])}"
         raise DataError(what, path=path, fix="paths start at the CSV's folder")
-    return Row(values["path"], labels, split)
+    return Row(values["path"], labels, split, (values.get("group") or "").strip())

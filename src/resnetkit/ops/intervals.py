@@ -46,22 +46,34 @@ def wilson(successes: float, n: int) -> Metric:
 
 
 def bootstrap(
-    statistic: Callable[[NDArray[np.intp]], float], n: int, *, resamples: int = 1000, seed: int = 0
+    statistic: Callable[[NDArray[np.intp]], float],
+    n: int,
+    *,
+    groups: NDArray[np.integer] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Metric:
     """A statistic of n samples with its percentile bootstrap interval (Efron 1979).
 
     Args:
         statistic: of an array of sample indices [n].
         n: number of samples.
+        groups: that each sample belongs to [n]: whole groups are drawn, as samples of one are alike.
         resamples: number of resamples.
         seed: of the resampling, so that a report can be made again.
     """
     if n == 0:
         return Metric(None, 0, None, None, "no samples")
     rng = np.random.default_rng(seed)
-    values = [statistic(rng.integers(0, n, n)) for _ in range(resamples)]
+    if groups is None:
+        values = [statistic(rng.integers(0, n, n)) for _ in range(resamples)]
+    else:
+        members = np.split(np.argsort(groups, kind="stable"), np.flatnonzero(np.diff(np.sort(groups))) + 1)
+        drawn = rng.integers(0, len(members), (resamples, len(members)))
+        values = [statistic(np.concatenate([members[group] for group in row])) for row in drawn]
     low, high = np.quantile(values, [0.025, 0.975])
-    return Metric(float(statistic(np.arange(n))), n, float(low), float(high), f"bootstrap, {resamples} resamples")
+    method = f"bootstrap, {resamples} resamples" + (f" of {len(members):,} groups" if groups is not None else "")
+    return Metric(float(statistic(np.arange(n))), n, float(low), float(high), method)
 
 
 def weighted_bootstrap(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
+
 from resnetkit.ops.intervals import Z95
 
 Z80 = 0.8416212335729143  # quantile of a power of 80 %
@@ -20,6 +23,23 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
     total = only_a + only_b
     return float(binomtest(only_b, total).pvalue) if total else 1.0
+
+
+def sign_flips(differences: NDArray[np.integer], draws: int = 10_000) -> float:
+    """Two-sided p-value of a permutation test of paired groups: A and B are swapped in whole groups.
+
+    Exact for up to 12 groups that differ, else from seeded draws. Of groups of one sample it is McNemar's exact test.
+
+    Args:
+        differences: samples of each group that B alone has right, less those that A alone has [G].
+        draws: of signs, where there are too many to try all.
+    """
+    some = differences[differences != 0].astype(np.int64)
+    if len(some) <= 12:
+        signs = 1 - 2 * ((np.arange(2 ** len(some))[:, None] >> np.arange(len(some))) & 1)
+        return float((np.abs(signs @ some) >= abs(some.sum())).mean())
+    signs = np.random.default_rng(0).integers(0, 2, (draws, len(some)), np.int8) * np.int8(2) - np.int8(1)
+    return float((1 + (np.abs(signs @ some) >= abs(some.sum())).sum()) / (1 + draws))
 
 
 def samples_needed(only_a: int, only_b: int, n: int) -> int | None:

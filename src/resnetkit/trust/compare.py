@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from resnetkit.errors import printable
 from resnetkit.ops.intervals import Metric, bootstrap, weighted_bootstrap
 from resnetkit.ops.metrics import confusion, macro_f1
-from resnetkit.ops.paired import mcnemar, samples_needed
+from resnetkit.ops.paired import mcnemar, samples_needed, sign_flips
 from resnetkit.tasks.evaluate import Scores
 
 SURE = 0.05  # p-value under which a difference is called real
@@ -27,8 +28,9 @@ class Comparison:
         a, b: scores of both on the samples that both could read, in one order and with the same classes.
         differences: metric to B's value less A's, with an interval from resampling the samples of both together.
         only_a, only_b: samples that only this one has right.
-        p: exact two-sided p-value of McNemar's test.
+        p: two-sided p-value of McNemar's exact test; of groups, that of swapping the models in whole groups.
         needed: samples that would tell such a difference; None where both have equally many right.
+        groups: how many groups of samples there are, where they are given: alike samples count as one witness.
     """
 
     a: Scores
@@ -38,6 +40,7 @@ class Comparison:
     only_b: int
     p: float
     needed: int | None
+    groups: int | None = None
 
     @property
     def verdict(self) -> str:
@@ -77,6 +80,7 @@ class Comparison:
         return {
             "verdict": self.verdict,
             "n": len(self.a.paths),
+            "groups": self.groups,
             "only_a_right": self.only_a,
             "only_b_right": self.only_b,
             "p": self.p,
@@ -86,26 +90,40 @@ class Comparison:
         }
 
 
-def compare(a: Scores, b: Scores) -> Comparison:
-    """Compare two models; A's and B's scores are of the same samples in one order, with the same classes."""
+def compare(a: Scores, b: Scores, groups: NDArray[np.integer] | None = None) -> Comparison:
+    """Compare two models.
+
+    Args:
+        a: scores.
+        b: those of the same samples in one order, with the same classes.
+        groups: that each sample belongs to [n], where samples of one group are alike.
+    """
     assert a.paths == b.paths and a.classes == b.classes
     only_a, only_b = int((a.correct & ~b.correct).sum()), int((b.correct & ~a.correct).sum())
     n = len(a.paths)
     differences = {
-        "accuracy": _mean_of(b.correct.astype(float) - a.correct),
-        "log_loss": _mean_of(b.judged.losses - a.judged.losses),
+        "accuracy": _mean_of(b.correct.astype(float) - a.correct, groups),
+        "log_loss": _mean_of(b.judged.losses - a.judged.losses, groups),
     }
     if a.targets.ndim == 1:
 
         def f1(scores: Scores, rows: NDArray[np.intp]) -> float:
             return macro_f1(confusion(scores.judged.said[rows], scores.targets[rows], len(scores.classes)))
 
-        differences["macro_f1"] = bootstrap(lambda rows: f1(b, rows) - f1(a, rows), n)
-    p, needed = mcnemar(only_a, only_b), samples_needed(only_a, only_b, n)
-    return Comparison(a, b, differences, only_a, only_b, p, needed)
+        differences["macro_f1"] = bootstrap(lambda rows: f1(b, rows) - f1(a, rows), n, groups=groups)
+    needed = samples_needed(only_a, only_b, n)
+    if groups is None:
+        return Comparison(a, b, differences, only_a, only_b, mcnemar(only_a, only_b), needed)
+    each = np.bincount(groups, b.correct.astype(float) - a.correct).round().astype(np.int64)
+    # so many times the samples as if each were a witness of its own (the design effect)
+    alike = float((each**2).sum()) / max(1, only_a + only_b)
+    more = None if needed is None else math.ceil(needed * max(1.0, alike))
+    return Comparison(a, b, differences, only_a, only_b, sign_flips(each), more, len(np.unique(groups)))
 
 
-def _mean_of(differences: NDArray[np.floating]) -> Metric:
-    """Mean over the samples, whose differences [n] are drawn again."""
+def _mean_of(differences: NDArray[np.floating], groups: NDArray[np.integer] | None) -> Metric:
+    """Mean over the samples, which are drawn again, or their groups are."""
     n = len(differences)
+    if groups is not None:
+        return bootstrap(lambda rows: float(differences[rows].mean()), n, groups=groups)
     return weighted_bootstrap(lambda drawn: np.asarray(drawn @ differences) / n, n)

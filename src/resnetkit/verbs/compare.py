@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from resnetkit import run
+from resnetkit.data.dataset import Dataset
 from resnetkit.errors import DataError, ModelError, UsageError
 from resnetkit.files import resource_errors, write
 from resnetkit.runtime.model import Model, load
@@ -59,13 +62,22 @@ def compare(
     if chosen == "all" and (run_a or run_b):
         note("take care: a model that was trained on some of these images knows their answers", quiet)
     scores = score_split(model_a, (chosen, first), quiet)
-    found = compared(*_read_by_both(scores, _in_order_of(scores, score_split(model_b, (chosen, second), quiet))))
+    both = _read_by_both(scores, _in_order_of(scores, score_split(model_b, (chosen, second), quiet)))
+    found = compared(*both, _groups_of(first, both[0].paths))
     if out is not None:
         with resource_errors(out):
             Path(out).mkdir(parents=True, exist_ok=True)
         run.write_json(Path(out) / "comparison.json", found.as_dict())
         write(Path(out) / "flipped.csv", run.as_csv(FLIPPED_COLUMNS, found.rows()))
     return found
+
+
+def _groups_of(part: Dataset, paths: Sequence[str]) -> NDArray[np.integer] | None:
+    """The group of each sample that was read, where groups are given."""
+    if part.groups is None:
+        return None
+    group = dict(zip(part.names, part.groups.tolist(), strict=True))
+    return np.array([group[path] for path in paths], np.int64)
 
 
 def _refuse_other_classes(a: Model, b: Model, path: Path) -> None:

@@ -13,6 +13,7 @@ from resnetkit import run
 from resnetkit.data.dataset import CODES, Dataset, assign_splits, refuse_untrainable
 from resnetkit.data.duplicates import across_splits, first_copies, listed, near_pairs, of_two_labels, refuse_leaks
 from resnetkit.data.image import Preprocess
+from resnetkit.data.stratify import together
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, ResourceError, UsageError, printable
 from resnetkit.files import write
@@ -71,8 +72,9 @@ def task_of(recipe: Recipe) -> str:
 
 
 def with_splits(dataset: Dataset, recipe: Recipe, first: NDArray[np.intp] | None = None) -> Dataset:
-    """A data set with the splits that a run of this recipe has; copies (`first`, or found now) stay together."""
+    """A data set with a run's splits; copies (`first`, or found now) and groups stay together."""
     first = first_copies(dataset, num_threads()) if first is None else first
+    first = together(first, dataset.groups)
     return assign_splits(dataset, val=recipe.data.val, test=recipe.data.test, seed=recipe.train.seed, first=first)
 
 
@@ -103,8 +105,21 @@ def read_dataset(recipe: Recipe, quiet: bool) -> Dataset:
     for what, count in dataset.ignored:
         note(f"  ignored: {count:,} {what}", quiet)
     _tell_of_copies(dataset, first, quiet)
+    _tell_of_groups(dataset, quiet)
     _tell_of_counts(split, quiet)
     return split
+
+
+def _tell_of_groups(dataset: Dataset, quiet: bool) -> None:
+    """Groups are kept together in splits of our own; given splits may tear them apart."""
+    if dataset.groups is None:
+        return
+    parts = np.unique(np.stack([dataset.groups, dataset.splits]), axis=1)[0]
+    torn = int((np.bincount(parts) > 1).sum())
+    if torn:
+        note(f"take care: {torn:,} groups are in two splits: the scores flatter what is new to the model", quiet)
+    else:
+        note(f"  {len(parts):,} groups, kept on one side of the splits", quiet)
 
 
 def _kinds(dataset: Dataset) -> str:
