@@ -21,7 +21,9 @@ Set = Annotated[
 ]
 DataArgument = Annotated[
     str,
-    typer.Argument(help="Class folders, a .zip or .tar of them, or a CSV of path,label[s][,split].", metavar="DATA"),
+    typer.Argument(
+        help="Class folders, a .zip or .tar of them, or a CSV of path,label[s][,split][,group].", metavar="DATA"
+    ),
 ]
 Mirror = Annotated[
     bool,
