@@ -23,6 +23,9 @@ DataArgument = Annotated[
     str,
     typer.Argument(help="Class folders, a .zip or .tar of them, or a CSV of path,label[s][,split].", metavar="DATA"),
 ]
+InputsArgument = Annotated[
+    list[str], typer.Argument(help="Files, folders, globs, or - for a list on standard input.", metavar="INPUTS...")
+]
 Mirror = Annotated[
     bool,
     typer.Option("--mirror", help="Answer for an image and its mirror image: half as fast; where sides do not matter."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from resnetkit.errors import ModelError, ResourceError, UsageError
 from resnetkit.runtime.pipeline import num_threads
 
 if TYPE_CHECKING:
-    from torch import nn
+    from resnetkit.nn.resnet import ResNet
 
 BACKENDS = ("auto", "torch")
 
@@ -26,6 +27,27 @@ class Backend(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class TorchBackend:
+    """Runs a network with torch.
+
+    Attributes:
+        network: in evaluation mode.
+        device: that it is on.
+    """
+
+    network: ResNet
+    device: str
+
+    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits [N, K] of a batch [N, C, H, W]."""
+        import torch
+
+        with torch.inference_mode():
+            answers: NDArray[np.float32] = self.network(torch.from_numpy(batch).to(self.device)).float().cpu().numpy()
+        return answers
+
+
 def open_backend(checkpoint: Checkpoint, backend: str = "auto", device: str = "auto") -> Backend:
     """The backend of this name for a model; auto is torch.
 
@@ -36,10 +58,10 @@ def open_backend(checkpoint: Checkpoint, backend: str = "auto", device: str = "a
     """
     if backend not in BACKENDS:
         raise UsageError(f"there is no backend {backend!r}", fix=f"one of {', '.join(BACKENDS)}")
-    return _torch(checkpoint, device)
+    return TorchBackend(*open_network(checkpoint, device))
 
 
-def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[nn.Module, str]:
+def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[ResNet, str]:
     """The torch network of a model folder in evaluation mode, and the device that it is on.
 
     Raises:
@@ -66,18 +88,6 @@ def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[nn.Modul
     refuse_differences(network.state_dict(), state, str(checkpoint.folder))
     network.load_state_dict(state)
     return network.eval().to(where), where
-
-
-def _torch(checkpoint: Checkpoint, device: str) -> Backend:
-    network, where = open_network(checkpoint, device)
-    import torch
-
-    def infer(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            answers: NDArray[np.float32] = network(torch.from_numpy(batch).to(where)).float().cpu().numpy()
-        return answers
-
-    return infer
 
 
 def mirrored(backend: Backend) -> Backend:

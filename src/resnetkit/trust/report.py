@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from resnetkit._version import __version__
 from resnetkit.data.dataset import File
-from resnetkit.data.image import thumbnail
-from resnetkit.errors import DataError, printable
+from resnetkit.errors import printable
 from resnetkit.files import write
 from resnetkit.ops.intervals import Metric
 from resnetkit.tasks.evaluate import Scores
+from resnetkit.trust.page import picture_url, template
 
 WORST = 24
 MATRIX_CLASSES = 40  # more would not be read
@@ -55,11 +52,7 @@ def write_report(
         find: from a path of the scores to what its picture is read from.
         recipe: of the training as TOML, or "".
     """
-    template = (resources.files("resnetkit") / "trust" / "report.html.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.from_string(template).render(
+    page = template("report.html.jinja").render(
         sentence=sentence(scores),
         doubts=doubts(scores, history),
         metrics=[(name, percent(metric)) for name, metric in scores.metrics.items() if "/" not in name],
@@ -165,17 +158,10 @@ def worst_mistakes(scores: Scores, find: Callable[[str], File]) -> list[Mistake]
             scores.target.text(scores.targets[i], scores.classes),
             scores.target.text(judged.said[i], scores.classes),
             100 * float(judged.scores[i]),
-            _picture(find(scores.paths[i])),
+            picture_url(find(scores.paths[i])),
         )
         for i in wrong
     ]
-
-
-def _picture(file: File) -> str:
-    try:
-        return "data:image/jpeg;base64," + base64.b64encode(thumbnail(file)).decode("ascii")
-    except DataError:
-        return ""  # the file went away since it was scored; its name is still told
 
 
 def curves(history: Sequence[Mapping[str, Any]], score: str) -> str:

@@ -92,9 +92,14 @@ def _with_classes_of(model: Model, dataset: Dataset, source: Path) -> Dataset:
     return replace(own, classes=model.classes, targets=targets)
 
 
+def run_of(model: Path) -> Path | None:
+    """The run folder that a model is of, whether named itself or by its model/; None where it is of no run."""
+    return next((folder for folder in (model, model.parent) if (folder / run.RECIPE).is_file()), None)
+
+
 def run_on(model: Path, source: Path) -> Path | None:
     """The run folder that a model is of, if it was trained on this source."""
-    folder = next((folder for folder in (model, model.parent) if (folder / run.RECIPE).is_file()), None)
+    folder = run_of(model)
     trained_on = Path(recipes.read(folder / run.RECIPE).data.source) if folder else None
     return folder if trained_on and trained_on.resolve() == source.resolve() else None
 
