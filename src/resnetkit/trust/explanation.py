@@ -52,7 +52,7 @@ class Explanation:
         return self.prediction.score
 
     def row(self) -> dict[str, str | float]:
-        """One flat row: path, label, score, explained, overlay; nearest_1, nearest_1_label, nearest_1_similarity and on."""
+        """One flat row: path, label, score, explained, overlay, and name, label and similarity of nearest_1, 2, ..."""
         row: dict[str, str | float] = {"path": self.path, "label": self.label, "score": round(self.score, 6)}
         row |= {"explained": self.explained, "overlay": str(self.overlay)}
         for rank, each in enumerate(self.nearest, 1):
