@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 
 from conftest import tiny, write_classes, write_labels
-from resnetkit import api
+from resnetkit import api, models
+from resnetkit.data.image import Preprocess
 from resnetkit.errors import DataError
 from resnetkit.recipe import parse_setting
+from resnetkit.runtime.save import save
 from resnetkit.trust.explanation import SHOWN, Explanation
 from resnetkit.verbs import explain as verb
 
@@ -53,6 +55,7 @@ def test_a_run_with_its_own_training_images(trained: Path, own: Path, photos: Pa
     files = [photos / "red" / "10.png", photos / "blue" / "2.png", photos / "green" / "0.png"]
     code, out, err = run_cli("explain", trained, *files, "--out", "why")
     assert code == 0 and re.search(r"the nearest of its \d\d training images", err) and "explaining 3/3" in err
+    assert "has a single cell" in err  # of 32 px nothing else is left
     rows = table("why")
     assert [row["path"] for row in rows] == [str(path) for path in files]
     answers = [json.loads(line) for line in run_cli("predict", trained, *files, "--json")[1].splitlines()]
@@ -89,10 +92,10 @@ def test_given_evidence_or_none(trained: Path, own: Path, photos: Path, tmp_path
     more = write_classes(tmp_path / "more" / "train", 3, seed=7).parent
     write_classes(more / "test", 2, seed=8)
     (more / "train" / "red" / "0.png").write_bytes(b"no picture")
-    code, _, err = run_cli("explain", trained, file, "--evidence", more, "--nearest", "20", "--out", "a")
+    code, _, err = run_cli("explain", trained, file, "--evidence", more, "--nearest", "999999999", "--out", "a")
     (row,) = table("a")
-    found = [row[f"nearest_{i}"] for i in range(1, 21) if row[f"nearest_{i}"]]
-    assert code == 0 and len(found) == 8 and all(str(more / "train") in path for path in found)
+    found = [row[f"nearest_{i}"] for i in range(1, 9)]
+    assert code == 0 and "nearest_9" not in row and all(str(more / "train") in path for path in found)
     assert "1 training images could not be read" in err
     code, out, err = run_cli("explain", trained, file, "--nearest", "0", "--out", "b")
     assert code == 0 and set(table("b")[0]) == {"path", "label", "score", "explained", "overlay", "error"}
@@ -226,3 +229,12 @@ def test_a_large_picture_is_made_smaller(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("stem", "safe"), [("../../etc/x", ".._.._etc_x"), ("a b", "a_b"), ("日本", "日本"), ("", "")])
 def test_safe_names(stem: str, safe: str) -> None:
     assert verb._safe(stem) == safe
+
+
+def test_the_cells_are_told(photos: Path, tmp_path: Path, run_cli) -> None:
+    """Of a network whose last stage sees more than one place."""
+    save(models.build("resnet20", num_classes=3), "small", preprocess=Preprocess(size=32))
+    code, _, err = run_cli("explain", "small", photos / "red", "--out", "why", "--nearest", "0")
+    assert code == 0 and "single cell" not in err
+    page = Path("why/index.html").read_text(encoding="utf-8")
+    assert "in 8 x 8 cells" in page and "Take care" not in page

@@ -341,7 +341,7 @@ def picture(source: Source, side: int) -> Image.Image:
     Raises:
         DataError: the file cannot be read.
     """
-    image = _shown(source, Preprocess(size=max(8, side), resize="letterbox"))
+    image = _shown(source, Preprocess(size=max(8, side), resize="letterbox", draft=1.0))
     image.thumbnail((side, side))
     clean = Image.new("RGB", image.size)
     clean.paste(image)

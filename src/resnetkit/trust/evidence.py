@@ -53,8 +53,8 @@ class Bank:
 
 
 def unit(embeddings: Floats) -> Floats:
-    """Embeddings [n, D] of length one; those that are zero stay so."""
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    """Embeddings [..., D] of length one; those that are zero stay so."""
+    lengths = np.linalg.norm(embeddings, axis=-1, keepdims=True)
     return np.asarray(embeddings / np.where(lengths > 0, lengths, 1), np.float32)
 
 

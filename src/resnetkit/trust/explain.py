@@ -208,17 +208,16 @@ def overlay(shown: Image.Image, map: Floats) -> Image.Image:
     The colour is matplotlib's inferno, whose lightness rises evenly, and covers the more the stronger the map is; what
     the network has not seen (NaN) is grey.
     """
-    strength = np.nan_to_num(map, nan=0.0)[..., None]
-    colour = _colours()[np.rint(255 * strength[..., 0]).astype(np.uint8)]
-    grey = np.asarray(shown.convert("L"), np.float32)[..., None] / 2 + 64
-    ground = np.where(np.isnan(map)[..., None], grey, np.asarray(shown.convert("RGB"), np.float32))
-    mixed = ground + STRONGEST * strength * (colour - ground)
-    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+    strength = np.rint(255 * np.nan_to_num(map, nan=0.0)).astype(np.uint8)
+    grey = shown.convert("L").point([value // 2 + 64 for value in range(256)]).convert("RGB")
+    ground = Image.composite(grey, shown.convert("RGB"), Image.fromarray(np.uint8(255) * np.isnan(map)))
+    cover = Image.fromarray(strength).point([round(STRONGEST * value) for value in range(256)])
+    return Image.composite(Image.fromarray(_colours()[strength]), ground, cover)
 
 
 @cache
-def _colours() -> Floats:
-    """Inferno as 0..255 [256, 3]."""
+def _colours() -> Pixels:
+    """Inferno [256, 3]."""
     import matplotlib
 
-    return np.asarray(matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255, np.float32)
+    return np.asarray(matplotlib.colormaps["inferno"](np.arange(256), bytes=True)[:, :3], np.uint8)

@@ -15,6 +15,7 @@ from resnetkit.trust.evidence import Neighbour
 from resnetkit.trust.page import picture_url, template
 
 SHOWN = 60  # inputs on the page
+BESIDE = 24  # training images beside each on the page
 PICTURE, THUMBNAIL = 288, 96  # pixels of the longer side on the page
 
 
@@ -26,6 +27,7 @@ class Explanation:
         prediction: what the model says, with its scores.
         explained: the class whose evidence is shown: the predicted one, or the one that was asked for.
         overlay: the PNG with the map over the picture.
+        cells: rows and columns of the map before it was laid over the picture.
         blank: whether nothing in the picture speaks for that class, so that the overlay is the picture alone.
         nearest: the training images that are most like it to the model, the most alike first.
     """
@@ -33,6 +35,7 @@ class Explanation:
     prediction: Prediction
     explained: str
     overlay: Path
+    cells: tuple[int, int]
     blank: bool = False
     nearest: tuple[Neighbour, ...] = ()
 
@@ -89,6 +92,7 @@ def write_page(path: Path, found: Sequence[Explanation | DataError], evidence: s
     page = template("explain.html.jinja").render(
         shown=[_shown(each) for each in read[:SHOWN]],
         total=len(read),
+        cells=read[0].cells if read else (0, 0),
         evidence=printable(evidence),
         failed=[(printable(each.path or ""), each.what) for each in found if isinstance(each, DataError)],
     )
@@ -107,6 +111,6 @@ def _shown(each: Explanation) -> dict[str, Any]:
         "picture": picture_url(each.overlay, PICTURE),
         "nearest": [
             (printable(os.fspath(near.file)), near.label, near.similarity, picture_url(near.file, THUMBNAIL))
-            for near in each.nearest
+            for near in each.nearest[:BESIDE]
         ],
     }

@@ -80,8 +80,10 @@ def explain(
     with resource_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     found = _explain(Work(opened, folder, len(paths), bank, nearest), ((path, index) for path in paths), quiet)
-    write(folder / TABLE, run.as_csv(columns(nearest if bank else 0), rows(found)))
+    write(folder / TABLE, run.as_csv(columns(min(nearest, len(bank.rows)) if bank else 0), rows(found)))
     write_page(folder / PAGE, found, str(part.root) if part else "")
+    if any(isinstance(each, Explanation) and each.cells == (1, 1) for each in found):
+        note("take care: at this image size the last stage has a single cell: maps tell no place from another", quiet)
     return found
 
 
@@ -147,12 +149,12 @@ def _bank(model: Model, part: Dataset, quiet: bool) -> Bank:
                 continue
             if not rows:
                 embeddings = np.empty((len(part), len(embedding)), np.float32)
-            embeddings[len(rows)] = embedding
+            embeddings[len(rows)] = unit(embedding)
             rows.append(row)
     lost = len(part) - len(rows)
     if lost:
         note(f"{lost:,} training images could not be read: they are near to nothing", quiet)
-    return Bank(part, np.array(rows, np.intp), unit(embeddings[: len(rows)]), model.task.target.text)
+    return Bank(part, np.array(rows, np.intp), embeddings[: len(rows)], model.task.target.text)
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,8 @@ class Work:
         write(overlay, buffer.getvalue())
         prediction = model.task.target.decode(look.logits, model.classes, str(file), 1)
         near = self.bank.neighbours(file, look.embedding, self.nearest) if self.bank else ()
-        return Explanation(prediction, model.classes[look.index], overlay, not look.map.any(), near)
+        h, w = look.map.shape
+        return Explanation(prediction, model.classes[look.index], overlay, (h, w), not look.map.any(), near)
 
 
 def _safe(stem: str) -> str:
