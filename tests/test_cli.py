@@ -26,6 +26,7 @@ FLAGS = {
     },
     "eval": {"--split", "--min", "--min-low", "--max", "--out", "--backend", "--device", "--mirror", *RESULT},
     "compare": {"--split", "--out", "--backend", "--device", *RESULT},
+    "explain": {"--out", "--label", "--evidence", "--nearest", "--overwrite", "--device", *RESULT},
     "export": {"--format", "--out", "--push", "--overwrite", *RESULT},
     "models": {"--size", "--svg", *RESULT},
     "predict": {"--top", "--format", "--out", "--backend", "--device", "--mirror", "--coverage", *RESULT},
@@ -71,6 +72,8 @@ def test_version_and_help(run_cli) -> None:
         (["export", "m"], "--format"),
         (["export", "m", "--format", "pickle"], "torchvision, huggingface"),
         (["predict", "m", "x", "--top", "0"], "--top"),
+        (["explain", "m", "x"], "--out"),
+        (["explain", "m", "x", "--out", "o", "--nearest", "-1"], "--nearest"),
     ],
 )
 def test_usage_errors_are_one_line_and_exit_2(run_cli, argv: list[str], text: str) -> None:
@@ -180,6 +183,7 @@ def test_all_public_names_are_there_and_frozen() -> None:
                 "demo",
                 "describe_model",
                 "evaluate",
+                "explain",
                 "export",
                 "grow",
                 "list_models",

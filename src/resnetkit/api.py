@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from resnetkit.verbs.compare import compare
     from resnetkit.verbs.demo import demo
     from resnetkit.verbs.eval import evaluate
+    from resnetkit.verbs.explain import explain
     from resnetkit.verbs.export import export
     from resnetkit.verbs.models import describe_model, list_models
     from resnetkit.verbs.predict import predict
@@ -70,6 +71,7 @@ HOMES = {
     "resnetkit.verbs.eval": ("evaluate",),
     "resnetkit.verbs.export": ("export",),
     "resnetkit.verbs.compare": ("compare",),
+    "resnetkit.verbs.explain": ("explain",),
     "resnetkit.verbs.models": ("describe_model", "list_models"),
     "resnetkit.verbs.predict": ("predict",),
     "resnetkit.verbs.demo": ("demo",),
@@ -85,6 +87,7 @@ __all__ = [
     "demo",
     "describe_model",
     "evaluate",
+    "explain",
     "export",
     "grow",
     "list_models",

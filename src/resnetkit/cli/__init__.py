@@ -55,6 +55,9 @@ app.command("eval", epilog="Example: resnetkit eval runs/photos photos/ --split 
 app.command("compare", epilog="Example: resnetkit compare runs/old runs/new photos/ --split test --out compared")(
     judging.compare
 )
+app.command("explain", epilog="Example: resnetkit explain runs/photos holiday/ --label cat --out explained")(
+    judging.explain
+)
 app.command("predict", epilog="Example: resnetkit predict runs/photos holiday/ --format csv --out answers.csv")(
     using.predict
 )

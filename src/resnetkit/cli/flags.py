@@ -25,6 +25,9 @@ DataArgument = Annotated[
         help="Class folders, a .zip or .tar of them, or a CSV of path,label[s][,split][,group].", metavar="DATA"
     ),
 ]
+InputsArgument = Annotated[
+    list[str], typer.Argument(help="Files, folders, globs, or - for a list on standard input.", metavar="INPUTS...")
+]
 Mirror = Annotated[
     bool,
     typer.Option("--mirror", help="Answer for an image and its mirror image: half as fast; where sides do not matter."),

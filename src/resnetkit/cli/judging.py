@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resnetkit.cli.flags import DataArgument, Debug, Device, JsonFlag, Mirror, ModelArgument, Quiet
-from resnetkit.cli.rows import comparison_lines, print_metrics
+from resnetkit.cli.flags import DataArgument, Debug, Device, InputsArgument, JsonFlag, Mirror, ModelArgument, Quiet
+from resnetkit.cli.rows import comparison_lines, explanation_line, print_metrics
 from resnetkit.errors import IncompleteError, UsageError
 
 if TYPE_CHECKING:
@@ -88,6 +88,48 @@ def compare(
         print(f"error: {path}: {reason}", file=sys.stderr)
     if found.a.failed:
         raise IncompleteError(f"{len(found.a.failed)} images could not be read", fix="they are in no comparison")
+
+
+def explain(
+    model: ModelArgument,
+    inputs: InputsArgument,
+    out: Annotated[str, typer.Option(help="The new folder, for a PNG each, a table and a page.", metavar="DIR")],
+    label: Annotated[
+        str | None, typer.Option(help="The class to explain; the predicted one if left out.", metavar="NAME")
+    ] = None,
+    evidence: Annotated[
+        str | None, typer.Option(help="Training images; those of the run if left out.", metavar="DATA")
+    ] = None,
+    nearest: Annotated[int, typer.Option(help="Training images beside each.", metavar="N", min=0)] = 4,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Move an older folder aside.")] = False,
+    device: Device = None,
+    as_json: JsonFlag = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Show what speaks for a class in each image (Grad-CAM), and the training images that are most like it."""
+    from resnetkit import api
+    from resnetkit.errors import DataError
+
+    found = api.explain(
+        model,
+        inputs,
+        out=out,
+        label=label,
+        evidence=evidence,
+        nearest=nearest,
+        device=device or "auto",
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+    for each in found:
+        if isinstance(each, DataError):
+            print(f"error: {each}", file=sys.stderr)
+        else:
+            print(json.dumps(each.row()) if as_json else explanation_line(each.row()))
+    failed = sum(isinstance(each, DataError) for each in found)
+    if failed:
+        raise IncompleteError(f"{failed} of {len(found)} files could not be read")
 
 
 @dataclass(frozen=True)

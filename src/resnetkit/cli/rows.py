@@ -23,6 +23,18 @@ def line(row: Mapping[str, Any], form: str) -> str:
     return f"{printable(row['path'])}  {present}{said}{one_of}{doubts}"
 
 
+def explanation_line(row: Mapping[str, Any]) -> str:
+    """An explanation as one line: path, label and score, overlay, and the training image that is most like it."""
+    from resnetkit.errors import printable
+
+    row = {name: printable(value) if isinstance(value, str) else value for name, value in row.items()}
+    other = f"  {row['explained']} explained" if row["explained"] != row["label"] else ""
+    near = ""
+    if "nearest_1" in row:
+        near = f"  like {row['nearest_1']} ({row['nearest_1_label']}, {row['nearest_1_similarity']:.2f})"
+    return f"{row['path']}  {row['label']} {100 * row['score']:.1f} %{other}  {row['overlay']}{near}"
+
+
 def write_rows(rows: list[Mapping[str, Any]], form: str, out: str | None) -> None:
     """Answers into a file, or as CSV to stdout where none is named."""
     from resnetkit.errors import printable

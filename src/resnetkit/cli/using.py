@@ -9,16 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from resnetkit.cli.flags import Debug, Device, JsonFlag, Mirror, ModelArgument, Quiet
+from resnetkit.cli.flags import Debug, Device, InputsArgument, JsonFlag, Mirror, ModelArgument, Quiet
 from resnetkit.cli.rows import line, write_rows
 from resnetkit.errors import UsageError
 
 
 def predict(
     model: ModelArgument,
-    inputs: Annotated[
-        list[str], typer.Argument(help="Files, folders, globs, or - for a list on standard input.", metavar="INPUTS...")
-    ],
+    inputs: InputsArgument,
     top: Annotated[int, typer.Option(help="Classes in each answer.", metavar="N", min=1)] = 5,
     form: Annotated[str, typer.Option("--format", help="table, jsonl or csv.", metavar="NAME")] = "table",
     out: Annotated[str | None, typer.Option(help="Write to this file instead.", metavar="FILE")] = None,

@@ -283,6 +283,27 @@ def _centre(size: tuple[int, int], ratio: float) -> tuple[float, float, float, f
     return left, top, left + side, top + side
 
 
+def seen(size: tuple[int, int], preprocess: Preprocess) -> tuple[float, float, float, float]:
+    """What the square that `pixels` makes shows of an upright image: left, top, right, bottom in the image's pixels.
+
+    With "crop" it lies inside the image; with "letterbox" the bars reach over its edges.
+
+    Args:
+        size: width and height of the image, at whatever scale.
+        preprocess: how the square is made.
+    """
+    if preprocess.resize == "crop":
+        return _centre(size, preprocess.crop_ratio)
+    if preprocess.resize == "squash":
+        return 0.0, 0.0, float(size[0]), float(size[1])
+    side = preprocess.size
+    inside = [max(1, round(each / max(size) * side)) for each in size]  # in whole pixels, as ImageOps.pad has them
+    bars = [round((side - each) / 2) for each in inside]
+    left, top = (-bar * full / part for bar, full, part in zip(bars, size, inside, strict=True))
+    right, bottom = ((side - bar) * full / part for bar, full, part in zip(bars, size, inside, strict=True))
+    return left, top, right, bottom
+
+
 def normalise(batch: Pixels, preprocess: Preprocess) -> NDArray[np.float32]:
     """uint8 [N, H, W, C] to float32 [N, C, H, W]: (x / 255 - mean) / std."""
     mean = np.array(preprocess.mean, np.float32) * np.float32(255)
@@ -309,13 +330,22 @@ def thumbnail(source: Source, side: int = 96) -> bytes:
     Raises:
         DataError: the file cannot be read.
     """
-    image = _shown(source, Preprocess(size=max(8, side), resize="letterbox"))
+    buffer = io.BytesIO()
+    picture(source, side).save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
+
+
+def picture(source: Source, side: int) -> Image.Image:
+    """A file as its owner knows it: upright, RGB, of at most side x side pixels, without metadata.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    image = _shown(source, Preprocess(size=max(8, side), resize="letterbox", draft=1.0))
     image.thumbnail((side, side))
     clean = Image.new("RGB", image.size)
     clean.paste(image)
-    buffer = io.BytesIO()
-    clean.save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()
+    return clean
 
 
 def _shown(source: Source, preprocess: Preprocess) -> Image.Image:

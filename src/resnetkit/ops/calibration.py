@@ -201,9 +201,9 @@ def energy(logits: Floats) -> Floats:
 
 
 def unit(embeddings: Floats) -> NDArray[np.float32]:
-    """Embeddings [n, D] of length one; one of zeros stays so."""
-    lengths = np.linalg.norm(embeddings.astype(np.float32), axis=1, keepdims=True)
-    return np.asarray(embeddings / np.maximum(lengths, 1e-12), np.float32)
+    """Embeddings [..., D] of length one; those that are zero stay so."""
+    lengths = np.linalg.norm(embeddings, axis=-1, keepdims=True)
+    return np.asarray(embeddings / np.where(lengths > 0, lengths, 1), np.float32)
 
 
 def kth_distance(embeddings: NDArray[np.float32], bank: NDArray[np.float32], k: int) -> Floats:

@@ -42,7 +42,7 @@ def open_backend(checkpoint: Checkpoint, backend: str = "auto", device: str = "a
     """
     if backend not in BACKENDS:
         raise UsageError(f"there is no backend {backend!r}", fix=f"one of {', '.join(BACKENDS)}")
-    return _Torch(*open_network(checkpoint, device))
+    return TorchBackend(*open_network(checkpoint, device))
 
 
 def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[ResNet, str]:
@@ -75,16 +75,18 @@ def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[ResNet, 
 
 
 @dataclass(frozen=True)
-class _Torch:
-    """A torch network on a device, as a Backend."""
+class TorchBackend:
+    """A torch network, in evaluation mode, on its device."""
 
     network: ResNet
     device: str
 
     def __call__(self, batch: Floats) -> Floats:
+        """Logits [N, K] of a batch [N, C, H, W]."""
         return self.outputs(batch)[0]
 
     def outputs(self, batch: Floats) -> tuple[Floats, Floats]:
+        """Logits [N, K] and embeddings [N, D]."""
         import torch
 
         with torch.inference_mode():
@@ -100,9 +102,11 @@ class _Mirrored:
     backend: Backend
 
     def __call__(self, batch: Floats) -> Floats:
+        """Logits [N, K] of a batch [N, C, H, W]."""
         return self.outputs(batch)[0]
 
     def outputs(self, batch: Floats) -> tuple[Floats, Floats]:
+        """Logits [N, K] and embeddings [N, D]."""
         pairs = zip(
             self.backend.outputs(batch), self.backend.outputs(np.ascontiguousarray(batch[..., ::-1])), strict=True
         )

@@ -16,6 +16,7 @@ from resnetkit.errors import DataError
 
 Read = Callable[[Any], NDArray[Any]]
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def num_threads() -> int:
@@ -60,7 +61,14 @@ def run(
         infer: a batch of arrays, stacked, to one answer each.
         batch_size: inputs inferred at once.
     """
-    block: list[tuple[Any, NDArray[Any] | DataError]] = []
+    return in_blocks(sources, read, lambda arrays: infer(np.stack(arrays)), batch_size)
+
+
+def in_blocks(
+    sources: Iterable[Any], read: Callable[[Any], T], infer: Callable[[list[T]], Iterable[R]], batch_size: int = 32
+) -> Iterator[tuple[Any, R | DataError]]:
+    """As `run`, for whatever can be read: `infer` takes a list of at most `batch_size` values, one answer each."""
+    block: list[tuple[Any, T | DataError]] = []
     for item in read_ahead(sources, read, 2 * batch_size):
         block.append(item)
         if len(block) == batch_size:
@@ -70,9 +78,9 @@ def run(
 
 
 def _infer(
-    block: list[tuple[Any, NDArray[Any] | DataError]], infer: Callable[[NDArray[Any]], Iterable[T]]
-) -> Iterator[tuple[Any, T | DataError]]:
-    arrays = [value for _, value in block if not isinstance(value, DataError)]
-    answers: Iterator[T] = iter(infer(np.stack(arrays)) if arrays else ())
+    block: list[tuple[Any, T | DataError]], infer: Callable[[list[T]], Iterable[R]]
+) -> Iterator[tuple[Any, R | DataError]]:
+    values = [value for _, value in block if not isinstance(value, DataError)]
+    answers: Iterator[R] = iter(infer(values) if values else ())
     for source, value in block:
         yield source, value if isinstance(value, DataError) else next(answers)

@@ -11,14 +11,15 @@ import numpy as np
 from PIL import Image
 
 from resnetkit.data.dataset import File
-from resnetkit.data.image import thumbnail
 from resnetkit.errors import DataError, printable
 from resnetkit.ops.confident import label_issues
 from resnetkit.ops.metrics import softmax
 from resnetkit.tasks.evaluate import Scores
+from resnetkit.trust.page import picture_url
 
 WORST, UNSURE, SUSPECT = 16, 8, 8
 OVERLAYS = WORST + UNSURE + SUSPECT  # pictures that are shown with what the model looked at, at most
+OVERLAY_SIDE = 160  # px
 KINDS, OF_A_KIND = 60, 4  # cells of the confusion matrix that open, and pictures in each
 Find = Callable[[str], File]
 # Files and classes to explain, to pictures with the evidence in colour.
@@ -82,7 +83,7 @@ def shown(scores: Scores, rows: Sequence[int], find: Find, overlays: Overlays | 
             scores.target.text(scores.targets[i], scores.classes),
             scores.target.text(judged.said[i], scores.classes),
             100 * float(judged.scores[i]),
-            _picture(file),
+            picture_url(file),
             _jpeg(overlay) if isinstance(overlay, Image.Image) else "",
         )
         for i, file, overlay in zip(rows, files, drawn, strict=True)
@@ -106,18 +107,7 @@ def kinds(scores: Scores, find: Find) -> list[Kind]:
     return found
 
 
-def _picture(file: File) -> str:
-    try:
-        return _uri(thumbnail(file))
-    except DataError:
-        return ""  # the file went away since it was scored; its name is still told
-
-
 def _jpeg(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
-    return _uri(buffer.getvalue())
-
-
-def _uri(content: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii")
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from resnetkit._version import __version__
@@ -24,6 +22,7 @@ from resnetkit.ops.metrics import sigmoid
 from resnetkit.tasks.evaluate import Scores
 from resnetkit.trust.figures import curves, reliability_diagram
 from resnetkit.trust.gallery import Overlays, kinds, least_sure, shown, suspects, worst
+from resnetkit.trust.page import template
 
 MATRIX_CLASSES = 40  # more would not be read
 CARD_CLASSES = 100
@@ -61,15 +60,11 @@ class Story:
 
 def write_report(path: Path, story: Story) -> None:
     """Write the page."""
-    template = (resources.files("resnetkit") / "trust" / "report.html.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     scores, history, find = story.scores, story.history, story.dataset.file_named
     headline = f"val_{scores.target.headline}"
     galleries = [("Worst mistakes", worst), ("Least sure", least_sure), ("Probably given a wrong label", suspects)]
     found = kinds(scores, find) if _matrix(scores) else []
-    page = environment.from_string(template).render(
+    page = template("report.html.jinja").render(
         sentence=sentence(scores),
         doubts=doubts(scores, history),
         metrics=[(name, percent(metric)) for name, metric in scores.metrics.items() if "/" not in name],

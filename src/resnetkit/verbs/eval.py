@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image
+
 from resnetkit import recipe as recipes
 from resnetkit import run
-from resnetkit.data.dataset import Dataset
+from resnetkit.data.dataset import Dataset, File
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, UsageError
 from resnetkit.files import resource_errors, write
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.model import Model, load
 from resnetkit.tasks.evaluate import PREDICTION_COLUMNS, Scores, score
+from resnetkit.trust.gallery import OVERLAY_SIDE, Overlays
 from resnetkit.trust.report import Story, write_report
 from resnetkit.verbs.console import bar, note
 from resnetkit.verbs.examples import with_splits
@@ -60,7 +64,7 @@ def evaluate(
         with resource_errors(out):
             Path(out).mkdir(parents=True, exist_ok=True)
         told = opened.checkpoint
-        write_scores(Path(out), Story(scores, dataset, told.meta, told.calibration))
+        write_scores(Path(out), Story(scores, dataset, told.meta, told.calibration, overlays=overlays_of(opened)))
     return scores
 
 
@@ -91,9 +95,14 @@ def _with_classes_of(model: Model, dataset: Dataset, source: Path) -> Dataset:
     return replace(own, classes=model.classes, targets=targets)
 
 
+def run_of(model: Path) -> Path | None:
+    """The run folder that a model is of, whether named itself or by its model/; None where it is of no run."""
+    return next((folder for folder in (model, model.parent) if (folder / run.RECIPE).is_file()), None)
+
+
 def run_on(model: Path, source: Path) -> Path | None:
     """The run folder that a model is of, if it was trained on this source."""
-    folder = next((folder for folder in (model, model.parent) if (folder / run.RECIPE).is_file()), None)
+    folder = run_of(model)
     trained_on = Path(recipes.read(folder / run.RECIPE).data.source) if folder else None
     return folder if trained_on and trained_on.resolve() == source.resolve() else None
 
@@ -137,6 +146,17 @@ def score_split(model: Model, part: tuple[str, Dataset], quiet: bool) -> Scores:
             answers.append(answer)
             advance(len(answers), "")
     return score(model.task, split, model.classes, dataset.names, dataset.targets, answers)
+
+
+def overlays_of(model: Model) -> Overlays:
+    """What a report draws over pictures."""
+
+    def overlays(files: Sequence[File], classes: Sequence[int]) -> Iterator[Image.Image | DataError]:
+        from resnetkit.trust import explain
+
+        return explain.overlays(model, files, classes, OVERLAY_SIDE)
+
+    return overlays
 
 
 def write_scores(folder: Path, story: Story) -> None:

@@ -48,11 +48,11 @@ def predict(
     if isinstance(model, Model) and mirror:
         raise UsageError("mirror is for a model that is opened here", fix="load(..., mirror=True)")
     opened = model if isinstance(model, Model) else load(model, backend=backend, device=device, mirror=mirror)
-    paths = list(_expand(inputs, opened.task.modality.extensions))
+    paths = list(expand(inputs, opened.task.modality.extensions))
     yield from (answer for _, answer in opened.predictions(paths, top, coverage))
 
 
-def _expand(inputs: Sequence[str | Path], extensions: Sequence[str]) -> Iterator[Path]:
+def expand(inputs: Sequence[str | Path], extensions: Sequence[str]) -> Iterator[Path]:
     """The files that the inputs name; a file named by itself is taken whatever its ending."""
     for text in inputs:
         if str(text) == "-":

@@ -28,7 +28,7 @@ from resnetkit.training.optim import freeze
 from resnetkit.training.plan import memory_format, settle, typical_side
 from resnetkit.trust.report import Story, doubts
 from resnetkit.verbs.console import note, stop_signals
-from resnetkit.verbs.eval import write_scores
+from resnetkit.verbs.eval import overlays_of, write_scores
 from resnetkit.verbs.examples import read_dataset, task_of, tell_of_choices
 from resnetkit.verbs.fit import Reached, begun, train_stages
 from resnetkit.verbs.job import Choices, Job, blank_job, final_scores, open_job, planned, tell_plan
@@ -217,7 +217,8 @@ def _finish(job: Job, trained: ResNet, reached: Reached) -> run.Run:
         return run.Run(job.folder, {})
     told = recipes.as_toml(job.recipe)
     calibration = model.checkpoint.calibration
-    write_scores(job.folder, Story(scores, job.dataset, meta, calibration, reached.history, told))
+    story = Story(scores, job.dataset, meta, calibration, reached.history, told, overlays_of(model))
+    write_scores(job.folder, story)
     for doubt in doubts(scores, reached.history):
         note(f"take care: {doubt}", job.quiet)
     checkpoint.write(job.folder / "model", replace(meta, scores=scores.as_dict()), tensors, calibration)
