@@ -145,3 +145,8 @@ def test_what_is_none_is_refused(change):
         calibration_from(values, arrays)
     with pytest.raises(KeyError):
         calibration_from({}, {})
+
+
+def test_a_temperature_that_nobody_can_tell_from_one_is_one():
+    logits, _, targets = known(100, sharpness=1.0)
+    assert temperature(TARGET, logits, targets) == 1.0

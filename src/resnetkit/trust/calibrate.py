@@ -25,6 +25,7 @@ from resnetkit.tasks.task import Target
 Floats = NDArray[np.floating]
 LIMITS = (0.05, 20.0)  # of a temperature
 BANK = 2_000  # embeddings that are kept: 2 MB of ResNet-34's
+CHI2_95 = 3.841458820694124  # of one degree of freedom
 NEIGHBOURS = 5
 FALSE_ALARMS = 0.05
 
@@ -72,7 +73,8 @@ def temperature(target: Target, logits: Floats, targets: NDArray[np.integer]) ->
     """The temperature with the least cross-entropy (arXiv 1706.04599, section 4.2), within 0.05 and 20.
 
     One sample more is counted, of which every class is as likely: where all answers are right, the model would else be
-    made surer than n samples can say.
+    made surer than n samples can say. It is 1 where the samples do not tell it from that (likelihood ratio, 5 %): few of
+    them, which also chose the epoch, would make scores worse as often as better.
 
     Args:
         target: what is predicted.
@@ -86,7 +88,8 @@ def temperature(target: Target, logits: Floats, targets: NDArray[np.integer]) ->
         return float(target.judge(scaled, targets).losses.sum() + _of_any_class(scaled, targets.ndim == 2))
 
     bounds = tuple(math.log(limit) for limit in LIMITS)
-    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4}).x)
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
+    return math.exp(found.x) if 2 * (loss(0.0) - found.fun) > CHI2_95 else 1.0
 
 
 def _of_any_class(logits: Floats, several: bool) -> float:
