@@ -40,7 +40,9 @@ def evaluate(
     out: Annotated[
         str | None, typer.Option(help="Write metrics, predictions and a report here.", metavar="DIR")
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto or torch.", metavar="NAME")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto (the fastest), torch, onnxruntime, openvino or ncnn.", metavar="NAME")
+    ] = "auto",
     mirror: Mirror = False,
     device: Device = None,
     as_json: JsonFlag = False,
@@ -70,7 +72,9 @@ def compare(
         str | None, typer.Option(help="train, val, test or all; what was held out if left out.", metavar="NAME")
     ] = None,
     out: Annotated[str | None, typer.Option(help="Write comparison.json and flipped.csv here.", metavar="DIR")] = None,
-    backend: Annotated[str, typer.Option(help="auto or torch.", metavar="NAME")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto (the fastest), torch, onnxruntime, openvino or ncnn.", metavar="NAME")
+    ] = "auto",
     device: Device = None,
     as_json: JsonFlag = False,
     quiet: Quiet = False,

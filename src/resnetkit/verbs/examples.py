@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from resnetkit.data.image import Preprocess
 from resnetkit.data.stratify import together
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, ResourceError, UsageError, printable
-from resnetkit.files import write
+from resnetkit.files import cache_home, write
 from resnetkit.recipe import Cache, Recipe
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.tasks.task import task_for, task_named
@@ -222,16 +221,8 @@ def cache_folder(cache: Cache) -> Path | None:
         return None
     if cache.folder != "auto":
         return Path(cache.folder)
-    own = os.environ.get("RESNETKIT_CACHE")
-    if own:
-        return Path(own) / "pixels"
-    shared = os.environ.get("XDG_CACHE_HOME")
-    if shared:
-        return Path(shared) / "resnetkit" / "pixels"
-    try:
-        return Path.home() / ".cache" / "resnetkit" / "pixels"
-    except RuntimeError:  # there is no home
-        return None
+    home = cache_home()
+    return home / "pixels" if home else None
 
 
 def _prepared(split: str, recipe: Recipe) -> Preprocess:
