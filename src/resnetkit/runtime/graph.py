@@ -143,13 +143,13 @@ def _nodes(tensors: Mapping[str, NDArray[Any]], checkpoint: Checkpoint) -> Itera
 
 
 def _folded(tensors: Mapping[str, NDArray[Any]], conv: str, norm: str) -> tuple[Floats, Floats]:
-    """Weight and bias of a convolution with the BatchNorm after it, computed in float64."""
-    weight = tensors[f"{conv}.weight"].astype(np.float64)
+    """Weight and bias of a convolution with the BatchNorm after it; the scale is computed in float64."""
+    weight = tensors[f"{conv}.weight"]
     gamma, beta, mean, var = (
         tensors[f"{norm}.{name}"].astype(np.float64) for name in ("weight", "bias", "running_mean", "running_var")
     )
     scale = gamma / np.sqrt(var + EPS)
-    return (weight * scale[:, None, None, None]).astype(np.float32), (beta - mean * scale).astype(np.float32)
+    return weight * scale.astype(np.float32)[:, None, None, None], (beta - mean * scale).astype(np.float32)
 
 
 def _stem(tensors: Mapping[str, NDArray[Any]]) -> Iterator[Node]:
