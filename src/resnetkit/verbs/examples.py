@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from resnetkit import run
 from resnetkit.data.dataset import CODES, Dataset, assign_splits, refuse_untrainable
-from resnetkit.data.duplicates import across_splits, first_copies, listed, near_pairs, of_two_labels, refuse_leaks
+from resnetkit.data.duplicates import (
+    across_splits,
+    confirmed,
+    first_copies,
+    listed,
+    near_pairs,
+    of_two_labels,
+    refuse_leaks,
+)
 from resnetkit.data.image import Preprocess
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, ResourceError, UsageError, printable
@@ -185,19 +193,22 @@ def decoded(dataset: Dataset, recipe: Recipe, setup: Setup, quiet: bool) -> Exam
 
 def _near(dataset: Dataset, hashes: NDArray[np.uint64], quiet: bool) -> list[dict[str, str | int]]:
     """Rows for near_duplicates.csv."""
-    pairs = near_pairs(hashes, dataset.splits)
+    found = near_pairs(hashes, dataset.splits)
+    near, complete = confirmed(found, dataset.files, num_threads()), found.complete
+    # the one in train first
+    pairs = [sorted(pair, key=lambda row: int(dataset.splits[row])) for pair in near.pairs.tolist()]
     if pairs:
-        train, other, _ = pairs[0]
-        first = f"{printable(dataset.names[other])} and {printable(dataset.names[train])}"
-        note(f"take care: {len(pairs)} near-duplicates across splits, as {first}: see near_duplicates.csv", quiet)
+        first = " and ".join(printable(dataset.names[row]) for row in pairs[0][::-1])
+        count = f"{len(pairs)}" if complete else f"{len(pairs)} or more"
+        note(f"take care: {count} near-duplicates across splits, as {first}: see near_duplicates.csv", quiet)
     return [
         {
             "train": printable(dataset.names[train]),
             "other": printable(dataset.names[other]),
             "split": CODES[dataset.splits[other]],
-            "bits": bits,
+            "bits": int(bits),
         }
-        for train, other, bits in pairs
+        for (train, other), bits in zip(pairs, near.bits, strict=True)
     ]
 
 
