@@ -55,6 +55,7 @@ app.command("eval", epilog="Example: resnetkit eval runs/photos photos/ --split 
 app.command("compare", epilog="Example: resnetkit compare runs/old runs/new photos/ --split test --out compared")(
     judging.compare
 )
+app.command("check", epilog="Example: resnetkit check photos/ --labels --write fixes.csv")(judging.check)
 app.command("predict", epilog="Example: resnetkit predict runs/photos holiday/ --format csv --out answers.csv")(
     using.predict
 )

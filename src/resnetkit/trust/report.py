@@ -55,11 +55,7 @@ def write_report(
         find: from a path of the scores to what its picture is read from.
         recipe: of the training as TOML, or "".
     """
-    template = (resources.files("resnetkit") / "trust" / "report.html.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.from_string(template).render(
+    page = template("report.html.jinja").render(
         sentence=sentence(scores),
         doubts=doubts(scores, history),
         metrics=[(name, percent(metric)) for name, metric in scores.metrics.items() if "/" not in name],
@@ -75,6 +71,15 @@ def write_report(
         version=__version__,
     )
     write(path, page)
+
+
+def template(name: str) -> jinja2.Template:
+    """A page of this folder, which escapes what is put into it."""
+    text = (resources.files("resnetkit") / "trust" / name).read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(text)
 
 
 def sentence(scores: Scores) -> str:
@@ -165,13 +170,14 @@ def worst_mistakes(scores: Scores, find: Callable[[str], File]) -> list[Mistake]
             scores.target.text(scores.targets[i], scores.classes),
             scores.target.text(judged.said[i], scores.classes),
             100 * float(judged.scores[i]),
-            _picture(find(scores.paths[i])),
+            picture(find(scores.paths[i])),
         )
         for i in wrong
     ]
 
 
-def _picture(file: File) -> str:
+def picture(file: File) -> str:
+    """A thumbnail as the address of an image; "" where it cannot be read."""
     try:
         return "data:image/jpeg;base64," + base64.b64encode(thumbnail(file)).decode("ascii")
     except DataError:

@@ -15,7 +15,7 @@ from resnetkit import checkpoint, run
 from resnetkit import recipe as recipes
 from resnetkit.data.dataset import Dataset
 from resnetkit.errors import ResourceError, UsageError
-from resnetkit.files import write
+from resnetkit.files import read_errors, write
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.save import options_of, save, variant_of
@@ -28,7 +28,7 @@ from resnetkit.training.plan import memory_format, settle, typical_side
 from resnetkit.trust.report import doubts
 from resnetkit.verbs.console import note, stop_signals
 from resnetkit.verbs.eval import write_scores
-from resnetkit.verbs.examples import read_dataset, task_of, tell_of_choices
+from resnetkit.verbs.examples import FIXES, read_dataset, task_of, tell_of_choices
 from resnetkit.verbs.fit import Reached, begun, train_stages
 from resnetkit.verbs.job import Choices, Job, blank_job, final_scores, open_job, planned, tell_plan
 from resnetkit.verbs.stages import whole
@@ -195,6 +195,9 @@ def _prepare(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> N
     if aside:
         note(f"moved the older {job.folder} to {aside}", job.quiet)
     write(job.folder / run.RECIPE, recipes.as_toml(job.recipe))
+    if job.recipe.data.fixes:
+        with read_errors(job.recipe.data.fixes):
+            write(job.folder / FIXES, Path(job.recipe.data.fixes).read_bytes())
     job.examples.write_findings(job.folder)
 
 
