@@ -127,6 +127,7 @@ def test_what_is_there_already_is_refused_or_moved(photos: Path, run_cli) -> Non
     code, out, err = run_cli("check", "photos", "--write", "fixes.csv")
     assert (code, out) == (2, "") and err == "error: fixes.csv: is there already (choose another --write)\n"
     assert not Path("checks").exists() and Path("fixes.csv").read_text() == "mine"
+    assert run_cli("check", "photos", "--write", "none/fixes.csv")[0] == 2 and not Path("checks").exists()
     assert run_cli("check", "photos")[0] in (0, 4)
     code, out, err = run_cli("check", "photos")
     assert (code, out) == (2, "") and "--overwrite" in err and "--resume" not in err
@@ -194,7 +195,9 @@ def test_wrong_labels_by_the_features_of_a_run(trained: Path, tmp_path: Path, ru
     assert "looks like red" in Path("checks/data/check.html").read_text()
     assert all(f"{path},relabel,red," in Path("fixes.csv").read_text() for path in wrong)
     code, _, err = run_cli("check", "data", "--labels", "--out", "published")
-    assert code == 8 and "IMAGENET1K_V1" in err and not Path("published").exists()
+    assert code == 8 and "OFFLINE" in err and "reading" not in err and not Path("published").exists()
+    code, _, err = run_cli("check", "data", "--labels", "--weights", "none", "--out", "published")
+    assert code == 2 and "name its --weights" in err
 
 
 def test_from_python(photos: Path) -> None:

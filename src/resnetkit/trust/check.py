@@ -135,15 +135,16 @@ def _unreadable(seen: Seen) -> Iterator[Finding]:
 
 
 def _copies(seen: Seen) -> Iterator[Finding]:
-    """By their bytes: across splits, under two labels, and the others; a pair is told once, of the worst it is."""
+    """By their bytes: across splits, under two labels, and the others; broken files are alike for other reasons."""
     dataset, first = seen.dataset, seen.first
     rows = np.flatnonzero(first != np.arange(len(first)))
     pairs = np.stack([first[rows], rows], 1)
-    across, two = _differ(dataset.splits, pairs), _differ(dataset.targets, pairs)
+    whole = seen.facts.readable[rows]
+    across, two = _differ(dataset.splits, pairs), _differ(dataset.targets, pairs) & whole
     what, severity = "are in two splits: a score would be that of remembering", _severity(seen, "copies_across")
     yield _images("copies_across", severity, what, pairs[across], _labelled(seen, pairs[across]))
     yield _images("copies_of_two_labels", "look", "have two labels", pairs[two], _labelled(seen, pairs[two]))
-    rest = pairs[~across & ~two]
+    rest = pairs[~across & ~two & whole]
     yield _images("copies", "look", "are exact copies of another one", rest, _labelled(seen, rest))
 
 

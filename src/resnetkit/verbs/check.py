@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resnetkit import models, run
 from resnetkit import recipe as recipes
+from resnetkit import run
 from resnetkit.data.dataset import CODES, Dataset, refuse_untrainable
 from resnetkit.data.duplicates import Near, confirmed, first_copies, near, refuse_leaks
 from resnetkit.data.fixes import COLUMNS
@@ -21,11 +21,13 @@ from resnetkit.data.inspect import Facts
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, UsageError
 from resnetkit.files import new_folder, set_aside, write
+from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.tasks.task import TASKS
 from resnetkit.training.device import processes
 from resnetkit.training.embed import embed
+from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.pixels import refuse_unreadable
 from resnetkit.training.plan import settle, typical_side
 from resnetkit.trust.check import Findings, Seen, findings, inspected
@@ -69,16 +71,15 @@ def check(
     source = Path(data)
     folder = Path(out) if out else Path("checks") / _name(source)
     run.refuse(folder, overwrite=overwrite, fix="--overwrite to move it aside, or another --out")
+    run.probe(folder)
     _refuse_file(write)
     given = {"data.source": str(data), **({"model.weights": str(weights)} if labels else {})}
     recipe = recipes.read("", recipes.merged(given, settings or {}))
     dataset = scanned(recipe)
-    if labels and dataset.several:
-        fix = "leave --labels out"
-        raise UsageError("holds several labels an image: --labels judges one an image only", path=source, fix=fix)
+    judge = _judge(dataset, recipe) if labels else None  # weights that cannot be had are said at once
     seen = look(dataset, recipe, quiet)
-    if labels:
-        seen = replace(seen, suspicions=_suspicions(seen, recipe, device, quiet))
+    if judge is not None:
+        seen = replace(seen, suspicions=_suspicions(seen, judge, device, quiet))
     found = Findings(seen, findings(seen))
     _publish(found, folder, write, quiet)
     return found
@@ -92,6 +93,8 @@ def _name(source: Path) -> str:
 def _refuse_file(path: str | Path | None) -> None:
     if path is not None and Path(path).exists():
         raise UsageError("is there already", path=path, fix="choose another --write")
+    if path is not None and not Path(path).parent.is_dir():
+        raise UsageError("is in a folder that is not there", path=path, fix="make the folder, or choose another --write")
 
 
 def look(dataset: Dataset, recipe: Recipe, quiet: bool) -> Seen:
@@ -146,23 +149,28 @@ def _refusals(
             yield kind, error
 
 
-def _suspicions(seen: Seen, recipe: Recipe, device: str, quiet: bool) -> Suspicions:
-    """By features of a pretrained network; what is nearly the same picture is never in two folds."""
-    files = seen.dataset.files
-    settled = settle(recipe, typical_side(files))
-    with processes(device, "f32") as setup:
+def _judge(dataset: Dataset, recipe: Recipe) -> tuple[Recipe, ResNet]:
+    """The network whose features tell of labels, and the recipe with all of its choices made.
+
+    Raises:
+        UsageError: the images have several labels, or no weights are named.
+        ModelError, NetworkError: the weights cannot be had.
+    """
+    if dataset.several:
+        fix = "leave --labels out"
+        raise UsageError("holds several labels an image: --labels judges one only", path=dataset.root, fix=fix)
+    if recipe.model.weights == "none":
+        raise UsageError("labels are judged by the features of a trained network", fix="name its --weights")
+    settled = settle(recipe, typical_side(dataset.files))
+    return settled, OBJECTIVES["classify"].build(settled, len(dataset.classes))
+
+
+def _suspicions(seen: Seen, judge: tuple[Recipe, ResNet], device: str, quiet: bool) -> Suspicions:
+    """Labels that the features speak against; what is nearly the same picture is never in two folds."""
+    files, (recipe, network) = seen.dataset.files, judge
+    with processes(device, "f32") as setup, bar("features", len(files), quiet=quiet) as advance:
         torch.set_num_threads(setup.threads)
-        network = models.with_weights(
-            settled.model.variant,
-            settled.model.weights,
-            num_classes=len(seen.dataset.classes),
-            in_channels=settled.image.channels,
-            stem=settled.model.stem,  # type: ignore[arg-type]  # settled: not "auto"
-            shortcut=settled.model.shortcut,  # type: ignore[arg-type]
-            pool=settled.model.pool,
-        )
-        with bar("features", len(files), quiet=quiet) as advance:
-            features = embed(network, files, (settled, TASKS["classify"].modality, setup), advance)
+        features = embed(network, files, (recipe, TASKS["classify"].modality, setup), advance)
     rows = np.flatnonzero(seen.first != np.arange(len(seen.first)))
     pairs = np.concatenate([seen.near.pairs, np.stack([seen.first[rows], rows], 1)])
     with bar("judging labels", FOLDS, quiet=quiet) as advance:
