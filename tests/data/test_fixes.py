@@ -36,6 +36,14 @@ def test_names_are_those_of_the_check(tmp_path):
     assert list(fixed(tmp_path, "path,action\n=5.png,exclude\n").names) == [n for n in NAMES if n != "=5.png"]
 
 
+def test_labels_that_a_spreadsheet_would_take_for_a_formula(tmp_path):
+    odd = Dataset(DATA.root, ("'=a", "=a", "b"), DATA.names, DATA.targets, DATA.splits)
+    found = fixed(tmp_path, "path,action,label\ncat/1.png,relabel,'=a\ndog/3.png,relabel,b\n", odd)
+    assert found.targets[[0, 2]].tolist() == [0, 2]
+    plain = Dataset(DATA.root, ("=a", "b"), DATA.names, DATA.targets, DATA.splits)
+    assert fixed(tmp_path, "path,action,label\ndog/3.png,relabel,'=a\n", plain).targets[2] == 0
+
+
 def test_several_labels(tmp_path):
     several = Dataset(DATA.root, DATA.classes, DATA.names, np.eye(6, 3, dtype=np.int8), DATA.splits)
     found = fixed(tmp_path, "path,action,label\ncat/1.png,relabel,dog|emu\ndog/3.png,relabel,\n", several)

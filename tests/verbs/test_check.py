@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -103,7 +104,11 @@ def test_relabelled_images_and_splits_that_are_cut(photos: Path, run_cli) -> Non
     Path("fixes.csv").write_text("path,action,label\nred/0.png,relabel,blue\nred/1.png,exclude,\n")
     code, _, err = run_cli("train", "photos", *tiny("train.epochs=1", "data.fixes=fixes.csv"))
     assert code == 0 and "3 classes" in err
-    Path("fixes.csv").unlink()  # the run has a copy of its own
+    code, _, err = run_cli("train", "photos", *tiny("data.fixes=fixes.csv"), "--out", "runs/stopped")
+    assert code == 0
+    shutil.rmtree("runs/stopped/model")  # as if it had been stopped before its end
+    Path("fixes.csv").unlink()  # a run has a copy of its own
+    assert run_cli("train", "--resume", "--out", "runs/stopped")[0] == 0
     code, out, err = run_cli("eval", "runs/photos", "photos", "--json")
     assert code == 0 and json.loads(out)["split"] == "test", err
     code, _, err = run_cli("train", "photos", *tiny("data.fixes=fixes.csv"), "--out", "runs/other")
@@ -208,8 +213,6 @@ def test_from_python(photos: Path) -> None:
 
 
 def test_an_archive(tmp_path: Path, data: Path, run_cli) -> None:
-    import shutil
-
     plant(data)
     shutil.make_archive(str(tmp_path / "packed"), "zip", data)
     code, out, _ = run_cli("check", "packed.zip")

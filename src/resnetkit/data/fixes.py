@@ -29,7 +29,7 @@ class Fix:
     Attributes:
         line: of the file.
         path: as `errors.printable` writes the sample's name.
-        label: another one ("cat|dog" where there may be several), or None to leave the image out.
+        label: another one, as it is written ("cat|dog" where there may be several), or None to leave the image out.
     """
 
     line: int
@@ -73,7 +73,7 @@ def _fix(values: Mapping[str, str | None], line: int, path: Path) -> Fix:
         raise DataError(f"line {line} has the action {action!r}", path=path, fix=fix)
     if action == RELABEL and label is None:
         raise DataError(f"line {line} has no label", path=path, fix=CORRECT)
-    return Fix(line, name, None if action == EXCLUDE or label is None else _plain(label))
+    return Fix(line, name, None if action == EXCLUDE else label)
 
 
 def _plain(text: str) -> str:
@@ -123,7 +123,8 @@ def _rows(dataset: Dataset, fixes: Sequence[Fix]) -> dict[str, int]:
 
 def _target(fix: Fix, index: Mapping[str, int], dataset: Dataset, path: Path) -> int | NDArray[np.integer]:
     assert fix.label is not None
-    labels = split_labels(fix.label) if dataset.several else (fix.label,)
+    text = fix.label if fix.label in index else _plain(fix.label)
+    labels = split_labels(text) if dataset.several else (text,)
     unknown = next((label for label in labels if label not in index), None)
     if unknown is not None:
         what = f"line {fix.line}: there is no class {unknown!r}"

@@ -249,7 +249,8 @@ def _shape(facts: Facts) -> Iterator[Finding]:
     aspects = widths / heights
     low, middle, high = np.quantile(aspects, (0.05, 0.5, 0.95))
     lost = float(np.mean(1 - np.minimum(aspects, 1 / aspects)))
-    shape = f"nine of ten images are {low:.2f} to {high:.2f} times as wide as high"
+    ratios = f"{low:.2f} to {high:.2f}" if high - low >= 0.01 else f"{middle:.2f}"
+    shape = f"nine of ten images are {ratios} times as wide as high"
     mode, why = "crop", f"a centre square leaves out {100 * lost:.0f} % on average"
     if max(middle, 1 / middle) >= LONG and high < 1.1 * low:
         mode, why = "squash", f"{why}, and squashing changes all of them alike"
@@ -284,7 +285,10 @@ class Findings:
         """A line for each finding, with its first example."""
         for finding in self.found:
             example = next(self.items(finding), {}) if finding.severity != "note" else {}
-            named = [*example.get("paths", ()), *filter(None, [example.get("path"), example.get("class")])]
+            named = [
+                *example.get("paths", ()),
+                *(printable(example[key]) for key in ("path", "class") if key in example),
+            ]
             yield f"{finding.severity:6}  {finding.text}" + (f", as {' and '.join(named)}" if named else "")
 
     def items(self, finding: Finding) -> Iterator[dict[str, Any]]:
@@ -305,7 +309,7 @@ class Findings:
         split, facts = self.seen.split, self.seen.facts
         counts = {name: split.counts(name).tolist() for name in CODES[1:] if split.num_samples(name)}
         return {
-            "data": str(split.root),
+            "data": printable(split.root),
             "images": len(facts),
             "readable": int(facts.readable.sum()),
             "splits": "given" if self.seen.dataset.has_splits else "as training would cut them",

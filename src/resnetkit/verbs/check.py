@@ -94,7 +94,9 @@ def _refuse_file(path: str | Path | None) -> None:
     if path is not None and Path(path).exists():
         raise UsageError("is there already", path=path, fix="choose another --write")
     if path is not None and not Path(path).parent.is_dir():
-        raise UsageError("is in a folder that is not there", path=path, fix="make the folder, or choose another --write")
+        raise UsageError(
+            "is in a folder that is not there", path=path, fix="make the folder, or choose another --write"
+        )
 
 
 def look(dataset: Dataset, recipe: Recipe, quiet: bool) -> Seen:

@@ -116,7 +116,9 @@ def _default_folder(source: str) -> Path:
 
 def _run(folder: Path, recipe: Recipe, choices: Choices) -> run.Run:
     """Decide what "auto" is, and train in as many processes as there are."""
-    dataset = read_dataset(recipe, choices.quiet)
+    own = folder / FIXES  # the copy of a run that is resumed
+    read = recipes.replace(recipe, {"data.fixes": str(own)}) if choices.resume and own.is_file() else recipe
+    dataset = read_dataset(read, choices.quiet)
     settled = settle(recipes.replace(recipe, {"data.task": task_for(dataset)}), typical_side(dataset.files))
     tell_of_choices(settled, choices.quiet)
     with processes(settled.train.device, settled.train.precision) as setup:
@@ -195,7 +197,7 @@ def _prepare(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> N
     if aside:
         note(f"moved the older {job.folder} to {aside}", job.quiet)
     write(job.folder / run.RECIPE, recipes.as_toml(job.recipe))
-    if job.recipe.data.fixes:
+    if job.recipe.data.fixes and not choices.resume:
         with read_errors(job.recipe.data.fixes):
             write(job.folder / FIXES, Path(job.recipe.data.fixes).read_bytes())
     job.examples.write_findings(job.folder)
