@@ -123,9 +123,9 @@ def refuse_leaks(dataset: Dataset, first: NDArray[np.intp]) -> None:
 def perceptual_hash(image: Image.Image) -> int:
     """64 bits: which of 8 x 8 low frequencies of the picture's brightness are above their median; 0 for a plain one.
 
-    One under 32 px counts as plain: with so few pixels different icons and digits are alike. Of copies saved at JPEG
-    quality 40 to 90, or at half to twice their size, no photo differed in more than 5 bits; of 50 million pairs of
-    different 32 px pictures 67 differed in 8 or fewer (docs/results.md).
+    One under 32 px counts as plain: with so few pixels different icons and digits are alike. No copy saved at JPEG
+    quality 40 to 90, or at half to twice its size, differed in more than 6 bits; of 50 million pairs of 32 px pictures
+    52 differed in 8 or fewer (bench/near.py).
     """
     if min(image.size) < SMALLEST:
         return 0
