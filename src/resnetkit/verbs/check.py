@@ -74,7 +74,8 @@ def check(
     run.probe(folder)
     _refuse_file(write)
     given = {"data.source": str(data), **({"model.weights": str(weights)} if labels else {})}
-    recipe = recipes.read("", recipes.merged(given, settings or {}))
+    usual = {"model.pool": "all"} if labels else {}  # features of all stages tell more of labels
+    recipe = recipes.read("", {**usual, **recipes.merged(given, settings or {})})
     dataset = scanned(recipe)
     judge = _judge(dataset, recipe) if labels else None  # weights that cannot be had are said at once
     seen = look(dataset, recipe, quiet)
