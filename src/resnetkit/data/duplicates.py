@@ -224,11 +224,12 @@ def confirmed(found: Near, files: Sequence[File], threads: int) -> Near:
         threads: that decode.
     """
     rows, places = np.unique(found.pairs, return_inverse=True)
-    with ThreadPoolExecutor(threads) as pool:
-        looks = list(pool.map(lambda row: _look(files[int(row)]), rows))
-    if not looks:
+    if not len(rows):
         return found
-    first, second = np.stack(looks)[places.reshape(-1, 2).T]
+    chunks = [rows[start : start + CHUNK].tolist() for start in range(0, len(rows), CHUNK)]
+    with ThreadPoolExecutor(threads) as pool:
+        looks = np.concatenate(list(pool.map(lambda chunk: np.stack([_look(files[row]) for row in chunk]), chunks)))
+    first, second = looks[places.reshape(-1, 2).T]
     return found.take((first * second).sum(1) >= ALIKE)
 
 
