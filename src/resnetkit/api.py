@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from resnetkit.nn.resnet import ResNet
     from resnetkit.runtime.model import load
     from resnetkit.runtime.save import save
+    from resnetkit.verbs.check import check
     from resnetkit.verbs.compare import compare
     from resnetkit.verbs.demo import demo
     from resnetkit.verbs.eval import evaluate
@@ -71,6 +72,7 @@ HOMES = {
     "resnetkit.verbs.eval": ("evaluate",),
     "resnetkit.verbs.export": ("export",),
     "resnetkit.verbs.compare": ("compare",),
+    "resnetkit.verbs.check": ("check",),
     "resnetkit.verbs.explain": ("explain",),
     "resnetkit.verbs.models": ("describe_model", "list_models"),
     "resnetkit.verbs.predict": ("predict",),
@@ -81,6 +83,7 @@ __all__ = [
     "BasicBlock",
     "Bottleneck",
     "ResNet",
+    "check",
     "compare",
     "conv1x1",
     "conv3x3",
