@@ -33,7 +33,7 @@ FLAGS = {
     },
     "export": {"--format", "--out", "--push", "--overwrite", *RESULT},
     "models": {"--size", "--svg", *RESULT},
-    "predict": {"--top", "--format", "--out", "--backend", "--device", "--mirror", "--coverage", *RESULT},
+    "predict": {"--top", "--format", "--out", "--backend", "--device", "--mirror", "--coverage", "--resume", *RESULT},
     "demo": {"--folder", "--out", "--overwrite", "--seed", "--device", "--set", *RESULT},
 }
 

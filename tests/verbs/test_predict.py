@@ -17,6 +17,7 @@ from PIL import Image
 
 from conftest import tiny, write_classes
 from resnetkit import api
+from resnetkit.runtime.model import Model
 
 
 @pytest.fixture
@@ -120,7 +121,9 @@ def test_a_changed_byte_is_refused(trained: Path, files: list[Path], run_cli, tm
 
 def test_a_closed_pipe_is_no_error(trained: Path, photos: Path) -> None:
     """C11: predict ... | head."""
-    predict = f'"{sys.executable}" -m resnetkit predict "{trained}" "{photos}" "{photos}" --format jsonl'
+    predict = (
+        f'"{sys.executable}" -m resnetkit predict "{trained}" --backend torch "{photos}" "{photos}" --format jsonl'
+    )
     command = f"{predict} | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "" and done.stdout.count("\n") == 1
@@ -191,3 +194,38 @@ def test_a_damaged_calibration_is_refused(calibrated: Path, files: list[Path], r
     (tmp_path / "model" / "calibration.safetensors").unlink()
     code, _, err = run_cli("predict", tmp_path / "model", files[0])
     assert code == 5 and "calibration.safetensors" in err
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_what_was_answered_before_ctrl_c_is_kept_and_resumed(
+    trained: Path, photos: Path, run_cli, monkeypatch, form
+) -> None:
+    inputs = [photos / "red", photos / "blue"]
+    assert run_cli("predict", trained, *inputs, "--format", form, "--out", "whole")[0] == 0
+    predictions = Model.predictions
+
+    def interrupted(model, sources, *more):
+        for count, each in enumerate(predictions(model, sources, *more)):
+            if count == 5:
+                raise KeyboardInterrupt
+            yield each
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "predictions", interrupted)
+        code, _, err = run_cli("predict", trained, *inputs, "--format", form, "--out", "answers")
+    assert code == 130 and "answers.partial holds the answers so far" in err and not Path("answers").exists()
+    with Path("answers.partial").open("a") as file:
+        file.write("cut sho")  # as a crash leaves it
+    code, _, err = run_cli("predict", trained, *inputs, "--format", form, "--out", "answers", "--resume")
+    assert code == 0 and "5 answers are there already" in err and not Path("answers.partial").exists()
+    assert Path("answers").read_bytes() == Path("whole").read_bytes()
+
+
+def test_resuming_needs_a_file_and_a_form_that_can_be_read(trained: Path, photos: Path, run_cli) -> None:
+    code, _, err = run_cli("predict", trained, photos / "red", "--resume")
+    assert code == 2 and "--out" in err
+    Path("answers.partial").write_text("red/1.png  red 99 %\n")
+    code, _, err = run_cli("predict", trained, photos / "red", "--resume", "--out", "answers")
+    assert code == 2 and "a table cannot be resumed" in err
+    code, _, err = run_cli("predict", "nothing", photos / "red", "--out", "other")
+    assert code == 5 and not Path("other.partial").exists()

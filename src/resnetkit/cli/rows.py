@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import os
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 def line(row: Mapping[str, Any], form: str) -> str:
@@ -35,21 +41,89 @@ def explanation_line(row: Mapping[str, Any]) -> str:
     return f"{row['path']}  {row['label']} {100 * row['score']:.1f} %{other}  {row['overlay']}{near}"
 
 
-def write_rows(rows: list[Mapping[str, Any]], form: str, out: str | None) -> None:
-    """Answers into a file, or as CSV to stdout where none is named."""
-    from resnetkit.errors import printable
-    from resnetkit.files import write
-    from resnetkit.run import as_csv
+@contextmanager
+def rows_into(out: str | None, form: str, *, resume: bool = False) -> Iterator[Rows]:
+    """Where answers go as they come: stdout, or a file that takes its name when all are there.
 
-    if form == "csv":
-        columns = list(dict.fromkeys(name for row in rows for name in row)) or ["path", "label", "score"]
-        text = as_csv(columns, ({**row, "path": printable(row["path"])} for row in rows))
-    else:
-        text = "".join(line(row, form) + "\n" for row in rows)
-    if out:
-        write(Path(out), text)
-    else:
-        print(text, end="")
+    Until then it has the file's name with .partial behind, and stays if the work ends early: `resume` goes on with it.
+
+    Raises:
+        ResourceError: the disk refuses.
+    """
+    if out is None:
+        yield Rows(form, sys.stdout, {})
+        return
+    from resnetkit.files import resource_errors
+
+    partial = Path(f"{out}.partial")
+    with resource_errors(out):
+        done = _done(partial, form) if resume else {}
+        try:
+            with partial.open("a" if done else "w", encoding="utf-8", newline="") as file:
+                yield Rows(form, file, done)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(out)
+        finally:
+            if partial.exists() and not partial.stat().st_size:
+                partial.unlink()
+
+
+@dataclass
+class Rows:
+    """Answers on their way to a file.
+
+    Attributes:
+        form: table, jsonl or csv.
+        file: where they go.
+        done: printable paths of the answers of an earlier call, and the columns of a CSV under "".
+    """
+
+    form: str
+    file: TextIO
+    done: dict[str, tuple[str, ...]]
+    columns: tuple[str, ...] = ()
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """One answer, whole and at once."""
+        from resnetkit.errors import printable
+        from resnetkit.run import as_csv
+
+        if self.form != "csv":
+            print(line(row, self.form), file=self.file, flush=True)
+            return
+        if not self.columns:
+            self.columns = self.done.get("", tuple(row))
+            if not self.done:
+                print(as_csv(self.columns, []), end="", file=self.file)
+        print(
+            as_csv(self.columns, [{**row, "path": printable(row["path"])}]).partition("\n")[2], end="", file=self.file
+        )
+        self.file.flush()
+
+
+def _done(partial: Path, form: str) -> dict[str, tuple[str, ...]]:
+    """The whole lines of a file that was left: a last one that is cut short is removed from it.
+
+    Raises:
+        UsageError: it holds a table, which does not say where a path ends.
+    """
+    from resnetkit.errors import UsageError, printable
+
+    if not partial.exists():
+        return {}
+    if form == "table":
+        raise UsageError("a table cannot be resumed", path=partial, fix="--format csv or jsonl")
+    content = partial.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(partial, len(whole))
+    text = whole.decode("utf-8")
+    if form == "jsonl":
+        return {printable(json.loads(each)["path"]): () for each in text.splitlines()}
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    found: dict[str, tuple[str, ...]] = {row["path"]: () for row in reader}
+    return {"": tuple(reader.fieldnames or ()), **found} if text else {}
 
 
 def print_metrics(metrics: Mapping[str, Mapping[str, Any]], more: Mapping[str, str], as_json: bool) -> None:

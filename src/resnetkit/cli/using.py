@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
 
 import typer
 
 from resnetkit.cli.flags import Debug, Device, InputsArgument, JsonFlag, Mirror, ModelArgument, Quiet
-from resnetkit.cli.rows import line, write_rows
+from resnetkit.cli.rows import rows_into
 from resnetkit.errors import UsageError
 
 
@@ -24,6 +25,7 @@ def predict(
         str, typer.Option(help="auto (the fastest), torch, onnxruntime, openvino or ncnn.", metavar="NAME")
     ] = "auto",
     mirror: Mirror = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an --out that was left early.")] = False,
     coverage: Annotated[
         float | None, typer.Option(help="Also the classes that hold the true one this often: 0.95.", metavar="X")
     ] = None,
@@ -39,23 +41,34 @@ def predict(
     form = "jsonl" if as_json else form
     if form not in ("table", "jsonl", "csv"):
         raise UsageError(f"there is no format {form!r}", fix="one of table, jsonl, csv")
+    if resume and not out:
+        raise UsageError("--resume goes on with a file", fix="name it with --out")
     count = failed = 0
-    rows: list[Mapping[str, Any]] = []
-    for answer in api.predict(
-        model, inputs, top=top, backend=backend, device=device or "auto", mirror=mirror, coverage=coverage
-    ):
-        count += 1
-        if isinstance(answer, DataError):
-            failed += 1
-            print(f"error: {answer}", file=sys.stderr)
-        elif out or form == "csv":
-            rows.append(answer.row())
-        else:
-            print(line(answer.row(), form), flush=True)
-    if out or form == "csv":
-        write_rows(rows, form, out)
+    with _kept(out, quiet), rows_into(out, form, resume=resume) as rows:
+        done = frozenset(rows.done)
+        if resume and not quiet:
+            print(f"{len(done - {''}):,} answers are there already", file=sys.stderr)
+        options = {"top": top, "backend": backend, "device": device or "auto", "mirror": mirror, "coverage": coverage}
+        for answer in api.predict(model, inputs, skip=done, quiet=quiet or not out, **options):  # type: ignore[arg-type]
+            count += 1
+            if isinstance(answer, DataError):
+                failed += 1
+                print(f"error: {answer}", file=sys.stderr)
+            else:
+                rows.write(answer.row())
     if failed:
         raise IncompleteError(f"{failed} of {count} files could not be read")
+
+
+@contextmanager
+def _kept(out: str | None, quiet: bool) -> Iterator[None]:
+    """Say on Ctrl-C what is kept and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out and not quiet:
+            print(f"{out}.partial holds the answers so far: the same command with --resume goes on", file=sys.stderr)
+        raise
 
 
 def export(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from natsort import natsorted
 
-from resnetkit.errors import DataError, UsageError
+from resnetkit.errors import DataError, UsageError, printable
 from resnetkit.runtime.model import Model, load
 from resnetkit.tasks.classes import Prediction
+from resnetkit.verbs.console import bar
 
 
 def predict(
@@ -24,6 +25,8 @@ def predict(
     device: str = "auto",
     mirror: bool = False,
     coverage: float | None = None,
+    skip: Collection[str] = (),
+    quiet: bool = True,
 ) -> Iterator[Prediction | DataError]:
     """Predict any number of files.
 
@@ -35,6 +38,8 @@ def predict(
         device: where, "auto", "cpu", "cuda", ...
         mirror: answer with the mean over an image and its mirror image, in twice the time.
         coverage: give the set of classes that holds the true one with this probability, 0..1, too.
+        skip: printable paths of inputs that are passed over.
+        quiet: no progress on stderr.
 
     Yields:
         A Prediction for each file, in the order of the inputs, or the DataError of one that could not be read.
@@ -49,7 +54,12 @@ def predict(
         raise UsageError("mirror is for a model that is opened here", fix="load(..., mirror=True)")
     opened = model if isinstance(model, Model) else load(model, backend=backend, device=device, mirror=mirror)
     paths = list(expand(inputs, opened.task.modality.extensions))
-    yield from (answer for _, answer in opened.predictions(paths, top, coverage))
+    if skip:
+        paths = [path for path in paths if printable(path) not in skip]
+    with bar("predicting", len(paths), quiet=quiet) as advance:
+        for done, (_, answer) in enumerate(opened.predictions(paths, top, coverage), 1):
+            yield answer
+            advance(done)
 
 
 def expand(inputs: Sequence[str | Path], extensions: Sequence[str]) -> Iterator[Path]:
