@@ -27,6 +27,7 @@ FLAGS = {
     "eval": {"--split", "--min", "--min-low", "--max", "--out", "--backend", "--device", "--mirror", *RESULT},
     "compare": {"--split", "--out", "--backend", "--device", *RESULT},
     "explain": {"--out", "--label", "--evidence", "--nearest", "--overwrite", "--device", *RESULT},
+    "embed": {"--out", "--stage", "--overwrite", "--device", *RESULT},
     "export": {"--format", "--out", "--push", "--overwrite", *RESULT},
     "models": {"--size", "--svg", *RESULT},
     "predict": {"--top", "--format", "--out", "--backend", "--device", "--mirror", "--coverage", *RESULT},
@@ -73,6 +74,8 @@ def test_version_and_help(run_cli) -> None:
         (["export", "m", "--format", "pickle"], "torchvision, huggingface"),
         (["predict", "m", "x", "--top", "0"], "--top"),
         (["explain", "m", "x"], "--out"),
+        (["embed", "m", "x"], "--out"),
+        (["embed", "m", "x", "--out", "features.txt"], "features.npy or --out features.csv"),
         (["explain", "m", "x", "--out", "o", "--nearest", "-1"], "--nearest"),
     ],
 )
@@ -182,6 +185,7 @@ def test_all_public_names_are_there_and_frozen() -> None:
             *(
                 "demo",
                 "describe_model",
+                "embed",
                 "evaluate",
                 "explain",
                 "export",

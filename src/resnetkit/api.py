@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from resnetkit.runtime.save import save
     from resnetkit.verbs.compare import compare
     from resnetkit.verbs.demo import demo
+    from resnetkit.verbs.embed import embed
     from resnetkit.verbs.eval import evaluate
     from resnetkit.verbs.explain import explain
     from resnetkit.verbs.export import export
@@ -69,6 +70,7 @@ HOMES = {
     "resnetkit.runtime.save": ("save",),
     "resnetkit.verbs.train": ("train",),
     "resnetkit.verbs.eval": ("evaluate",),
+    "resnetkit.verbs.embed": ("embed",),
     "resnetkit.verbs.export": ("export",),
     "resnetkit.verbs.compare": ("compare",),
     "resnetkit.verbs.explain": ("explain",),
@@ -86,6 +88,7 @@ __all__ = [
     "conv3x3",
     "demo",
     "describe_model",
+    "embed",
     "evaluate",
     "explain",
     "export",

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from resnetkit.errors import ModelError, ResourceError
 
@@ -118,18 +119,22 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write(path: Path, content: bytes | str) -> None:
-    """Write a file so that at every moment either the old content or the new one is there.
+@contextmanager
+def new_file(path: Path, needed: int = 0) -> Iterator[BinaryIO]:
+    """Give a file to write piece by piece; it takes the name `path` when the block ends well, else nothing is left.
+
+    Args:
+        path: the file to be; at every moment either the old content is there or the new one.
+        needed: bytes to be written, where known: a full disk is then reported with both numbers.
 
     Raises:
-        ResourceError: no space, no permission.
+        ResourceError: no such folder, no space, no permission.
     """
     temporary = temporary_beside(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    with resource_errors(path, len(data)):
+    with resource_errors(path, needed):
         try:
             with temporary.open("wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -137,6 +142,17 @@ def write(path: Path, content: bytes | str) -> None:
             with suppress(OSError):  # the first error is the one to report
                 temporary.unlink(missing_ok=True)
         _fsync(path.parent)
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Write a file so that at every moment either the old content or the new one is there.
+
+    Raises:
+        ResourceError: no space, no permission.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with new_file(path, len(data)) as file:
+        file.write(data)
 
 
 @contextmanager

@@ -61,6 +61,9 @@ app.command("explain", epilog="Example: resnetkit explain runs/photos holiday/ -
 app.command("predict", epilog="Example: resnetkit predict runs/photos holiday/ --format csv --out answers.csv")(
     using.predict
 )
+app.command("embed", epilog="Example: resnetkit embed runs/photos holiday/ --out features.npy --stage layer3")(
+    using.embed
+)
 app.command("export", epilog="Example: resnetkit export runs/photos --format huggingface --push owner/name")(
     using.export
 )
