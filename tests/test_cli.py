@@ -29,6 +29,7 @@ FLAGS = {
     "explain": {"--out", "--label", "--evidence", "--nearest", "--overwrite", "--device", *RESULT},
     "embed": {"--out", "--stage", "--overwrite", "--device", *RESULT},
     "export": {"--format", "--out", "--push", "--overwrite", *RESULT},
+    "bench": {"--backend", "--batch", "--seconds", "--device", *RESULT},
     "models": {"--size", "--svg", *RESULT},
     "predict": {"--top", "--format", "--out", "--backend", "--device", "--mirror", "--coverage", *RESULT},
     "demo": {"--folder", "--out", "--overwrite", "--seed", "--device", "--set", *RESULT},
@@ -75,6 +76,10 @@ def test_version_and_help(run_cli) -> None:
         (["predict", "m", "x", "--top", "0"], "--top"),
         (["explain", "m", "x"], "--out"),
         (["embed", "m", "x"], "--out"),
+        (["bench"], "MODEL"),
+        (["bench", "m", "--batch", "0"], "--batch"),
+        (["bench", "m", "--seconds", "0"], "give more than 0"),
+        (["bench", "m", "--seconds", "nan"], "give more than 0"),
         (["embed", "m", "x", "--out", "features.txt"], "features.npy or --out features.csv"),
         (["explain", "m", "x", "--out", "o", "--nearest", "-1"], "--nearest"),
     ],
@@ -177,7 +182,7 @@ def test_help_and_version_need_no_torch(tmp_path: Path) -> None:
 def test_all_public_names_are_there_and_frozen() -> None:
     assert sorted(api.__all__) == sorted(
         [
-            *("BasicBlock", "Bottleneck", "ResNet", "compare", "conv1x1", "conv3x3"),
+            *("BasicBlock", "Bottleneck", "ResNet", "bench", "compare", "conv1x1", "conv3x3"),
             *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
             *("resnet34d", "resnet50d"),
             *("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from resnetkit.nn.resnet import ResNet
     from resnetkit.runtime.model import load
     from resnetkit.runtime.save import save
+    from resnetkit.verbs.bench import bench
     from resnetkit.verbs.compare import compare
     from resnetkit.verbs.demo import demo
     from resnetkit.verbs.embed import embed
@@ -74,6 +75,7 @@ HOMES = {
     "resnetkit.verbs.export": ("export",),
     "resnetkit.verbs.compare": ("compare",),
     "resnetkit.verbs.explain": ("explain",),
+    "resnetkit.verbs.bench": ("bench",),
     "resnetkit.verbs.models": ("describe_model", "list_models"),
     "resnetkit.verbs.predict": ("predict",),
     "resnetkit.verbs.demo": ("demo",),
@@ -83,6 +85,7 @@ __all__ = [
     "BasicBlock",
     "Bottleneck",
     "ResNet",
+    "bench",
     "compare",
     "conv1x1",
     "conv3x3",
