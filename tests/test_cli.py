@@ -30,6 +30,7 @@ FLAGS = {
     "embed": {"--out", "--stage", "--overwrite", "--device", *RESULT},
     "export": {"--format", "--out", "--push", "--overwrite", *RESULT},
     "bench": {"--backend", "--batch", "--seconds", "--device", *RESULT},
+    "doctor": {"--device", *RESULT},
     "models": {"--size", "--svg", *RESULT},
     "predict": {"--top", "--format", "--out", "--backend", "--device", "--mirror", "--coverage", *RESULT},
     "demo": {"--folder", "--out", "--overwrite", "--seed", "--device", "--set", *RESULT},
@@ -190,6 +191,7 @@ def test_all_public_names_are_there_and_frozen() -> None:
             *(
                 "demo",
                 "describe_model",
+                "doctor",
                 "embed",
                 "evaluate",
                 "explain",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from resnetkit.verbs.bench import bench
     from resnetkit.verbs.compare import compare
     from resnetkit.verbs.demo import demo
+    from resnetkit.verbs.doctor import doctor
     from resnetkit.verbs.embed import embed
     from resnetkit.verbs.eval import evaluate
     from resnetkit.verbs.explain import explain
@@ -76,6 +77,7 @@ HOMES = {
     "resnetkit.verbs.compare": ("compare",),
     "resnetkit.verbs.explain": ("explain",),
     "resnetkit.verbs.bench": ("bench",),
+    "resnetkit.verbs.doctor": ("doctor",),
     "resnetkit.verbs.models": ("describe_model", "list_models"),
     "resnetkit.verbs.predict": ("predict",),
     "resnetkit.verbs.demo": ("demo",),
@@ -91,6 +93,7 @@ __all__ = [
     "conv3x3",
     "demo",
     "describe_model",
+    "doctor",
     "embed",
     "evaluate",
     "explain",

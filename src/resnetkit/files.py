@@ -66,11 +66,12 @@ def room(path: str | os.PathLike[str], needed: int) -> str:
     """What the disk of `path` has free and what is needed of it (0: not known), in words."""
     words = []
     with suppress(OSError):  # this is said when something failed already
-        words.append(f"{_in_words(free_bytes(path))} free")
-    return ", ".join([*words, f"{_in_words(needed)} needed"] if needed else words)
+        words.append(f"{in_words(free_bytes(path))} free")
+    return ", ".join([*words, f"{in_words(needed)} needed"] if needed else words)
 
 
-def _in_words(size: int) -> str:
+def in_words(size: int) -> str:
+    """A number of bytes as one reads it: 1.5 GB."""
     for divisor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if size >= divisor:
             return f"{size / divisor:.{int(size < 10 * divisor)}f} {unit}"

@@ -68,6 +68,7 @@ app.command("export", epilog="Example: resnetkit export runs/photos --format hug
     using.export
 )
 app.command("bench", epilog="Example: resnetkit bench runs/photos holiday/ --batch 1 --batch 16")(measuring.bench)
+app.command("doctor", epilog="Example: resnetkit doctor runs/photos")(measuring.doctor)
 app.command("models", epilog="Example: resnetkit models resnet34 --size 224 --svg resnet34.svg")(using.models)
 app.command("demo")(training.demo)
 

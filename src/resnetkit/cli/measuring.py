@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from resnetkit.cli.flags import Debug, Device, JsonFlag, ModelArgument, Quiet
+
+
+def doctor(
+    model: Annotated[
+        Path | None, typer.Argument(help="Time this run folder or model folder, too.", metavar="[MODEL]")
+    ] = None,
+    device: Device = None,
+    as_json: JsonFlag = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Say what this machine has, what resnetkit uses of it, and what would make it faster."""
+    from resnetkit import api
+    from resnetkit.verbs.doctor import diagnosis_lines
+
+    found = api.doctor(model, device=device or "auto", quiet=quiet)
+    if as_json:
+        print(json.dumps(found.as_dict()))
+    else:
+        print(*diagnosis_lines(found), sep="\n")
 
 
 def bench(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from resnetkit.data.stratify import together
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, ResourceError, UsageError, printable
 from resnetkit.files import write
-from resnetkit.recipe import Cache, Recipe
+from resnetkit.recipe import Recipe
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.tasks.task import task_for, task_named
 from resnetkit.training.device import Setup, from_first
@@ -33,6 +32,7 @@ from resnetkit.training.pixels import (
     make_room,
     refuse_unreadable,
 )
+from resnetkit.verbs.caches import cache_folder
 from resnetkit.verbs.console import Advance, bar, note
 
 BAD_COLUMNS = ("path", "split", "reason")
@@ -172,7 +172,7 @@ def decoded(dataset: Dataset, recipe: Recipe, setup: Setup, quiet: bool) -> Exam
     """
     size = sum(bytes_of(dataset.num_samples(split), _prepared(split, recipe)) for split in SPLITS)
     keep = size <= recipe.cache.gb * 1e9
-    where = f"kept in {cache_folder(recipe.cache) or 'memory'}"
+    where = f"kept in {cache_folder(recipe.cache.folder) or 'memory'}"
     anew = f"over cache.gb, so each epoch decodes anew in {recipe.train.workers} processes"
     note(f"decoded images: {_gb(size)}, {where if keep else anew}", quiet)
     rows: list[NDArray[np.intp]] = []
@@ -216,31 +216,13 @@ def _near(dataset: Dataset, hashes: NDArray[np.uint64], quiet: bool) -> list[dic
     ]
 
 
-def cache_folder(cache: Cache) -> Path | None:
-    """Where decoded images are kept, or None for memory."""
-    if cache.folder == "none":
-        return None
-    if cache.folder != "auto":
-        return Path(cache.folder)
-    own = os.environ.get("RESNETKIT_CACHE")
-    if own:
-        return Path(own) / "pixels"
-    shared = os.environ.get("XDG_CACHE_HOME")
-    if shared:
-        return Path(shared) / "resnetkit" / "pixels"
-    try:
-        return Path.home() / ".cache" / "resnetkit" / "pixels"
-    except RuntimeError:  # there is no home
-        return None
-
-
 def _prepared(split: str, recipe: Recipe) -> Preprocess:
     return store_preprocess(recipe) if split == "train" else preprocess_of(recipe)
 
 
 def _pixels(part: Dataset, prepared: Preprocess, how: tuple[Recipe, Setup, bool], advance: Advance) -> Pixels:
     recipe, setup, keep = how
-    folder = cache_folder(recipe.cache)
+    folder = cache_folder(recipe.cache.folder)
     if not keep:
         assert recipe.train.workers != "auto", "the verb decides before the first step"
         return decoded_each_time(part.files, prepared, recipe.train.workers, advance)
