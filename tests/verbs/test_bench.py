@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,22 @@ def test_a_backend_that_is_not_installed(trained: Path, monkeypatch, capsys) -> 
     monkeypatch.setattr(verb, "BACKENDS", ("auto", "onnx"))
     with pytest.raises(ResourceError):
         api.bench(trained, quiet=True)
+
+
+def test_a_batch_that_does_not_fit_in_memory(trained: Path) -> None:
+    @dataclass(frozen=True)
+    class Full:
+        error: Exception
+
+        def __call__(self, batch: object) -> None:
+            raise self.error
+
+    model, batch = load(trained), np.zeros((3, 3, 32, 32), np.float32)
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")):
+        with pytest.raises(ResourceError, match="torch is out of memory at 3 images a call .a smaller --batch"):
+            verb._call("torch", replace(model, backend=Full(error)), batch)()
+    with pytest.raises(RuntimeError, match="shapes"):
+        verb._call("torch", replace(model, backend=Full(RuntimeError("shapes"))), batch)()
 
 
 def test_what_cannot_be(trained: Path) -> None:

@@ -126,3 +126,12 @@ def test_names_stay_on_one_line(trained: Path, files: list[Path], run_cli) -> No
     for path in ("features.csv", "other.csv"):
         assert table(path)[0]["path"] == name.replace("\n", "\\n")
         assert len(io.StringIO(Path(path).read_text()).readlines()) == 2
+
+
+def test_the_header_has_room_for_any_number_of_rows() -> None:
+    lengths = []
+    for rows in (0, 10**15):
+        file = io.BytesIO()
+        verb._npy_header(file, rows, 2048)
+        lengths.append(file.tell())
+    assert lengths[0] == lengths[1]

@@ -137,7 +137,7 @@ def bench(
         UsageError: there is no such backend, or a number is out of range.
         DataError: an input matches no file.
         ModelError: the model is refused.
-        ResourceError: a backend that was asked for, or every one, is not installed.
+        ResourceError: a backend that was asked for, or every one, is not installed; a batch does not fit in memory.
     """
     if min(batches, default=0) < 1:
         raise UsageError(f"batch = {min(batches, default='nothing')}", fix="give 1 or more")
@@ -186,7 +186,7 @@ def _measured(
     pairs = [(name, batch) for name in opened for batch in dict.fromkeys(batches)]
     images = probe(next(iter(opened.values())))
     inputs = {batch: np.resize(images, (batch, *images.shape[1:])) for _, batch in pairs}  # the probe over and over
-    calls = [_call(opened[name], inputs[batch]) for name, batch in pairs]
+    calls = [_call(name, opened[name], inputs[batch]) for name, batch in pairs]
     with bar("timing", ROUNDS * len(pairs), quiet=quiet) as advance:
         times = in_turn(calls, seconds / ROUNDS, advance)
     unknown = None, None
@@ -201,8 +201,18 @@ def _device(model: Model) -> str:
     return model.backend.device if isinstance(model.backend, TorchBackend) else "cpu"
 
 
-def _call(model: Model, batch: Floats) -> Callable[[], object]:
-    return lambda: model.backend(batch)
+def _call(name: str, model: Model, batch: Floats) -> Callable[[], object]:
+    def call() -> object:
+        try:
+            return model.backend(batch)
+        except (MemoryError, RuntimeError) as error:  # torch raises the latter, with these words
+            if not (isinstance(error, MemoryError) or "memory" in str(error)):
+                raise
+            raise ResourceError(
+                f"{name} is out of memory at {len(batch)} images a call", fix="a smaller --batch"
+            ) from error
+
+    return call
 
 
 def in_turn(calls: Sequence[Callable[[], object]], seconds: float, advance: Advance) -> list[list[list[float]]]:
