@@ -51,7 +51,9 @@ def main() -> None:
     for name, each in (("without", plain), ("with", model)):
         scores = score_split(each, (split, part), quiet=True)
         loss = scores.judged.losses.mean()
-        print(f"{name:8} accuracy {told(scores.metrics['accuracy'])}  ECE {told(scores.metrics['ece'])}  loss {loss:.3f}")
+        print(
+            f"{name:8} accuracy {told(scores.metrics['accuracy'])}  ECE {told(scores.metrics['ece'])}  loss {loss:.3f}"
+        )
     for coverage in COVERAGES:
         if samples_for(coverage) <= len(known.scores):
             inside = known.possible(scores.logits, coverage)

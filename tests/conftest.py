@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 from PIL import Image
 
 from resnetkit import cli
+from resnetkit.runtime import choice
 from resnetkit.runtime.pipeline import num_threads
 
 COLOURS = {"blue": (40, 60, 220), "green": (30, 180, 60), "red": (220, 50, 40)}
@@ -27,12 +30,14 @@ TINY = (
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No network, no caches of the user's, and a working folder of its own for every test."""
+    """No network, no caches of the user's, torch as the backend, and a working folder of its own for every test."""
     monkeypatch.setenv("RESNETKIT_OFFLINE", "1")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch-home"))
     monkeypatch.setenv("RESNETKIT_CACHE", str(tmp_path / "cache-home"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub-cache"))
     monkeypatch.chdir(tmp_path)
+    # measured for each model anew, the fastest backend would take seconds a test; test_choice.py looks at that
+    monkeypatch.setattr(choice, "installed", lambda: ())
     logging.getLogger("resnetkit").setLevel(logging.NOTSET)
     torch.set_num_threads(num_threads())
 
@@ -111,3 +116,16 @@ def write_labels(root: Path, count: int = 36, *, columns: bool = False, seed: in
         lines.append(f"{i}.png,{written}")
     (root / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root / "labels.csv"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium under playwright."""
+    sync = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not chromium:
+        pytest.skip("needs chromium")
+    with sync.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()

@@ -27,6 +27,10 @@ FLAGS = {
     "eval": {"--split", "--min", "--min-low", "--max", "--out", "--backend", "--device", "--mirror", *RESULT},
     "compare": {"--split", "--out", "--backend", "--device", *RESULT},
     "explain": {"--out", "--label", "--evidence", "--nearest", "--overwrite", "--device", *RESULT},
+    "check": {
+        *("--labels", "--weights", "--write", "--out", "--overwrite", "--device", "--set"),
+        *RESULT,
+    },
     "embed": {"--out", "--stage", "--overwrite", "--device", *RESULT},
     "export": {"--format", "--out", "--push", "--overwrite", *RESULT},
     "bench": {"--backend", "--batch", "--seconds", "--device", *RESULT},
@@ -183,7 +187,7 @@ def test_help_and_version_need_no_torch(tmp_path: Path) -> None:
 def test_all_public_names_are_there_and_frozen() -> None:
     assert sorted(api.__all__) == sorted(
         [
-            *("BasicBlock", "Bottleneck", "ResNet", "bench", "compare", "conv1x1", "conv3x3"),
+            *("BasicBlock", "Bottleneck", "ResNet", "bench", "check", "compare", "conv1x1", "conv3x3"),
             *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
             *("resnet34d", "resnet50d"),
             *("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from resnetkit.runtime.model import load
     from resnetkit.runtime.save import save
     from resnetkit.verbs.bench import bench
+    from resnetkit.verbs.check import check
     from resnetkit.verbs.compare import compare
     from resnetkit.verbs.demo import demo
     from resnetkit.verbs.doctor import doctor
@@ -75,6 +76,7 @@ HOMES = {
     "resnetkit.verbs.embed": ("embed",),
     "resnetkit.verbs.export": ("export",),
     "resnetkit.verbs.compare": ("compare",),
+    "resnetkit.verbs.check": ("check",),
     "resnetkit.verbs.explain": ("explain",),
     "resnetkit.verbs.bench": ("bench",),
     "resnetkit.verbs.doctor": ("doctor",),
@@ -88,6 +90,7 @@ __all__ = [
     "Bottleneck",
     "ResNet",
     "bench",
+    "check",
     "compare",
     "conv1x1",
     "conv3x3",

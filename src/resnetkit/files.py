@@ -84,6 +84,19 @@ def free_bytes(path: str | os.PathLike[str]) -> int:
     return shutil.disk_usage(next(p for p in (absolute, *absolute.parents) if p.exists())).free
 
 
+def cache_home() -> Path | None:
+    """Where what can be made again is kept: RESNETKIT_CACHE, or the user's cache folder; None where there is none."""
+    own, shared = os.environ.get("RESNETKIT_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own)
+    if shared:
+        return Path(shared) / "resnetkit"
+    try:
+        return Path.home() / ".cache" / "resnetkit"
+    except RuntimeError:  # there is no home
+        return None
+
+
 def missing_folders(path: Path) -> list[Path]:
     """The folders that have to be made for `path` to be one, uppermost first."""
     return [p for p in (path, *path.parents) if not p.exists()][::-1]

@@ -49,6 +49,8 @@ class Data:
     """Share of the images of a split that may be unreadable and are left out; they are listed."""
     follow_links: bool = False
     """Follow links to files outside the folder."""
+    fixes: str = ""
+    """A CSV of path,action,label, as `check --write` makes it: images to leave out or to give another label."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -1,4 +1,6 @@
-"""The same picture twice is found by its bytes, and nearly the same by how its brightness changes."""
+"""The same picture twice is found by its bytes, and nearly the same by how it looks."""
+
+import io
 
 import numpy as np
 import pytest
@@ -8,12 +10,15 @@ from conftest import picture, tiny, write_classes
 from resnetkit.data.dataset import CODES, assign_splits, scan
 from resnetkit.data.duplicates import (
     NEAR_BITS,
+    Near,
     across_splits,
-    difference_hash,
+    confirmed,
     first_copies,
     listed,
+    near,
     near_pairs,
     of_two_labels,
+    perceptual_hash,
     refuse_leaks,
 )
 from resnetkit.errors import DataError
@@ -88,43 +93,99 @@ def test_a_given_test_split_stays_where_copies_are_allowed(tmp_path):
 # --- near-duplicates -------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_that_was_saved_again_is_near(tmp_path):
+def scene(seed, size=(320, 240)):
+    """A picture of large soft forms, with noise."""
+    rng = np.random.default_rng(seed)
+    forms = Image.fromarray(np.uint8(128 + 40 * np.clip(rng.normal(size=(9, 10, 3)), -3, 3)))
+    smooth = np.asarray(forms.resize(size, Image.Resampling.BICUBIC), float)
+    return Image.fromarray(np.uint8(np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255)))
+
+
+def saved(image, quality):
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer)
+
+
+def bits(a, b):
+    return (perceptual_hash(a) ^ perceptual_hash(b)).bit_count()
+
+
+@pytest.mark.parametrize("quality", [40, 65, 90])
+def test_a_picture_that_was_saved_again_is_near(quality):
     """A11: recompressed, resized, brightened."""
-    rng = np.random.default_rng(0)
-    found = []
-    for _ in range(20):
-        field = rng.normal(size=(9, 10, 3))
-        image = Image.fromarray(np.uint8(128 + 40 * np.clip(field, -3, 3))).resize((320, 240), Image.Resampling.BICUBIC)
-        image.save(tmp_path / "a.jpg", quality=40)
-        changed = [Image.open(tmp_path / "a.jpg"), image.resize((97, 61)), image.point(lambda v: v * 0.9 + 20)]
-        found += [(difference_hash(image) ^ difference_hash(other)).bit_count() for other in changed]
-    assert np.mean(np.array(found) <= NEAR_BITS) >= 0.9 and max(found) <= 8
+    for seed in range(20):
+        image = scene(seed)
+        assert bits(image, saved(image, quality)) <= NEAR_BITS
+        assert bits(image, saved(image.resize((160, 120)), quality)) <= NEAR_BITS
+        assert bits(image, image.resize((640, 480), Image.Resampling.BICUBIC)) <= NEAR_BITS
+        assert bits(image, image.point(lambda v: v * 0.9 + 20)) <= NEAR_BITS
 
 
 def test_other_pictures_are_not_near():
-    hashes = np.array([difference_hash(picture((255, 0, 0), seed, 64)) for seed in range(200)], np.uint64)
+    hashes = np.array([perceptual_hash(scene(seed, (64, 64))) for seed in range(200)], np.uint64)
     splits = np.array([CODES.index("train")] * 100 + [CODES.index("test")] * 100, np.int8)
-    assert near_pairs(hashes, splits) == []
+    assert not len(near_pairs(hashes, splits).pairs)
     hashes[150] = hashes[7] ^ np.uint64(5)
-    assert near_pairs(hashes, splits) == [(7, 150, 2)]
-    assert near_pairs(np.zeros(200, np.uint64), splits) == [], "plain pictures are all alike"
-    assert difference_hash(Image.new("RGB", (50, 40), "white")) == 0
-    assert difference_hash(picture((255, 0, 0), 0, 32)) and not difference_hash(picture((255, 0, 0), 0, 31))
+    found = near_pairs(hashes, splits)
+    assert (found.pairs.tolist(), found.bits.tolist(), found.complete) == ([[7, 150]], [2], True)
+    assert not len(near_pairs(np.zeros(200, np.uint64), splits).pairs), "plain pictures are all alike"
+    assert perceptual_hash(Image.new("RGB", (50, 40), "white")) == 0
+    paper = np.random.default_rng(0).normal(250, 2, (200, 150))
+    assert perceptual_hash(Image.fromarray(np.uint8(np.clip(paper, 0, 255)))) == 0, "and so is empty paper"
+    assert perceptual_hash(picture((255, 0, 0), 0, 32)) and not perceptual_hash(picture((255, 0, 0), 0, 31))
 
 
-def test_plain_pictures_are_left_out_and_pairs_are_bounded(monkeypatch):
-    """Empty pages and icons are all alike: hundreds of millions of pairs would say nothing."""
-    splits = np.array([1] * 300 + [3] * 300, np.int8)
-    assert near_pairs(np.full(600, 7, np.uint64), splits) == []
-    monkeypatch.setattr("resnetkit.data.duplicates.MOST_FOUND", 1000)
-    assert len(near_pairs(np.full(600, 2**64 - 1, np.uint64), splits)) == 1000
+def flipped(hashes, most, rng):
+    """The hashes with up to `most` other bits each."""
+    changes = [sum(1 << int(bit) for bit in rng.choice(64, int(n), replace=False)) for n in rng.integers(0, most, 400)]
+    return np.concatenate([hashes, hashes[rng.integers(0, len(hashes), 400)] ^ np.array(changes, np.uint64)])
 
 
-def test_larger_data_is_compared_by_equal_hashes(monkeypatch):
-    monkeypatch.setattr("resnetkit.data.duplicates.MAX_PAIRS", 10)
-    splits = np.array([1, 1, 1, 1, 3, 3, 3], np.int8)
-    hashes = np.array([8, 9, 7, 6, 9, 24, 6], np.uint64) + np.uint64(0xFF00)
-    assert sorted(near_pairs(hashes, splits)) == [(0, 4, 1), (1, 4, 0), (2, 6, 1), (3, 6, 0)]
+@pytest.mark.parametrize("many", [100, 100_000])
+def test_banding_finds_what_comparing_all_with_all_does(monkeypatch, many):
+    monkeypatch.setattr("resnetkit.data.duplicates.MANY", many)
+    rng = np.random.default_rng(0)
+    hashes = flipped(rng.integers(1, 2**63, 200, dtype=np.uint64), 14, rng)
+    a, b = np.triu_indices(len(hashes), 1)
+    near_ones = np.bitwise_count(hashes[a] ^ hashes[b]) <= NEAR_BITS
+    found = near(hashes)
+    assert found.complete and near_ones.sum() > 200
+    assert sorted(map(tuple, found.pairs.tolist())) == sorted(zip(a[near_ones], b[near_ones], strict=True))
+    splits = rng.integers(0, 4, len(hashes)).astype(np.int8)
+    across = near_ones & ((splits[a] == 1) != (splits[b] == 1)) & (splits[a] > 0) & (splits[b] > 0)
+    pairs = near_pairs(hashes, splits).pairs
+    assert sorted(map(tuple, pairs.tolist())) == sorted(zip(a[across], b[across], strict=True))
+
+
+def test_hundreds_of_equal_hashes_are_bounded_and_said(monkeypatch):
+    hashes = np.full(600, 2**63 + 5, np.uint64)
+    found = near(hashes, most=1000)
+    assert len(found.pairs) == 1000 and not found.complete
+    monkeypatch.setattr("resnetkit.data.duplicates.MOST_IN_BUCKET", 100)
+    assert not near(hashes, most=10**6).complete and near(hashes[:100], most=10**6).complete
+    assert near(np.zeros(0, np.uint64)).complete and near(np.zeros(3, np.uint64)).pairs.shape == (0, 2)
+
+
+def test_more_than_a_hundred_thousand_are_compared_by_more_of_their_bits():
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(1, 2**63, 150_000, dtype=np.uint64)
+    hashes[-1] = hashes[0] ^ np.uint64(0xFF)
+    found = near(hashes)
+    assert found.complete and [0, 149_999] in found.pairs.tolist()
+
+
+def test_candidates_are_looked_at_again(tmp_path):
+    image = scene(1)
+    (tmp_path / "a").mkdir()
+    for number, each in enumerate((saved(image, 90), saved(image.resize((200, 150)), 60), scene(2))):
+        each.save(tmp_path / "a" / f"{number}.png")
+    files = scan(tmp_path, ENDINGS).files
+    pairs = np.array([[0, 1], [0, 2], [1, 2]])
+    found = confirmed(Near(pairs, np.array([1, 2, 3], np.uint8), True), files, 2)
+    assert found.pairs.tolist() == [[0, 1]] and found.bits.tolist() == [1]
+    (tmp_path / "a" / "1.png").write_bytes(b"gone")
+    assert not len(confirmed(found, files, 2).pairs)
 
 
 # --- by the command --------------------------------------------------------------------------------------------------

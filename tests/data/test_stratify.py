@@ -7,7 +7,7 @@ import pytest
 
 from resnetkit.data.dataset import Dataset, assign_splits
 from resnetkit.data.names import Names
-from resnetkit.data.stratify import by_labels, held_out, together
+from resnetkit.data.stratify import by_labels, held_out, linked, together
 
 FREQUENCIES = (0.005, 0.02, 0.1, 0.4, 0.7)
 
@@ -64,3 +64,8 @@ def test_copies_and_groups_stay_together():
     assert together(first, groups).tolist() == [0, 0, 0, 0, 4, 0]
     assert together(np.arange(4), np.arange(4)).tolist() == [0, 1, 2, 3]
     assert together(np.zeros(0, np.intp), np.zeros(0, np.int64)).tolist() == []
+
+
+def test_links_are_of_what_is_the_same_over_others():
+    assert linked(6, np.array([[0, 3], [3, 5], [1, 2]])).tolist() == [0, 1, 1, 0, 4, 0]
+    assert linked(3, np.zeros((0, 2), np.intp)).tolist() == [0, 1, 2]

@@ -14,6 +14,7 @@ from resnetkit.checkpoint import read
 from resnetkit.data.image import Preprocess
 from resnetkit.errors import ModelError, ResourceError, UsageError
 from resnetkit.files import MANIFEST, _write_manifest
+from resnetkit.runtime import choice
 from resnetkit.runtime.backends import BACKENDS, open_backend, torch_device
 from resnetkit.runtime.model import load
 from resnetkit.runtime.save import save
@@ -35,6 +36,8 @@ def edit(folder, **changes):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_contract(folder, backend):
+    if backend in choice.ENGINES:
+        pytest.importorskip(backend, reason=f"needs {backend}")
     infer = open_backend(read(folder), backend, "cpu")
     batch = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
     logits = infer(batch)
@@ -55,6 +58,15 @@ def test_mirrored_answers_are_the_same_for_an_image_and_its_mirror_image(folder)
 def test_an_unknown_backend(folder):
     with pytest.raises(UsageError, match="there is no backend 'tensorflow' .one of auto, torch"):
         load(folder, backend="tensorflow")
+
+
+def test_engines_run_on_the_cpu_and_name_their_package(folder, monkeypatch):
+    with pytest.raises(UsageError, match="ncnn runs on the CPU, not on cuda"):
+        load(folder, backend="ncnn", device="cuda")
+    for name in choice.ENGINES:
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(ResourceError, match=r'needs its package .pip install "resnetkit\[runtime\]"'):
+            load(folder, backend=name)
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:99", "cpu:x", "cuda:-1", "", "gpu"])

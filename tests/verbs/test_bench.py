@@ -11,13 +11,17 @@ import pytest
 
 from resnetkit import api
 from resnetkit.errors import ResourceError, UsageError
+from resnetkit.runtime.backends import BACKENDS
+from resnetkit.runtime.choice import installed
 from resnetkit.runtime.model import Model, load
 from resnetkit.verbs import bench as verb
 from resnetkit.verbs.console import _silent
 
+TORCH = ("--backend", "torch")
+
 
 def test_a_table_and_json(trained: Path, run_cli) -> None:
-    code, out, err = run_cli("bench", trained, "--batch", "1", "--batch", "3", "--seconds", "0.05")
+    code, out, err = run_cli("bench", trained, *TORCH, "--batch", "1", "--batch", "3", "--seconds", "0.05")
     assert code == 0 and "timing 10/10" in err
     lines = out.splitlines()
     assert lines[0].startswith("resnet18 at 32 px") and [line.split()[:3] for line in lines[2:4]] == [
@@ -25,7 +29,7 @@ def test_a_table_and_json(trained: Path, run_cli) -> None:
         ["torch", "cpu", "3"],
     ]
     assert "of this whole process so far" in lines[-1]
-    code, out, _ = run_cli("bench", trained, "--backend", "torch", "--batch", "2", "--seconds", "0.01", "--json")
+    code, out, _ = run_cli("bench", trained, *TORCH, "--batch", "2", "--seconds", "0.01", "--json")
     found = json.loads(out)
     (row,) = found["measured"]
     assert code == 0 and row["batch"] == 2 and row["images_per_second"] > 0 and row["p50"] <= row["p99"]
@@ -33,8 +37,22 @@ def test_a_table_and_json(trained: Path, run_cli) -> None:
     assert found["peak_memory"] > 10**7 and found["from_files"] == []
 
 
+def test_every_backend_that_is_installed(trained: Path) -> None:
+    found = api.bench(trained, batches=[2], seconds=0.01, device="cpu", quiet=True)
+    assert [row.backend for row in found.measured] == ["torch", *installed()]
+    assert {*found.skipped} == {*BACKENDS} - {"auto", "torch", *installed()}
+    assert all(row.agreement == 1 and row.difference is not None and row.difference < 1e-3 for row in found.measured)
+
+
+def test_a_device_that_only_torch_knows(trained: Path, monkeypatch) -> None:
+    monkeypatch.setattr("resnetkit.runtime.backends.torch_device", lambda name: "cpu")
+    found = api.bench(trained, batches=[1], seconds=0.01, device="cuda", quiet=True)
+    assert [row.backend for row in found.measured] == ["torch"]
+    assert all("runs on the CPU, not on cuda" in why for why in found.skipped.values())
+
+
 def test_from_files(trained: Path, photos: Path, run_cli) -> None:
-    flags = ("--batch", "1", "--seconds", "0.01")
+    flags = (*TORCH, "--batch", "1", "--seconds", "0.01")
     code, out, _ = run_cli("bench", trained, photos, *flags, "--quiet")
     assert code == 0 and "torch from files: " in out and "(36 files, each once)" in out
     code, out, err = run_cli("bench", trained, photos / "red" / "1.png", "gone.png", *flags, "--json")
@@ -101,8 +119,7 @@ def test_what_cannot_be(trained: Path) -> None:
 
 
 def test_no_difference_without_torch(trained: Path) -> None:
-    found = api.bench(trained, batches=[1], seconds=0.01, quiet=True)
-    (row,) = found.measured
+    (row, *_) = api.bench(trained, backends=["torch"], batches=[1], seconds=0.01, quiet=True).measured
     bare = verb.Measured("other", "cpu", 1, row.timing, None, None)
     assert bare.row()["difference"] is None
     lines = list(verb.bench_lines(verb.Bench("resnet18", 32, 1, (bare,), (), {}, None)))

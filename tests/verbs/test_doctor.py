@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -18,6 +19,7 @@ from resnetkit.runtime.machine import Machine
 from resnetkit.verbs import doctor as verb
 
 ROOT = Path(__file__).parent.parent.parent
+MISSING = tuple(verb.Package(name, None, "is fast", "pip install x", runs=True) for name in ("onnx", "ncnn"))
 GOOD = verb.Diagnosis(
     resnetkit="1",
     python="3",
@@ -51,10 +53,8 @@ def with_quota(quota: float | None) -> Machine:
         ({"machine": with_quota(8.0)}, []),
         ({"jpeg_turbo": False}, ["without libjpeg-turbo"]),
         ({"jpeg_turbo": None, "threads": None, "offline": None}, []),
-        (
-            {"packages": (verb.Package("onnxruntime", None, "is fast", "pip install x", runs=True),)},
-            ["pip install x: "],
-        ),
+        ({"packages": MISSING}, ['pip install "resnetkit[runtime]": has onnx, ncnn, and']),
+        ({"packages": MISSING, "gpus": ("fast",)}, []),
         ({"packages": (verb.Package("pillow-heif", None, "HEIC", "pip install x", runs=False),)}, []),
         (
             {"places": tuple(verb.Place(what, f"/{what}", 5, 10**9) for what in "ab")},
@@ -103,11 +103,13 @@ def test_the_core_packages_are_those_of_the_project() -> None:
     assert list(verb.CORE) == [name.partition(">")[0] for name in project["dependencies"]]
 
 
-def test_runtimes_are_told_once_there_are_backends_for_them(monkeypatch) -> None:
-    monkeypatch.setattr("resnetkit.runtime.backends.BACKENDS", ("auto", "torch"))
-    assert not any(package.runs for package in verb._packages())
-    monkeypatch.setattr("resnetkit.runtime.backends.BACKENDS", ("auto", "torch", "onnxruntime"))
-    assert [package.name for package in verb._packages() if package.runs] == ["onnxruntime"]
+def test_the_optional_packages_are_those_of_the_project() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    runtime = [name.partition(">")[0] for name in extras["runtime"]]
+    assert runtime == [name for name, _, _, runs in verb.OPTIONAL if runs]
+    for _, _, install, _ in verb.OPTIONAL:
+        extra = re.search(r"resnetkit\[(\w+)\]", install)
+        assert extra is None or extra[1] in extras
 
 
 def test_a_model_is_timed(trained: Path, run_cli, monkeypatch) -> None:

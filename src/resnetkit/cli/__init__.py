@@ -58,6 +58,7 @@ app.command("compare", epilog="Example: resnetkit compare runs/old runs/new phot
 app.command("explain", epilog="Example: resnetkit explain runs/photos holiday/ --label cat --out explained")(
     judging.explain
 )
+app.command("check", epilog="Example: resnetkit check photos/ --labels --write fixes.csv")(judging.check)
 app.command("predict", epilog="Example: resnetkit predict runs/photos holiday/ --format csv --out answers.csv")(
     using.predict
 )

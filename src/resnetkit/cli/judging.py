@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resnetkit.cli.flags import DataArgument, Debug, Device, InputsArgument, JsonFlag, Mirror, ModelArgument, Quiet
+from resnetkit.cli.flags import DataArgument, Debug, Device, InputsArgument, JsonFlag, Mirror, ModelArgument, Quiet, Set
 from resnetkit.cli.rows import comparison_lines, explanation_line, print_metrics
 from resnetkit.errors import IncompleteError, UsageError
 
@@ -40,7 +40,9 @@ def evaluate(
     out: Annotated[
         str | None, typer.Option(help="Write metrics, predictions and a report here.", metavar="DIR")
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto or torch.", metavar="NAME")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto (the fastest), torch, onnxruntime, openvino or ncnn.", metavar="NAME")
+    ] = "auto",
     mirror: Mirror = False,
     device: Device = None,
     as_json: JsonFlag = False,
@@ -70,7 +72,9 @@ def compare(
         str | None, typer.Option(help="train, val, test or all; what was held out if left out.", metavar="NAME")
     ] = None,
     out: Annotated[str | None, typer.Option(help="Write comparison.json and flipped.csv here.", metavar="DIR")] = None,
-    backend: Annotated[str, typer.Option(help="auto or torch.", metavar="NAME")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto (the fastest), torch, onnxruntime, openvino or ncnn.", metavar="NAME")
+    ] = "auto",
     device: Device = None,
     as_json: JsonFlag = False,
     quiet: Quiet = False,
@@ -88,6 +92,52 @@ def compare(
         print(f"error: {path}: {reason}", file=sys.stderr)
     if found.a.failed:
         raise IncompleteError(f"{len(found.a.failed)} images could not be read", fix="they are in no comparison")
+
+
+def check(
+    data: DataArgument,
+    labels: Annotated[bool, typer.Option("--labels", help="Also look for images whose label is wrong.")] = False,
+    weights: Annotated[
+        str,
+        typer.Option(help="For --labels: IMAGENET1K_V1, a .safetensors or .pth, hf://owner/name.", metavar="NAME"),
+    ] = "IMAGENET1K_V1",
+    write: Annotated[
+        str | None, typer.Option(help="Write proposed fixes here, for --set data.fixes=FILE.", metavar="FILE")
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="For check.html and check.json; checks/<name of the data> if left out.", metavar="DIR"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Move an older check aside.")] = False,
+    device: Device = None,
+    settings: Set = None,
+    as_json: JsonFlag = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Say what would harm a training or its score: broken files, copies across splits, classes and wrong labels."""
+    from resnetkit import api
+    from resnetkit.errors import DataError
+    from resnetkit.recipe import parse_setting
+
+    found = api.check(
+        data,
+        labels=labels,
+        weights=weights,
+        write=write,
+        out=out,
+        overwrite=overwrite,
+        device=device or "auto",
+        settings=dict(map(parse_setting, settings or ())),
+        quiet=quiet,
+    )
+    lines = [json.dumps(found.as_dict())] if as_json else list(found.lines())
+    print(*lines, sep="\n")
+    look = sum(finding.severity != "note" for finding in found.found)
+    if found.exit_code == 3:
+        raise DataError("training would refuse this data", path=data, fix="see the first lines above, or check.html")
+    if found.exit_code == 4:
+        raise IncompleteError(f"{look} findings to look at", path=data, fix="see them above, or in check.html")
 
 
 def explain(

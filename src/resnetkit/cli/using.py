@@ -20,7 +20,9 @@ def predict(
     top: Annotated[int, typer.Option(help="Classes in each answer.", metavar="N", min=1)] = 5,
     form: Annotated[str, typer.Option("--format", help="table, jsonl or csv.", metavar="NAME")] = "table",
     out: Annotated[str | None, typer.Option(help="Write to this file instead.", metavar="FILE")] = None,
-    backend: Annotated[str, typer.Option(help="auto or torch.", metavar="NAME")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto (the fastest), torch, onnxruntime, openvino or ncnn.", metavar="NAME")
+    ] = "auto",
     mirror: Mirror = False,
     coverage: Annotated[
         float | None, typer.Option(help="Also the classes that hold the true one this often: 0.95.", metavar="X")

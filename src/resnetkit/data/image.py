@@ -135,7 +135,7 @@ def decode(source: Source, preprocess: Preprocess) -> Picture:
         DataError: the file cannot be read; the message names it and says why.
     """
     name = name_of(source)
-    with _named(name), QUIET, opened(source) as file:
+    with errors_named(name), QUIET, opened(source) as file:
         if is_array(file):
             array = from_channels(read_array(file, name), preprocess.channels, name)
             return array if isinstance(array, Bands) else upright(array, preprocess)
@@ -144,19 +144,24 @@ def decode(source: Source, preprocess: Preprocess) -> Picture:
 
 def _decode(file: IO[bytes], name: str, preprocess: Preprocess) -> Picture:
     with open_image(file, name) as image:
-        stored = image.width * image.height
-        _draft(image, preprocess)
-        refuse_extreme(image, name)
-        # libjpeg holds a progressive JPEG whole, whatever the scale
-        whole = image.info.get("progressive") or stored > MAX_PIXELS
-        large = (stored if whole else image.width * image.height) > LARGE_PIXELS
-        with _ONE_LARGE if large else contextlib.nullcontext():
-            image.load()
-            return upright(image, preprocess, name)
+        return decode_opened(image, name, preprocess)
+
+
+def decode_opened(image: Image.Image, name: str, preprocess: Preprocess) -> Picture:
+    """As `decode`, of an image of which only the header has been read; what its decoder raises is raised."""
+    stored = image.width * image.height
+    _draft(image, preprocess)
+    refuse_extreme(image, name)
+    # libjpeg holds a progressive JPEG whole, whatever the scale
+    whole = image.info.get("progressive") or stored > MAX_PIXELS
+    large = (stored if whole else image.width * image.height) > LARGE_PIXELS
+    with _ONE_LARGE if large else contextlib.nullcontext():
+        image.load()
+        return upright(image, preprocess, name)
 
 
 @contextlib.contextmanager
-def _named(name: str) -> Iterator[None]:
+def errors_named(name: str) -> Iterator[None]:
     """What a decoder raises, as a DataError with the name of the file."""
     try:
         yield
@@ -225,7 +230,7 @@ def from_image(image: Image.Image, preprocess: Preprocess) -> Picture:
     """
     if not min(image.size):
         raise DataError(f"an image of {image.width} x {image.height} has no pixels", fix="remove it or replace it")
-    with _named("<image>"), QUIET:
+    with errors_named("<image>"), QUIET:
         refuse_extreme(image, "<image>")
         image.load()
         return upright(image, preprocess)
@@ -351,7 +356,7 @@ def picture(source: Source, side: int) -> Image.Image:
 def _shown(source: Source, preprocess: Preprocess) -> Image.Image:
     """What a picture of three channels shows of a file: the first three, or the first, where it has others."""
     name = name_of(source)
-    with _named(name), QUIET, opened(source) as file:
+    with errors_named(name), QUIET, opened(source) as file:
         if is_array(file):
             array = read_array(file, name)
             return shown(from_channels(array[:, :, :3] if array.shape[2] > 2 else array[:, :, :1], 3, name))

@@ -24,15 +24,20 @@ def together(first: Rows, groups: NDArray[np.integer] | None) -> Rows:
     """
     if groups is None:
         return first
+    rows = np.arange(len(first))
+    numbers, leaders = np.unique(groups, return_index=True)
+    same = np.concatenate([first, leaders[np.searchsorted(numbers, groups)]])
+    return linked(len(first), np.stack([np.tile(rows, 2), same], 1))
+
+
+def linked(count: int, pairs: Rows) -> Rows:
+    """For each of `count` rows the first one that pairs [m, 2] link it to, directly or over others [count]."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    rows = np.arange(len(first))
-    leader = np.unique(groups, return_index=True)
-    ends = np.concatenate([first, leader[1][np.searchsorted(leader[0], groups)]])
-    links = coo_array((np.ones(len(ends), np.int8), (np.tile(rows, 2), ends)), (len(rows), len(rows)))
+    links = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     part = connected_components(links, directed=False)[1]
-    return np.asarray(np.unique(part, return_index=True)[1][part])
+    return np.asarray(np.unique(part, return_index=True)[1][part], np.intp)
 
 
 def by_class(targets: NDArray[np.integer], rows: Rows, shares: tuple[float, float], seed: int) -> tuple[Rows, Rows]:

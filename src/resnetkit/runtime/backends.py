@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 
 from resnetkit.checkpoint import Checkpoint
 from resnetkit.errors import ModelError, ResourceError, UsageError
+from resnetkit.runtime import choice
 from resnetkit.runtime.pipeline import num_threads
 
 if TYPE_CHECKING:
     from resnetkit.nn.resnet import ResNet
 
-BACKENDS = ("auto", "torch")
+BACKENDS = ("auto", "torch", *choice.ENGINES)
 Floats = NDArray[np.float32]
 
 
@@ -33,16 +35,48 @@ class Backend(Protocol):
 
 
 def open_backend(checkpoint: Checkpoint, backend: str = "auto", device: str = "auto") -> Backend:
-    """The backend of this name for a model; auto is torch.
+    """The backend of this name for a model; auto is the fastest that is installed and gives torch's answers.
+
+    On another device than the CPU, auto is torch.
 
     Raises:
-        UsageError: there is no such backend.
+        UsageError: there is no such backend, or it does not run on this device.
         ModelError: the tensors do not fit the network that model.json names.
-        ResourceError: torch is not installed, or the device is not there.
+        ResourceError: torch, or the backend's package, is not installed, or the device is not there.
     """
     if backend not in BACKENDS:
         raise UsageError(f"there is no backend {backend!r}", fix=f"one of {', '.join(BACKENDS)}")
-    return TorchBackend(*open_network(checkpoint, device))
+    if backend == "auto":
+        return _fastest(checkpoint, device)
+    if backend == "torch":
+        return TorchBackend(*open_network(checkpoint, device))
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"{backend} runs on the CPU, not on {device}", fix="--backend torch, or --device cpu")
+    return _engine(checkpoint, backend)
+
+
+def _engine(checkpoint: Checkpoint, name: str) -> Backend:
+    from resnetkit.runtime import engines
+    from resnetkit.runtime.graph import graph_of
+
+    opener = {"onnxruntime": engines.onnxruntime, "openvino": engines.openvino, "ncnn": engines.ncnn}[name]
+    return opener(graph_of(checkpoint))
+
+
+def _fastest(checkpoint: Checkpoint, device: str) -> Backend:
+    """Opens no torch where an earlier process has chosen another backend."""
+    names = choice.installed() if device in ("auto", "cpu") else ()
+    key = choice.key_of(checkpoint, names)
+    known = choice.remembered(key) if names else "torch"
+    if known is not None and known != "torch":
+        return _engine(checkpoint, known)
+    network, where = open_network(checkpoint, device)
+    reference = TorchBackend(network, where)
+    if known or where != "cpu":
+        return reference
+    best = choice.fastest(checkpoint, reference, {name: partial(_engine, checkpoint, name) for name in names})
+    choice.remember(key, best)
+    return reference if best == "torch" else _engine(checkpoint, best)
 
 
 def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[ResNet, str]:

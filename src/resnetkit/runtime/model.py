@@ -168,7 +168,7 @@ def load(path: str | Path, *, backend: str = "auto", device: str = "auto", mirro
 
     Args:
         path: the folder.
-        backend: "auto" or "torch".
+        backend: "auto" (the fastest), "torch", "onnxruntime", "openvino" or "ncnn".
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         mirror: answer with the mean over an image and its mirror image, in twice the time.
 

@@ -79,7 +79,7 @@ def fitted(features: Floats, targets: NDArray[np.integer], num_classes: int, bal
     ridge = RidgeClassifierCV(alphas=ALPHAS, class_weight=weights).fit(x, targets)
     heads = [scale.head(ridge, num_classes, f"ridge, alpha = {ridge.alpha_:.3g}")]
     if x.size * len(ridge.classes_) <= LARGEST:
-        c = _best_strength(x, targets, weights)
+        c = best_strength(x, targets, weights)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # one that has not converged is judged by what it can do, like the others
             logistic = LogisticRegression(C=c, max_iter=ITERATIONS, class_weight=weights).fit(x, targets)
@@ -87,7 +87,7 @@ def fitted(features: Floats, targets: NDArray[np.integer], num_classes: int, bal
     return heads
 
 
-def _best_strength(x: Floats, y: NDArray[np.integer], weights: str | None) -> float:
+def best_strength(x: Floats, y: NDArray[np.integer], weights: str | None) -> float:
     """The C with the least cross-entropy on held-out folds."""
     losses = {c: float(np.mean(list(_held_out(x, y, c, weights)) or [0.0])) for c in STRENGTHS}
     return min(losses, key=losses.__getitem__)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from resnetkit.data import image
 from resnetkit.data.dataset import File
-from resnetkit.data.duplicates import content_digest, difference_hash
+from resnetkit.data.duplicates import content_digest, perceptual_hash
 from resnetkit.data.formats import REPLACE
 from resnetkit.data.image import Preprocess
 from resnetkit.errors import DataError, ResourceError, printable
@@ -32,7 +32,7 @@ from resnetkit.runtime.pipeline import num_threads, read_ahead
 from resnetkit.training.workers import Squares, Workers, changed, stamps
 
 Progress = Callable[[int], None]
-FORMAT = 1
+FORMAT = 2
 CHUNK = 8  # files a task
 OURS = re.compile(r"[0-9a-f]{32}")
 DAY = 86_400.0
@@ -47,7 +47,7 @@ class Pixels:
     Attributes:
         start: begin to fetch the squares of some rows; gives a function that waits for them: uint8 [n, S, S, C].
         aspects: width / height of each original [n]; NaN where it cannot be read.
-        hashes: difference hash of each [n].
+        hashes: perceptual hash of each [n].
         failed: rows that cannot be read, and why.
         workers: the processes behind `start`, or None.
     """
@@ -98,7 +98,7 @@ def _refuse_changes(files: Sequence[File], before: NDArray[np.int64]) -> None:
 
 def _read(file: File, preprocess: Preprocess) -> tuple[Squares, float, int]:
     upright = image.decode(file, preprocess)
-    return image.pixels(upright, preprocess), upright.width / upright.height, difference_hash(image.shown(upright))
+    return image.pixels(upright, preprocess), upright.width / upright.height, perceptual_hash(image.shown(upright))
 
 
 def _attempt(file: File, preprocess: Preprocess) -> tuple[Squares, float, int] | DataError:

@@ -73,8 +73,8 @@ def temperature(target: Target, logits: Floats, targets: NDArray[np.integer]) ->
     """The temperature with the least cross-entropy (arXiv 1706.04599, section 4.2), within 0.05 and 20.
 
     One sample more is counted, of which every class is as likely: where all answers are right, the model would else be
-    made surer than n samples can say. It is 1 where the samples do not tell it from that (likelihood ratio, 5 %): few of
-    them, which also chose the epoch, would make scores worse as often as better.
+    made surer than n samples can say. It is 1 where the samples do not tell it from that (likelihood ratio, 5 %): few,
+    which also chose the epoch, would make scores worse as often as better.
 
     Args:
         target: what is predicted.

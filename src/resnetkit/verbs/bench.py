@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit import run
-from resnetkit.errors import DataError, ResourceError, UsageError
+from resnetkit.errors import DataError, ResnetkitError, ResourceError, UsageError
 from resnetkit.ops.timing import Timing, timing
 from resnetkit.runtime.backends import BACKENDS, TorchBackend
 from resnetkit.runtime.export import probe, relative_difference
@@ -155,11 +155,11 @@ def bench(
 def _opened(folder: Path, names: Sequence[str], device: str, quiet: bool) -> tuple[dict[str, Model], dict[str, str]]:
     """The model on each backend, and why it is not on others; one that is asked for by name must be there."""
     opened: dict[str, Model] = {}
-    missing: dict[str, ResourceError] = {}
+    missing: dict[str, ResnetkitError] = {}
     for name in dict.fromkeys(names or (name for name in BACKENDS if name != "auto")):
         try:
             opened[name] = load(folder, backend=name, device=device)
-        except ResourceError as error:
+        except (ResourceError, UsageError) as error:  # not installed; not for this device
             missing[name] = error
             if names:
                 raise

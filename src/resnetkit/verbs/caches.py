@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from resnetkit.files import cache_home
 
 
 def cache_folder(setting: str) -> Path | None:
@@ -12,13 +13,5 @@ def cache_folder(setting: str) -> Path | None:
         return None
     if setting != "auto":
         return Path(setting)
-    own = os.environ.get("RESNETKIT_CACHE")
-    if own:
-        return Path(own) / "pixels"
-    shared = os.environ.get("XDG_CACHE_HOME")
-    if shared:
-        return Path(shared) / "resnetkit" / "pixels"
-    try:
-        return Path.home() / ".cache" / "resnetkit" / "pixels"
-    except RuntimeError:  # there is no home
-        return None
+    home = cache_home()
+    return home / "pixels" if home else None

@@ -31,13 +31,16 @@ CORE = (
     *("torch", "torchvision", "numpy", "pillow", "safetensors", "scikit-learn", "scipy", "pydantic", "tomli-w"),
     *("typer", "rich", "jinja2", "matplotlib", "filelock", "huggingface-hub", "natsort"),
 )
-# package, what it brings, how to have it, and for one that makes a model faster what its backends' names begin with
+RUNTIME = 'pip install "resnetkit[runtime]"'
+# package, what it brings, how to have it, and whether it makes networks faster
 OPTIONAL = (
-    ("pillow-heif", "reads HEIC photos", 'pip install "resnetkit[heif]"', ""),
-    ("transformers", "proves an export to Hugging Face", "pip install transformers", ""),
-    ("onnxruntime", "runs networks, most often faster than torch", "pip install onnxruntime", "onnx"),
-    ("openvino", "runs networks, on Intel's processors faster than torch", "pip install openvino", "openvino"),
-    ("ncnn", "runs networks, on small processors faster than torch", "pip install ncnn", "ncnn"),
+    ("onnx", "makes the graphs that the other runtimes take", RUNTIME, True),
+    ("onnxruntime", "runs networks on the CPU", RUNTIME, True),
+    ("openvino", "runs networks on the CPU", RUNTIME, True),
+    ("ncnn", "runs networks on the CPU", RUNTIME, True),
+    ("pillow-heif", "reads HEIC photos", 'pip install "resnetkit[heif]"', False),
+    ("cleanlab", "finds labels that are probably wrong, as our own code does", 'pip install "resnetkit[trust]"', False),
+    ("transformers", "proves an export to Hugging Face", "pip install transformers", False),
 )
 BATCHES = (1, 16)
 SECONDS = 0.5
@@ -174,12 +177,6 @@ def _offline() -> bool:
     return offline()
 
 
-def _backends() -> tuple[str, ...]:
-    from resnetkit.runtime.backends import BACKENDS
-
-    return BACKENDS
-
-
 def _jpeg_turbo() -> bool:
     from PIL import features
 
@@ -237,10 +234,8 @@ def threads_from(asked: str) -> str:
 def _packages() -> Iterator[Package]:
     for name in CORE:
         yield Package(name, _version(name), "", f"pip install {name}", runs=False)
-    known = _known(_backends) or ("auto",)
-    for name, brings, install, backend in OPTIONAL:
-        if any(each.startswith(backend) for each in known):  # "" begins every name
-            yield Package(name, _version(name), brings, install, runs=bool(backend))
+    for name, brings, install, runs in OPTIONAL:
+        yield Package(name, _version(name), brings, install, runs)
 
 
 def _version(name: str) -> str | None:
@@ -276,9 +271,9 @@ def place(what: str, folder: Path | None, *, count: bool = True) -> Place:
 def advice(found: Diagnosis) -> Iterator[str]:
     """What would make a machine faster, only where it holds."""
     yield from _advice_on_threads(found)
-    for package in found.packages:
-        if package.runs and package.version is None:
-            yield f"{package.install}: {package.name} {package.brings}"
+    runtimes = [package.name for package in found.packages if package.runs and package.version is None]
+    if runtimes and not found.gpus:  # where torch has a GPU, it is what runs the network
+        yield f"{RUNTIME}: has {', '.join(runtimes)}, and the fastest runtime that gives torch's answers is taken"
     if found.jpeg_turbo is False:
         yield "pip install --force-reinstall pillow: this one reads JPEGs without libjpeg-turbo"
     known = {each.free: each.folder for each in found.places if each.folder and each.free is not None}

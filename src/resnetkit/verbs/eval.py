@@ -20,7 +20,7 @@ from resnetkit.tasks.evaluate import PREDICTION_COLUMNS, Scores, score
 from resnetkit.trust.gallery import OVERLAY_SIDE, Overlays
 from resnetkit.trust.report import Story, write_report
 from resnetkit.verbs.console import bar, note
-from resnetkit.verbs.examples import with_splits
+from resnetkit.verbs.examples import FIXES, fixed, with_splits
 
 
 def evaluate(
@@ -42,7 +42,7 @@ def evaluate(
         split: "train", "val", "test" or "all". By default test (or else val) where the data has splits, or where the
             run cut them from this same data, and all otherwise.
         out: folder for metrics.json, predictions.csv and report.html; must not exist.
-        backend: what runs the network, "auto" or "torch".
+        backend: what runs the network, "auto" (the fastest), "torch", "onnxruntime", "openvino" or "ncnn".
         device: where, "auto", "cpu", "cuda", ...
         mirror: answer with the mean over an image and its mirror image, in twice the time.
         quiet: no notes and no progress on stderr.
@@ -75,6 +75,9 @@ def part_of(model: Model, own: Path | None, source: Path, split: str | None) -> 
     """
     recipe = recipes.read(own / run.RECIPE) if own else None
     dataset = model.task.modality.scan(source, follow_links=bool(recipe and recipe.data.follow_links))
+    if own is not None and recipe is not None and recipe.data.fixes:
+        # the run's own copy: with its images and labels it was trained
+        dataset = fixed(model.task.target.prepare(dataset), own / FIXES)
     dataset = _with_classes_of(model, dataset, source)
     if own is not None and recipe is not None and split != "all":
         dataset = _with_run_splits(dataset, recipe, own)

@@ -9,8 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit import run
+from resnetkit.data import fixes
 from resnetkit.data.dataset import CODES, Dataset, assign_splits, refuse_untrainable
-from resnetkit.data.duplicates import across_splits, first_copies, listed, near_pairs, of_two_labels, refuse_leaks
+from resnetkit.data.duplicates import (
+    across_splits,
+    confirmed,
+    first_copies,
+    listed,
+    near_pairs,
+    of_two_labels,
+    refuse_leaks,
+)
 from resnetkit.data.image import Preprocess
 from resnetkit.data.stratify import together
 from resnetkit.data.tree import SPLITS
@@ -38,6 +47,7 @@ from resnetkit.verbs.console import Advance, bar, note
 BAD_COLUMNS = ("path", "split", "reason")
 UNEVEN = 10  # times as many images of one class as of another, from which on it is told
 NEAR_COLUMNS = ("train", "other", "split", "bits")
+FIXES = "fixes.csv"  # in a run folder: a copy of data.fixes
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,35 @@ def with_splits(dataset: Dataset, recipe: Recipe, first: NDArray[np.intp] | None
     return assign_splits(dataset, val=recipe.data.val, test=recipe.data.test, seed=recipe.train.seed, first=first)
 
 
+def scanned(recipe: Recipe) -> Dataset:
+    """The examples as they lie there, with the targets of their task, and with what data.fixes changes.
+
+    Raises:
+        UsageError: no data is named, or there is no such task.
+        DataError: there is nothing to learn from, or a line of data.fixes is wrong.
+    """
+    if not recipe.data.source:
+        raise UsageError("no data given", fix="resnetkit train FOLDER")
+    source = Path(recipe.data.source)
+    found = task_named(task_of(recipe)).modality.scan(source, follow_links=recipe.data.follow_links)
+    key = task_for(found) if recipe.data.task == "auto" else recipe.data.task
+    return fixed(task_named(key).target.prepare(found), recipe.data.fixes)
+
+
+def fixed(dataset: Dataset, path: str | Path) -> Dataset:
+    """A data set with what a fix file says; without one ("") as it is.
+
+    Raises:
+        DataError: a line is wrong, or nothing is left.
+    """
+    if not str(path):
+        return dataset
+    found = fixes.apply(dataset, fixes.read(Path(path)), Path(path))
+    if not len(found):
+        raise DataError("leaves no image", path=path, fix="remove some lines")
+    return found
+
+
 def read_dataset(recipe: Recipe, quiet: bool) -> Dataset:
     """The examples with their splits; says how many there are, what was passed over, and what is twice.
 
@@ -85,21 +124,15 @@ def read_dataset(recipe: Recipe, quiet: bool) -> Dataset:
         UsageError: no data is named, or there is no such task.
         DataError: there is nothing to learn from, or given splits share images.
     """
-    if not recipe.data.source:
-        raise UsageError("no data given", fix="resnetkit train FOLDER")
-    source = Path(recipe.data.source)
-    found = task_named(task_of(recipe)).modality.scan(source, follow_links=recipe.data.follow_links)
-    key = task_for(found) if recipe.data.task == "auto" else recipe.data.task
-    dataset = task_named(key).target.prepare(found)
+    dataset, source = scanned(recipe), Path(recipe.data.source)
     refuse_untrainable(dataset, source, allow_empty_class=recipe.data.allow_empty_class)
     origin = "as given" if "val" in dataset.given_splits else f"cut with seed {recipe.train.seed}"
     first = first_copies(dataset, num_threads())
     if not recipe.data.allow_leak:
         refuse_leaks(dataset, first)
     split = with_splits(dataset, recipe, first)
+    refuse_few(split)
     sizes = {name: split.num_samples(name) for name in SPLITS}
-    if sizes["train"] < 2:
-        raise DataError("leaves fewer than two images to train on", path=source, fix="add images")
     counted = ", ".join(f"{n:,} {name}" for name, n in sizes.items())
     note(f"{source}: {_kinds(dataset)}, {counted} ({origin})", quiet)
     for what, count in dataset.ignored:
@@ -120,6 +153,16 @@ def _tell_of_groups(dataset: Dataset, quiet: bool) -> None:
         note(f"take care: {torn:,} groups are in two splits: the scores flatter what is new to the model", quiet)
     else:
         note(f"  {len(parts):,} groups, kept on one side of the splits", quiet)
+
+
+def refuse_few(split: Dataset) -> None:
+    """Refuse splits that leave nothing to learn from.
+
+    Raises:
+        DataError: fewer than two images are in train.
+    """
+    if split.num_samples("train") < 2:
+        raise DataError("leaves fewer than two images to train on", path=split.root, fix="add images")
 
 
 def _kinds(dataset: Dataset) -> str:
@@ -200,19 +243,22 @@ def decoded(dataset: Dataset, recipe: Recipe, setup: Setup, quiet: bool) -> Exam
 
 def _near(dataset: Dataset, hashes: NDArray[np.uint64], quiet: bool) -> list[dict[str, str | int]]:
     """Rows for near_duplicates.csv."""
-    pairs = near_pairs(hashes, dataset.splits)
+    found = near_pairs(hashes, dataset.splits)
+    near, complete = confirmed(found, dataset.files, num_threads()), found.complete
+    # the one in train first
+    pairs = [sorted(pair, key=lambda row: int(dataset.splits[row])) for pair in near.pairs.tolist()]
     if pairs:
-        train, other, _ = pairs[0]
-        first = f"{printable(dataset.names[other])} and {printable(dataset.names[train])}"
-        note(f"take care: {len(pairs)} near-duplicates across splits, as {first}: see near_duplicates.csv", quiet)
+        first = " and ".join(printable(dataset.names[row]) for row in pairs[0][::-1])
+        count = f"{len(pairs)}" if complete else f"{len(pairs)} or more"
+        note(f"take care: {count} near-duplicates across splits, as {first}: see near_duplicates.csv", quiet)
     return [
         {
             "train": printable(dataset.names[train]),
             "other": printable(dataset.names[other]),
             "split": CODES[dataset.splits[other]],
-            "bits": bits,
+            "bits": int(bits),
         }
-        for train, other, bits in pairs
+        for (train, other), bits in zip(pairs, near.bits, strict=True)
     ]
 
 

@@ -68,7 +68,7 @@ def explain(
     if nearest < 0:
         raise UsageError(f"nearest = {nearest}", fix="give 0 or more")
     run.refuse(folder, overwrite=overwrite, fix="--overwrite to move it aside, or another --out")
-    opened = model if isinstance(model, Model) else load(model, device=device)
+    opened = model if isinstance(model, Model) else load(model, backend="torch", device=device)
     index = None if label is None else _index(opened, label)
     paths = list(expand(inputs, opened.task.modality.extensions))
     part = _training_images(opened, evidence, quiet) if nearest else None

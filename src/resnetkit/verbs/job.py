@@ -286,7 +286,7 @@ def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Model]:
 
     And that model, which the validation images have calibrated.
     """
-    backend = open_backend(read, device=job.setup.device)
+    backend = open_backend(read, "torch", job.setup.device)
     torch.set_num_threads(job.setup.threads)
 
     def infer(batch: NDArray[np.float32]) -> NDArray[np.floating]:

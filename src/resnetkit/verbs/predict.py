@@ -31,7 +31,7 @@ def predict(
         model: a run folder, a model folder, or what `load` returned.
         inputs: files, folders (searched deep), globs, or "-" for a list of paths on standard input, one a line.
         top: number of classes in each answer.
-        backend: what runs the network, "auto" or "torch".
+        backend: what runs the network, "auto" (the fastest), "torch", "onnxruntime", "openvino" or "ncnn".
         device: where, "auto", "cpu", "cuda", ...
         mirror: answer with the mean over an image and its mirror image, in twice the time.
         coverage: give the set of classes that holds the true one with this probability, 0..1, too.

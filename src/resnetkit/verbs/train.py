@@ -16,7 +16,7 @@ from resnetkit import checkpoint, run
 from resnetkit import recipe as recipes
 from resnetkit.data.dataset import Dataset
 from resnetkit.errors import ResourceError, UsageError
-from resnetkit.files import write
+from resnetkit.files import read_errors, write
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.save import options_of, variant_of
@@ -29,7 +29,7 @@ from resnetkit.training.plan import memory_format, settle, typical_side
 from resnetkit.trust.report import Story, doubts
 from resnetkit.verbs.console import note, stop_signals
 from resnetkit.verbs.eval import overlays_of, write_scores
-from resnetkit.verbs.examples import read_dataset, task_of, tell_of_choices
+from resnetkit.verbs.examples import FIXES, read_dataset, task_of, tell_of_choices
 from resnetkit.verbs.fit import Reached, begun, train_stages
 from resnetkit.verbs.job import Choices, Job, blank_job, final_scores, open_job, planned, tell_plan
 from resnetkit.verbs.stages import whole
@@ -117,7 +117,9 @@ def _default_folder(source: str) -> Path:
 
 def _run(folder: Path, recipe: Recipe, choices: Choices) -> run.Run:
     """Decide what "auto" is, and train in as many processes as there are."""
-    dataset = read_dataset(recipe, choices.quiet)
+    own = folder / FIXES  # the copy of a run that is resumed
+    read = recipes.replace(recipe, {"data.fixes": str(own)}) if choices.resume and own.is_file() else recipe
+    dataset = read_dataset(read, choices.quiet)
     settled = settle(recipes.replace(recipe, {"data.task": task_for(dataset)}), typical_side(dataset.files))
     tell_of_choices(settled, choices.quiet)
     with processes(settled.train.device, settled.train.precision) as setup:
@@ -196,6 +198,9 @@ def _prepare(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> N
     if aside:
         note(f"moved the older {job.folder} to {aside}", job.quiet)
     write(job.folder / run.RECIPE, recipes.as_toml(job.recipe))
+    if job.recipe.data.fixes and not choices.resume:
+        with read_errors(job.recipe.data.fixes):
+            write(job.folder / FIXES, Path(job.recipe.data.fixes).read_bytes())
     job.examples.write_findings(job.folder)
 
 

@@ -1,0 +1,135 @@
+"""Which backend is the fastest for a model on this machine, measured once and remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnetkit.checkpoint import Checkpoint
+from resnetkit.errors import ResnetkitError, ResourceError
+from resnetkit.files import cache_home, write
+from resnetkit.runtime.pipeline import num_threads
+
+log = logging.getLogger("resnetkit")
+ENGINES = ("onnxruntime", "openvino", "ncnn")
+MEMORY = "backends.json"
+MOST = 1e-3  # largest difference of two logits over the largest logit, from torch's
+SECONDS = 2.0  # of all measuring
+BATCH = 8
+ROUNDS = 5
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def installed() -> tuple[str, ...]:
+    """The engines whose packages are here; nothing is imported."""
+    return tuple(name for name in ENGINES if importlib.util.find_spec(name) and importlib.util.find_spec("onnx"))
+
+
+def key_of(checkpoint: Checkpoint, names: tuple[str, ...]) -> str:
+    """What a choice depends on: the network, its input, the machine, the threads, and the versions."""
+    meta = checkpoint.meta
+    shapes = sorted((name, str(array.shape)) for name, array in checkpoint.tensors.items())
+    versions = [(name, metadata.version(name)) for name in names]
+    machine = (platform.machine(), _processor(), num_threads())
+    parts = (meta.variant, dict(meta.options), dict(meta.preprocess), shapes, machine, versions)
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()
+
+
+def remembered(key: str) -> str | None:
+    """The choice of an earlier process, if it is one that can be had."""
+    home = cache_home()
+    try:
+        found = json.loads((home / MEMORY).read_text(encoding="utf-8")).get(key) if home else None
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if found in ("torch", *installed()) else None
+
+
+def remember(key: str, name: str) -> None:
+    """For later processes; a cache that cannot be written to is no error."""
+    home = cache_home()
+    if home is None:
+        return
+    try:
+        known: Any = json.loads((home / MEMORY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    try:
+        os.makedirs(home, exist_ok=True)
+        write(home / MEMORY, json.dumps({**(known if isinstance(known, dict) else {}), key: name}, indent=2) + "\n")
+    except (OSError, ResourceError):
+        return
+
+
+def fastest(checkpoint: Checkpoint, reference: Run, openers: Mapping[str, Callable[[], Run]]) -> str:
+    """Name of the fastest of torch and the engines that give its answers; what was measured is said.
+
+    Args:
+        checkpoint: the model.
+        reference: torch.
+        openers: each engine's name to what opens it.
+    """
+    size, channels = int(checkpoint.meta.preprocess["size"]), len(checkpoint.meta.preprocess["mean"])
+    batch = np.random.default_rng(0).standard_normal((BATCH, channels, size, size), dtype=np.float32)
+    expected = reference(batch)
+    running: dict[str, Run] = {"torch": reference}
+    refused: dict[str, str] = {}
+    for name, opener in openers.items():
+        try:
+            run = opener()
+            problem = disagreement(expected, run(batch))
+        except (ResnetkitError, RuntimeError, ValueError, OSError) as error:
+            problem = " ".join(str(error).split())[:100]
+        if problem:
+            refused[name] = problem
+        else:
+            running[name] = run
+    speeds = _speeds(running, batch)
+    best = max(speeds, key=speeds.__getitem__)
+    told = ", ".join(f"{name} {speed:.1f}" for name, speed in sorted(speeds.items(), key=lambda item: -item[1]))
+    left_out = "".join(f"; {name} left out: {why}" for name, why in refused.items())
+    log.warning("%s: runs on %s (images/s: %s%s)", checkpoint.folder, best, told, left_out)
+    return best
+
+
+def disagreement(expected: NDArray[np.floating], found: NDArray[np.floating]) -> str:
+    """Why answers are not those of torch, or ""."""
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return "its answers have another shape, or are no numbers"
+    difference = float(np.abs(found - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
+    if difference > MOST:
+        return f"logits differ by {difference:.1e} of the largest"
+    return "" if np.array_equal(found.argmax(1), expected.argmax(1)) else "another top-1"
+
+
+def _speeds(running: Mapping[str, Run], batch: NDArray[np.float32]) -> dict[str, float]:
+    """Images a second of each: the median of interleaved rounds, as many as the time allows."""
+    seconds: dict[str, list[float]] = {name: [] for name in running}
+    deadline = time.monotonic() + SECONDS
+    for _ in range(ROUNDS):
+        for name, run in running.items():
+            started = time.monotonic()
+            run(batch)
+            seconds[name].append(time.monotonic() - started)
+        if time.monotonic() > deadline:
+            break
+    return {name: len(batch) / float(np.median(each)) for name, each in seconds.items()}

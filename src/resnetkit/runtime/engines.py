@@ -1,0 +1,131 @@
+"""What runs a network without torch: ONNX Runtime, OpenVINO and ncnn, each an optional package; see `graph`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnetkit.errors import ResourceError
+from resnetkit.runtime.graph import INPUT, Graph
+from resnetkit.runtime.ncnn import ncnn_files
+from resnetkit.runtime.onnx import onnx_model
+from resnetkit.runtime.pipeline import num_threads
+
+Floats = NDArray[np.float32]
+PIP = 'pip install "resnetkit[runtime]"'
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A compiled network, as a Backend.
+
+    Attributes:
+        run: a batch [N, C, H, W] to logits [N, K] and embeddings [N, D].
+    """
+
+    run: Callable[[Floats], tuple[Floats, Floats]]
+
+    def __call__(self, batch: Floats) -> Floats:
+        """Logits [N, K] of a batch [N, C, H, W]."""
+        return self.run(batch)[0]
+
+    def outputs(self, batch: Floats) -> tuple[Floats, Floats]:
+        """Logits [N, K] and embeddings [N, D]."""
+        return self.run(batch)
+
+
+def onnxruntime(graph: Graph) -> Engine:
+    """ONNX Runtime on the CPU.
+
+    Raises:
+        ResourceError: it is not installed.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise ResourceError("the backend onnxruntime needs its package", fix=PIP) from error
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads()
+    options.log_severity_level = 3
+    content = onnx_model(graph).SerializeToString()
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def run(batch: Floats) -> tuple[Floats, Floats]:
+        logits, embedding = session.run(["logits", "embedding"], {INPUT: batch})
+        return logits, embedding
+
+    return Engine(run)
+
+
+def openvino(graph: Graph) -> Engine:
+    """OpenVINO on the CPU, in float32; its telemetry is told to stay silent.
+
+    Raises:
+        ResourceError: it is not installed.
+    """
+    try:
+        import openvino as ov
+    except ImportError as error:
+        raise ResourceError("the backend openvino needs its package", fix=PIP) from error
+    core = ov.Core()
+    model = core.read_model(onnx_model(graph).SerializeToString())
+    hints = {"INFERENCE_NUM_THREADS": num_threads(), "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    compiled = core.compile_model(model, "CPU", hints)
+    request = compiled.create_infer_request()
+
+    def run(batch: Floats) -> tuple[Floats, Floats]:
+        found = request.infer({INPUT: batch}, share_inputs=True)
+        return found["logits"].copy(), found["embedding"].copy()
+
+    return Engine(run)
+
+
+def ncnn(graph: Graph) -> Engine:
+    """The engine of ncnn on the CPU, in float32 with Winograd convolutions, an image a thread.
+
+    Raises:
+        ResourceError: it is not installed.
+    """
+    try:
+        import ncnn as library
+    except ImportError as error:
+        raise ResourceError("the backend ncnn needs its package", fix=PIP) from error
+    text, weights = ncnn_files(graph)
+    net = library.Net()
+    net.opt.num_threads = 1
+    net.opt.use_vulkan_compute = False
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.opt.use_bf16_storage = False
+    net.load_param_mem(text)
+    _load_weights(library, net, weights)
+    pool = ThreadPoolExecutor(num_threads())
+
+    def one(image: Floats) -> tuple[Floats, Floats]:
+        extractor = net.create_extractor()
+        extractor.input(INPUT, library.Mat(image))
+        return tuple(np.array(extractor.extract(name)[1]) for name in ("logits", "embedding_2of2"))  # type: ignore[return-value]
+
+    def run(batch: Floats) -> tuple[Floats, Floats]:
+        found = list(pool.map(one, batch))
+        return np.stack([each[0] for each in found]), np.stack([each[1] for each in found])
+
+    return Engine(run)
+
+
+def _load_weights(library: Any, net: Any, weights: bytes) -> None:
+    """From memory where the package can, else by a file that is gone again."""
+    import tempfile
+
+    descriptor, path = tempfile.mkstemp(suffix=".bin")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(weights)
+        net.load_model(path)
+    finally:
+        os.unlink(path)

@@ -1,0 +1,113 @@
+"""auto is the fastest backend that gives torch's answers: measured once, remembered, and said."""
+
+import json
+import logging
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from resnetkit import models
+from resnetkit.checkpoint import read
+from resnetkit.data.image import Preprocess
+from resnetkit.errors import ResourceError
+from resnetkit.runtime import backends, choice
+from resnetkit.runtime.backends import TorchBackend, open_backend
+from resnetkit.runtime.engines import Engine
+from resnetkit.runtime.save import save
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    return read(save(models.resnet18(num_classes=4).eval(), tmp_path / "model", preprocess=Preprocess(size=32)))
+
+
+@pytest.fixture
+def home(tmp_path):
+    return tmp_path / "cache-home" / choice.MEMORY
+
+
+def logits(batch):
+    time.sleep(0.02)
+    return np.stack([batch.mean((1, 2, 3)), np.ones(len(batch))], 1)
+
+
+def quick(batch):
+    return np.stack([batch.mean((1, 2, 3)), np.ones(len(batch))], 1)
+
+
+def missing():
+    raise ResourceError("is not installed")
+
+
+def test_the_fastest_that_agrees(checkpoint, caplog):
+    openers = {
+        "quick": lambda: quick,
+        "wrong": lambda: lambda batch: quick(batch) * 1.01,
+        "other": lambda: lambda batch: quick(batch)[:, ::-1],
+        "nan": lambda: lambda batch: quick(batch) * np.nan,
+        "small": lambda: lambda batch: quick(batch)[:, :1],
+        "missing": lambda: missing(),
+    }
+    with caplog.at_level(logging.WARNING, "resnetkit"):
+        assert choice.fastest(checkpoint, logits, openers) == "quick"
+    (told,) = caplog.messages
+    assert "runs on quick" in told and "torch" in told
+    for name, why in (
+        ("wrong", "differ by 1.0e-02"),
+        ("other", "differ by"),
+        ("nan", "no numbers"),
+        ("missing", "is not"),
+    ):
+        assert f"{name} left out: " in told and why in told
+
+
+def test_near_ties_must_be_the_same_too():
+    one, other = np.array([[1.0, 1.0001]]), np.array([[1.0001, 1.0]])
+    assert choice.disagreement(one, other) == "another top-1" and choice.disagreement(one, one) == ""
+
+
+def test_torch_may_be_the_fastest(checkpoint):
+    assert choice.fastest(checkpoint, quick, {"slow": lambda: logits}) == "torch"
+
+
+def test_measured_once_and_remembered(checkpoint, home, monkeypatch, caplog):
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    monkeypatch.setattr(choice, "installed", lambda: ("onnxruntime",))
+    monkeypatch.setattr(choice, "_speeds", lambda running, batch: {name: float(len(name)) for name in running})
+    with caplog.at_level(logging.WARNING, "resnetkit"):
+        assert isinstance(open_backend(checkpoint), Engine)
+    assert len(caplog.messages) == 1 and list(json.loads(home.read_text()).values()) == ["onnxruntime"]
+    monkeypatch.setattr(backends, "open_network", lambda *_: pytest.fail("torch is not needed any more"))
+    assert isinstance(open_backend(checkpoint), Engine)
+    home.write_text("[]")
+    monkeypatch.undo()
+    assert choice.remembered(choice.key_of(checkpoint, ())) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"key": 3}', '{"key": "tensorrt"}', '{"key": "ncnn"}'])
+def test_a_memory_that_is_none(home, text):
+    home.parent.mkdir()
+    home.write_text(text)
+    assert choice.remembered("key") is None  # ncnn is not installed here
+    choice.remember("other", "torch")
+    assert choice.remembered("other") == "torch"
+
+
+def test_a_cache_that_cannot_be_written_to_is_no_error(home):
+    home.parent.write_text("a file")
+    choice.remember("key", "torch")
+    assert choice.remembered("key") is None
+
+
+def test_what_a_choice_depends_on(checkpoint, monkeypatch):
+    key = choice.key_of(checkpoint, ())
+    assert choice.key_of(checkpoint, ()) == key
+    monkeypatch.setenv("RESNETKIT_THREADS", "7")
+    assert choice.key_of(checkpoint, ()) != key
+
+
+def test_without_engines_and_on_other_devices_it_is_torch(checkpoint):
+    assert isinstance(open_backend(checkpoint), TorchBackend)
