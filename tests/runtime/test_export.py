@@ -1,10 +1,14 @@
 """What is exported computes in its own library what it computes here, or is not written."""
 
+import hashlib
 import json
 import re
+import shutil
 import socket
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,13 +21,16 @@ from torch import nn
 from conftest import picture
 from resnetkit import models
 from resnetkit.checkpoint import Meta
-from resnetkit.data.image import Preprocess, normalise, pixels
+from resnetkit.data.image import Preprocess, from_array, normalise, pixels
 from resnetkit.errors import IncompleteError, ResourceError, UsageError
 from resnetkit.files import verify_manifest
+from resnetkit.ops.metrics import softmax
 from resnetkit.runtime import export, libraries
 from resnetkit.runtime.export import FORMATS, relative_difference, write_export
 from resnetkit.runtime.model import load
 from resnetkit.runtime.save import save
+from resnetkit.tasks.task import TASKS
+from resnetkit.trust.calibrate import calibrate
 
 PREPARE = {"size": 32, "resize": "squash"}
 CLASSES = ["ant", "bee", 'c "at"\n', "犬"]
@@ -41,6 +48,16 @@ TAKEN = {
         "resnet50": ("resnet50", {}),
         "grey": ("resnet18", {"in_channels": 1}),
     },
+}
+ENGINES = {"onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}  # test_graph.py has the other networks
+TAKEN |= {
+    name: {
+        "resnet18": ("resnet18", {}),
+        "resnet50": ("resnet50", {}),
+        "resnet20": ("resnet20", {}),
+        "all, six channels": ("resnet18", {"pool": "all", "in_channels": 6}),
+    }
+    for name in ENGINES
 }
 REFUSED = {
     ("torchvision", "resnet20", ()): "torchvision has no resnet20",
@@ -70,7 +87,9 @@ def saved(folder, variant="resnet18", **options):
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.8, 1.2)
     channels = options.get("in_channels", 3)
-    prepare = Preprocess(**PREPARE, mean=(0.4, 0.5, 0.6)[:channels], std=(0.2, 0.3, 0.25)[:channels])
+    prepare = Preprocess(
+        **PREPARE, mean=(0.4, 0.5, 0.6, 0.5, 0.5, 0.5)[:channels], std=(0.2, 0.3, 0.25, 0.2, 0.2, 0.2)[:channels]
+    )
     return save(network, folder, classes=CLASSES, preprocess=prepare)
 
 
@@ -99,18 +118,29 @@ def test_the_library_gives_our_logits(form, case, tmp_path, sealed):
     ours = opened(saved(tmp_path / "model", variant, **options))
     FORMATS[form].refuse(ours.checkpoint.meta)
     done = write_export(ours, form, tmp_path / "out")
-    library = {"torchvision": "torchvision", "huggingface": "transformers"}[form]
-    assert done.folder == tmp_path / "out" and done.opened_in == f"{library} {sys.modules[library].__version__}"
-    assert 0 <= done.difference < 1e-5
+    library = {"torchvision": "torchvision", "huggingface": "transformers", **ENGINES}[form]
+    version = sys.modules[library].__version__.partition("-")[0]
+    assert done.folder == tmp_path / "out" and done.opened_in == f"{library} {version}"
+    assert 0 <= done.difference < 2e-5
     files = {
         "torchvision": {"classes.json", "preprocess.json"},
         "huggingface": {"config.json", "preprocessor_config.json"},
+        "onnx": {"model.onnx"},
+        "openvino": {"model.xml", "model.bin"},
+        "ncnn": {"model.param", "model.bin"},
     }
-    names = {"model.safetensors", "README.md", *files[form]}
+    names = {"README.md", *files[form]}
+    if form in ENGINES:
+        picture_file = "golden.npy" if ours.preprocess.channels > 3 else "golden.png"
+        names |= {"classes.json", "preprocess.json", "golden.json", "golden.f32", picture_file}
+    else:
+        names.add("model.safetensors")
     assert set(verify_manifest(done.folder)) == names
     assert {path.name for path in tmp_path.iterdir()} == {"model", "out"}
     backend, _ = FORMATS[form].open(done.folder, ours.checkpoint.meta)
-    batch = np.random.default_rng(5).standard_normal((3, ours.preprocess.channels, 64, 64), dtype=np.float32)
+    size = ours.preprocess.size
+    some = np.random.default_rng(5).integers(0, 256, (3, size, size, ours.preprocess.channels), np.uint8)
+    batch = normalise(some, ours.preprocess)
     np.testing.assert_allclose(backend(batch), ours.backend(batch), rtol=1e-4, atol=1e-5)
 
 
@@ -132,13 +162,14 @@ def test_several_labels_are_said(model, tmp_path):
         form.write(several, tmp_path / name)
         usage = (tmp_path / name / "README.md").read_text()
         assert "(logits[0] >= 0).nonzero()" in usage and "argmax" not in usage
+        assert name not in ENGINES or ".nonzero()[0]" in usage
     config = json.loads((tmp_path / "huggingface" / "config.json").read_text())
     assert config["problem_type"] == "multi_label_classification"
 
 
 def test_an_option_that_no_library_has_is_refused(model):
     meta = replace(model.checkpoint.meta, options={"width": 32})
-    for form in FORMATS.values():
+    for form in (FORMATS["torchvision"], FORMATS["huggingface"]):
         with pytest.raises(UsageError, match="has no width"):
             form.refuse(meta)
 
@@ -264,10 +295,11 @@ def test_the_readme_loads_it(form, resize, tmp_path, monkeypatch, capsys):
     spoken: dict = {}
     exec(compile(code, "README.md", "exec"), spoken)
     logits = next(iter(ours.answers(["photo.jpg"])))[1]
-    np.testing.assert_allclose(spoken["logits"].detach().numpy()[0], logits, atol=0.1 * np.abs(logits).max())
+    found = spoken["logits"] if form in ENGINES else spoken["logits"].detach().numpy()
+    np.testing.assert_allclose(found[0], logits, atol=0.1 * np.abs(logits).max())
     assert capsys.readouterr().out.strip() == CLASSES[int(logits.argmax())].strip()
-    if form == "torchvision" and resize != "crop":
-        np.testing.assert_allclose(spoken["logits"].numpy()[0], logits, rtol=1e-4, atol=1e-5)
+    if form in ENGINES or (form == "torchvision" and resize != "crop"):
+        np.testing.assert_allclose(np.asarray(found)[0], logits, rtol=1e-4, atol=1e-5)
 
 
 def test_the_card_says_what_the_hub_reads_and_no_folder_of_this_machine(model, tmp_path):
@@ -284,3 +316,59 @@ def test_torchvision_is_the_one_that_made_the_names(model, tmp_path):
     assert network.load_state_dict(load_file(done.folder / "model.safetensors")).missing_keys == []
     assert json.loads((done.folder / "classes.json").read_text(encoding="utf-8")) == CLASSES
     assert Preprocess(**json.loads((done.folder / "preprocess.json").read_text())) == model.preprocess
+
+
+@pytest.mark.parametrize("form", ENGINES)
+def test_the_golden_picture_has_the_answer_that_is_told(form, model, tmp_path):
+    folder = write_export(model, form, tmp_path / "out").folder
+    told = json.loads((folder / "golden.json").read_text())
+    content = (folder / "golden.f32").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == told["input_sha256"]
+    batch = np.frombuffer(content, "<f4").reshape(1, 3, 32, 32).copy()
+    picture_read = from_array(np.asarray(Image.open(folder / "golden.png")), model.preprocess)
+    np.testing.assert_array_equal(normalise(pixels(picture_read, model.preprocess)[None], model.preprocess), batch)
+    np.testing.assert_allclose(model.backend(batch)[0], told["logits"], rtol=1e-5, atol=1e-6)
+    infer, _ = FORMATS[form].open(folder, model.checkpoint.meta)
+    np.testing.assert_allclose(infer(batch)[0], told["logits"], rtol=1e-4, atol=1e-5)
+
+
+def test_an_onnx_model_gives_calibrated_scores_for_any_batch(model, tmp_path):
+    ort = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    rng = np.random.default_rng(0)
+    known = calibrate(
+        TASKS["classify"].target, (3 * np.eye(4)[np.arange(40) % 4], rng.random((40, 8))), np.arange(40) % 3
+    )
+    sure = replace(model, checkpoint=replace(model.checkpoint, calibration=known))
+    folder = write_export(sure, "onnx", tmp_path / "out").folder
+    assert known.temperature != 1 and sorted(path.name for path in folder.glob("model*")) == ["model.onnx"]
+    session = ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    for n in (1, 5):
+        some = rng.integers(0, 256, (n, 32, 32, 3), np.uint8)
+        scores, logits, embedding = session.run(["scores", "logits", "embedding"], {"pixels": some})
+        np.testing.assert_allclose(scores, softmax(logits / known.temperature), rtol=1e-4, atol=1e-6)
+        expected = model.backend.outputs(normalise(some, model.preprocess))
+        np.testing.assert_allclose(logits, expected[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(embedding, expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_onnx_in_node(model, tmp_path):
+    """The example of the README, with onnxruntime-web."""
+    node, modules = shutil.which("node"), Path(sys.prefix) / "npm" / "node_modules"
+    if not node or not (modules / "onnxruntime-web").is_dir():
+        pytest.skip("needs node and onnxruntime-web: npm install --no-save --prefix .venv/npm onnxruntime-web")
+    folder = write_export(model, "onnx", tmp_path / "out").folder
+    (example,) = re.findall(r"```javascript\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    some = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    (folder / "pixels.bin").write_bytes(some.tobytes())
+    (folder / "run.mjs").write_text(
+        f"import {{ createRequire }} from 'module'; import fs from 'fs';\n"
+        f"const ort = createRequire('{modules}/')('onnxruntime-web');\n"
+        "ort.env.wasm.numThreads = 1;\n"
+        "const pixels = new Uint8Array(fs.readFileSync('pixels.bin'));\n"
+        + example.replace('"model.onnx"', "new Uint8Array(fs.readFileSync('model.onnx'))")
+        + "console.log(JSON.stringify(Array.from(scores.data)));\n"
+    )
+    done = subprocess.run([node, "run.mjs"], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    expected = softmax(model.backend(normalise(some, model.preprocess)))[0]
+    np.testing.assert_allclose(json.loads(done.stdout.splitlines()[-1]), expected, rtol=1e-3, atol=1e-5)

@@ -93,7 +93,9 @@ def embed(
 
 def export(
     model: ModelArgument,
-    form: Annotated[str, typer.Option("--format", help="torchvision or huggingface.", metavar="NAME")],
+    form: Annotated[
+        str, typer.Option("--format", help="onnx, openvino, ncnn, torchvision or huggingface.", metavar="NAME")
+    ],
     out: Annotated[
         str | None, typer.Option(help="The new folder; beside the model if left out.", metavar="DIR")
     ] = None,
@@ -105,7 +107,7 @@ def export(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Write a model for another library, once it is proven to give the same logits there."""
+    """Write a model for another library or engine, once it is proven to give the same logits there."""
     from resnetkit import api
 
     done = api.export(model, form, out=out, push=push, overwrite=overwrite, quiet=quiet)

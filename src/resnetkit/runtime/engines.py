@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,24 +94,37 @@ def ncnn(graph: Graph) -> Engine:
     Raises:
         ResourceError: it is not installed.
     """
-    try:
-        import ncnn as library
-    except ImportError as error:
-        raise ResourceError("the backend ncnn needs its package", fix=PIP) from error
     text, weights = ncnn_files(graph)
+    descriptor, path = tempfile.mkstemp(suffix=".bin")  # its Python package reads weights from a file only
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(weights)
+        return ncnn_from(text, path)
+    finally:
+        os.unlink(path)
+
+
+def ncnn_from(text: str, weights: str | Path) -> Engine:
+    """The engine of ncnn from the text of a .param and the path of a .bin.
+
+    Raises:
+        ResourceError: it is not installed.
+    """
+    library = _ncnn()
     net = library.Net()
     net.opt.num_threads = 1
     net.opt.use_vulkan_compute = False
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_bf16_storage = False
     net.load_param_mem(text)
-    _load_weights(library, net, weights)
+    net.load_model(str(weights))
     pool = ThreadPoolExecutor(num_threads())
 
     def one(image: Floats) -> tuple[Floats, Floats]:
         extractor = net.create_extractor()
         extractor.input(INPUT, library.Mat(image))
-        return tuple(np.array(extractor.extract(name)[1]) for name in ("logits", "embedding_2of2"))  # type: ignore[return-value]
+        logits, embedding = (np.array(extractor.extract(name)[1]) for name in ("logits", "embedding_2of2"))
+        return logits, embedding
 
     def run(batch: Floats) -> tuple[Floats, Floats]:
         found = list(pool.map(one, batch))
@@ -118,14 +133,14 @@ def ncnn(graph: Graph) -> Engine:
     return Engine(run)
 
 
-def _load_weights(library: Any, net: Any, weights: bytes) -> None:
-    """From memory where the package can, else by a file that is gone again."""
-    import tempfile
-
-    descriptor, path = tempfile.mkstemp(suffix=".bin")
+def _ncnn() -> Any:
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(weights)
-        net.load_model(path)
-    finally:
-        os.unlink(path)
+        import ncnn as library
+    except ImportError as error:
+        raise ResourceError("the backend ncnn needs its package", fix=PIP) from error
+    return library
+
+
+def ncnn_version() -> str:
+    """Of the package."""
+    return str(_ncnn().__version__)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from resnetkit.checkpoint import Checkpoint, Meta
 from resnetkit.errors import IncompleteError, UsageError
 from resnetkit.files import new_folder, set_aside
-from resnetkit.runtime import libraries
+from resnetkit.runtime import deploy, libraries
 from resnetkit.runtime.model import Model
 
 BATCH_SIZES = (1, 2, 7)
@@ -42,6 +42,9 @@ class Format:
 FORMATS = {
     "torchvision": Format(libraries.refuse_torchvision, libraries.write_torchvision, libraries.open_torchvision),
     "huggingface": Format(libraries.refuse_huggingface, libraries.write_huggingface, libraries.open_huggingface),
+    "onnx": Format(deploy.refuse_none, deploy.write_onnx, deploy.open_onnx),
+    "openvino": Format(deploy.refuse_none, deploy.write_openvino, deploy.open_openvino),
+    "ncnn": Format(deploy.refuse_none, deploy.write_ncnn, deploy.open_ncnn),
 }
 
 
@@ -129,10 +132,10 @@ def relative_difference(ours: NDArray[np.floating], theirs: NDArray[np.floating]
 
 
 def probe(model: Model) -> NDArray[np.float32]:
-    """Seven inputs [7, C, size, size] of coloured squares with noise, always the same."""
+    """Seven inputs [7, C, size, size] of coloured squares with noise, always the same, as pixels 0..255 give them."""
     size, channels = model.preprocess.size, model.preprocess.channels
     rng = np.random.default_rng(0)
     square = np.arange(size) * 8 // size
-    colours = rng.standard_normal((max(BATCH_SIZES), channels, 8, 8), dtype=np.float32)
-    noise = rng.standard_normal((max(BATCH_SIZES), channels, size, size), dtype=np.float32)
-    return colours[:, :, square[:, None], square] + np.float32(0.5) * noise
+    colours = rng.normal(127, 60, (max(BATCH_SIZES), 8, 8, channels))[:, square[:, None], square]
+    pixels = (colours + rng.normal(0, 30, colours.shape)).clip(0, 255).astype(np.uint8)
+    return model.task.modality.normalise(pixels, model.preprocess)

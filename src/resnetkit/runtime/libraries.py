@@ -139,9 +139,9 @@ def write_torchvision(checkpoint: Checkpoint, folder: Path) -> None:
         answer=_answer(meta, "classes[{}]"),
     )
     _write_weights(folder, checkpoint.tensors)
-    _write_json(folder / "classes.json", list(meta.classes))
-    _write_json(folder / "preprocess.json", asdict(prepare))
-    (folder / CARD).write_text(card(_public(meta), "torchvision", usage), encoding="utf-8")
+    write_json(folder / "classes.json", list(meta.classes))
+    write_json(folder / "preprocess.json", asdict(prepare))
+    (folder / CARD).write_text(card(public(meta), "torchvision", usage), encoding="utf-8")
 
 
 def write_huggingface(checkpoint: Checkpoint, folder: Path) -> None:
@@ -154,9 +154,9 @@ def write_huggingface(checkpoint: Checkpoint, folder: Path) -> None:
     if prepare.channels == 1:
         usage += "\nThe network takes grey images; `pipeline` would give it RGB.\n"
     _write_weights(folder, {hugging_face_name(name): array for name, array in checkpoint.tensors.items()})
-    _write_json(folder / "config.json", resnet_config(meta))
-    _write_json(folder / "preprocessor_config.json", image_processor(prepare))
-    (folder / CARD).write_text(card(_public(meta), "transformers", usage), encoding="utf-8")
+    write_json(folder / "config.json", resnet_config(meta))
+    write_json(folder / "preprocessor_config.json", image_processor(prepare))
+    (folder / CARD).write_text(card(public(meta), "transformers", usage), encoding="utf-8")
 
 
 def _answer(meta: Meta, name: str) -> str:
@@ -287,7 +287,7 @@ def _preprocess(checkpoint: Checkpoint) -> Preprocess:
     return preprocess_from(checkpoint.meta.preprocess, checkpoint.folder)
 
 
-def _public(meta: Meta) -> Meta:
+def public(meta: Meta) -> Meta:
     """Without the folders of this machine that lead to the weights it started from."""
     return meta if meta.weights.startswith("hf://") else replace(meta, weights=Path(meta.weights).name)
 
@@ -299,5 +299,6 @@ def _write_weights(folder: Path, tensors: Tensors) -> None:
     (folder / WEIGHTS).write_bytes(safetensors.numpy.save(whole, {"format": "pt"}))
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """JSON for others to read."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -27,7 +27,7 @@ def export(
 
     Args:
         model: a run folder or a model folder.
-        format: "torchvision" or "huggingface".
+        format: "onnx", "openvino", "ncnn", "torchvision" or "huggingface".
         out: the folder to write; named after the format, beside the model, if left out.
         push: owner/name on the Hugging Face Hub, to upload the folder to; a new repository is private.
         overwrite: move an older folder aside.

@@ -1,0 +1,230 @@
+"""The folders that run without torch: ONNX, OpenVINO's and ncnn's files, with a picture whose answer is known."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnetkit.checkpoint import CARD, Checkpoint, Meta, card
+from resnetkit.data.image import Preprocess, from_array, normalise, pixels, preprocess_from
+from resnetkit.errors import ResourceError
+from resnetkit.runtime import engines
+from resnetkit.runtime.backends import open_backend
+from resnetkit.runtime.graph import graph_of
+from resnetkit.runtime.libraries import Infer, public, write_json
+from resnetkit.runtime.ncnn import ncnn_files
+from resnetkit.runtime.onnx import PIXELS, onnx_model
+
+GOLDEN = "golden"  # .png, .json and .f32
+ONNX, XML, PARAM, BIN = "model.onnx", "model.xml", "model.param", "model.bin"
+READ = """\
+```python
+import json
+
+import numpy as np
+from PIL import Image, ImageOps
+{imports}
+with open("classes.json", encoding="utf-8") as file:
+    classes = json.load(file)
+image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("{mode}")
+{resize}
+pixels = np.asarray(image).reshape({size}, {size}, {channels})
+{run}
+{answer}
+```
+"""
+NORMALISED = """\
+mean, std = np.array({mean}, np.float32), np.array({std}, np.float32)
+floats = np.ascontiguousarray(((pixels / np.float32(255) - mean) / std).transpose(2, 0, 1))
+"""
+IN_A_BROWSER = """
+In a page or in node, with onnxruntime-web; `pixels` is a Uint8Array of the bytes of all channels, row by row:
+
+```javascript
+const session = await ort.InferenceSession.create("model.onnx");
+const input = new ort.Tensor("uint8", pixels, [1, {size}, {size}, {channels}]);
+const {{ scores }} = await session.run({{ pixels: input }});
+```
+"""
+HOW_IT_IS_CHECKED = """
+`golden.png` is a picture whose answer is known: `golden.json` has its logits and the SHA-256 of its input, and
+`golden.f32` that input (float32, little-endian, [{channels}, {size}, {size}], normalised). What prepares images
+elsewhere is right if it gives these numbers.
+"""
+RUN_ONNX = """\
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+logits, scores = session.run(["logits", "scores"], {"pixels": pixels[None]})"""
+RUN_OPENVINO = """\
+model = openvino.compile_model("model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+logits = model({"pixels": pixels[None]})["logits"]"""
+RUN_NCNN = """\
+net = ncnn.Net()
+net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False  # as it was proven
+net.load_param("model.param")
+net.load_model("model.bin")
+extractor = net.create_extractor()
+extractor.input("image", ncnn.Mat(floats))
+logits = np.array(extractor.extract("logits")[1])[None]"""
+
+
+def refuse_none(meta: Meta) -> None:
+    """Every network of the family can be written for an engine."""
+
+
+def write_onnx(checkpoint: Checkpoint, folder: Path) -> None:
+    """model.onnx: `pixels` uint8 [batch, size, size, C] to calibrated `scores`, `logits` and `embedding`."""
+    (folder / ONNX).write_bytes(_onnx(checkpoint))
+    usage = _usage(checkpoint, "import onnxruntime", RUN_ONNX)
+    size, channels = int(checkpoint.meta.preprocess["size"]), len(checkpoint.meta.preprocess["mean"])
+    _write_rest(checkpoint, folder, "onnx", usage + IN_A_BROWSER.format(size=size, channels=channels))
+
+
+def write_openvino(checkpoint: Checkpoint, folder: Path) -> None:
+    """model.xml and model.bin, with the inputs and outputs of the ONNX model.
+
+    Raises:
+        ResourceError: OpenVINO is not installed.
+    """
+    library = _openvino()
+    library.save_model(library.Core().read_model(_onnx(checkpoint)), folder / XML, compress_to_fp16=False)
+    _write_rest(checkpoint, folder, "openvino", _usage(checkpoint, "import openvino", RUN_OPENVINO))
+
+
+def write_ncnn(checkpoint: Checkpoint, folder: Path) -> None:
+    """model.param and model.bin: normalised `image` [C, size, size] to `logits` and `embedding_2of2`."""
+    text, weights = ncnn_files(graph_of(checkpoint))
+    (folder / PARAM).write_text(text, encoding="ascii")
+    (folder / BIN).write_bytes(weights)
+    _write_rest(checkpoint, folder, "ncnn", _usage(checkpoint, "import ncnn", RUN_NCNN))
+
+
+def _onnx(checkpoint: Checkpoint) -> bytes:
+    temperature = checkpoint.calibration.temperature if checkpoint.calibration else 1.0
+    content: bytes = onnx_model(graph_of(checkpoint), (_preprocess(checkpoint), temperature)).SerializeToString()
+    return content
+
+
+def _write_rest(checkpoint: Checkpoint, folder: Path, library: str, usage: str) -> None:
+    """classes.json, preprocess.json, the golden picture, and README.md."""
+    meta, prepare = checkpoint.meta, _preprocess(checkpoint)
+    write_json(folder / "classes.json", list(meta.classes))
+    write_json(folder / "preprocess.json", asdict(prepare))
+    _write_golden(checkpoint, folder)
+    told = HOW_IT_IS_CHECKED.format(size=prepare.size, channels=prepare.channels)
+    (folder / CARD).write_text(card(public(meta), library, usage + told), encoding="utf-8")
+
+
+def golden_picture(channels: int) -> NDArray[np.uint8]:
+    """Coloured stripes that are neither square nor of one brightness [90, 120, C], always the same."""
+    y, x = np.mgrid[:90, :120]
+    planes = [(127.5 + 127.5 * np.sin((c + 1) * x / 23 + y / (7 + c))).astype(np.uint8) for c in range(channels)]
+    return np.stack(planes, 2)
+
+
+def _write_golden(checkpoint: Checkpoint, folder: Path) -> None:
+    prepare = _preprocess(checkpoint)
+    picture = golden_picture(prepare.channels)
+    if prepare.channels in (1, 3):
+        Image.fromarray(picture if prepare.channels == 3 else picture[:, :, 0]).save(folder / f"{GOLDEN}.png")
+    else:
+        np.save(folder / f"{GOLDEN}.npy", picture)
+    prepared = normalise(pixels(from_array(picture, prepare), prepare)[None], prepare)
+    content = prepared.astype("<f4").tobytes()
+    (folder / f"{GOLDEN}.f32").write_bytes(content)
+    logits = open_backend(checkpoint, "torch", "cpu")(prepared)[0]
+    answer = {"input_sha256": hashlib.sha256(content).hexdigest(), "logits": [float(value) for value in logits]}
+    write_json(folder / f"{GOLDEN}.json", answer)
+
+
+def _usage(checkpoint: Checkpoint, imports: str, run: str) -> str:
+    """Python that reads a photo and says what it is, without resnetkit and without torch."""
+    meta, prepare = checkpoint.meta, _preprocess(checkpoint)
+    answer = "print(classes[int(logits.argmax())])"
+    if meta.task == "multilabel":
+        answer = "print([classes[index] for index in (logits[0] >= 0).nonzero()[0].tolist()])"
+    if "floats" in run:
+        run = NORMALISED.format(mean=list(prepare.mean), std=list(prepare.std)) + run
+    mode = "L" if prepare.channels == 1 else "RGB"
+    numbers = {"size": prepare.size, "channels": prepare.channels, "mode": mode, "resize": _resize(prepare)}
+    return READ.format(imports=imports, run=run, answer=answer, **numbers)
+
+
+def _resize(prepare: Preprocess) -> str:
+    """The resize as Python that uses Pillow: what `data.image.pixels` does."""
+    size, method = prepare.size, f"Image.Resampling.{prepare.interpolation.upper()}"
+    if prepare.resize == "squash":
+        return f"image = image.resize(({size}, {size}), {method})"
+    if prepare.resize == "letterbox":
+        colour = tuple(round(255 * value) for value in prepare.mean)
+        fill: Any = colour if len(colour) > 1 else colour[0]
+        return f"image = ImageOps.pad(image, ({size}, {size}), {method}, color={fill})"
+    return (
+        f"side = max(1, {prepare.crop_ratio} * min(image.size))\n"
+        "left, top = (image.width - side) / 2, (image.height - side) / 2\n"
+        f"image = image.resize(({size}, {size}), {method}, box=(left, top, left + side, top + side))"
+    )
+
+
+def _preprocess(checkpoint: Checkpoint) -> Preprocess:
+    return preprocess_from(checkpoint.meta.preprocess, checkpoint.folder)
+
+
+def _as_pixels(batch: NDArray[np.float32], meta: Meta) -> NDArray[np.uint8]:
+    """The uint8 [N, size, size, C] that inputs [N, C, size, size] were normalised from."""
+    mean, std = (np.array(meta.preprocess[name], np.float32)[:, None, None] for name in ("mean", "std"))
+    return np.ascontiguousarray(np.rint((batch * std + mean) * 255).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def open_onnx(folder: Path, meta: Meta) -> tuple[Infer, str]:
+    """What was written, in ONNX Runtime.
+
+    Raises:
+        ResourceError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ResourceError("the proof of an ONNX model needs onnxruntime", fix=engines.PIP) from error
+    session = onnxruntime.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
+
+    def infer(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = session.run(["logits"], {PIXELS: _as_pixels(batch, meta)})[0]
+        return logits
+
+    return infer, f"onnxruntime {onnxruntime.__version__}"
+
+
+def open_openvino(folder: Path, meta: Meta) -> tuple[Infer, str]:
+    """What was written, in OpenVINO."""
+    library = _openvino()
+    model = library.Core().compile_model(str(folder / XML), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def infer(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = model({PIXELS: _as_pixels(batch, meta)})["logits"].copy()
+        return logits
+
+    return infer, f"openvino {library.__version__.partition('-')[0]}"
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise ResourceError("OpenVINO's files need its package", fix=engines.PIP) from error
+    return openvino
+
+
+def open_ncnn(folder: Path, meta: Meta) -> tuple[Infer, str]:
+    """What was written, in ncnn.
+
+    Raises:
+        ResourceError: it is not installed.
+    """
+    text, path = (folder / PARAM).read_text(encoding="ascii"), folder / BIN
+    return engines.ncnn_from(text, path), f"ncnn {engines.ncnn_version()}"
