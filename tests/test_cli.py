@@ -31,7 +31,10 @@ FLAGS = {
         *("--labels", "--weights", "--write", "--out", "--overwrite", "--device", "--set"),
         *RESULT,
     },
+    "embed": {"--out", "--stage", "--overwrite", "--device", *RESULT},
     "export": {"--format", "--out", "--push", "--overwrite", *RESULT},
+    "bench": {"--backend", "--batch", "--seconds", "--device", *RESULT},
+    "doctor": {"--device", *RESULT},
     "models": {"--size", "--svg", *RESULT},
     "predict": {"--top", "--format", "--out", "--backend", "--device", "--mirror", "--coverage", "--resume", *RESULT},
     "demo": {"--folder", "--out", "--overwrite", "--seed", "--device", "--set", *RESULT},
@@ -77,6 +80,12 @@ def test_version_and_help(run_cli) -> None:
         (["export", "m", "--format", "pickle"], "torchvision, huggingface"),
         (["predict", "m", "x", "--top", "0"], "--top"),
         (["explain", "m", "x"], "--out"),
+        (["embed", "m", "x"], "--out"),
+        (["bench"], "MODEL"),
+        (["bench", "m", "--batch", "0"], "--batch"),
+        (["bench", "m", "--seconds", "0"], "give more than 0"),
+        (["bench", "m", "--seconds", "nan"], "give more than 0"),
+        (["embed", "m", "x", "--out", "features.txt"], "features.npy or --out features.csv"),
         (["explain", "m", "x", "--out", "o", "--nearest", "-1"], "--nearest"),
     ],
 )
@@ -178,7 +187,7 @@ def test_help_and_version_need_no_torch(tmp_path: Path) -> None:
 def test_all_public_names_are_there_and_frozen() -> None:
     assert sorted(api.__all__) == sorted(
         [
-            *("BasicBlock", "Bottleneck", "ResNet", "check", "compare", "conv1x1", "conv3x3"),
+            *("BasicBlock", "Bottleneck", "ResNet", "bench", "check", "compare", "conv1x1", "conv3x3"),
             *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
             *("resnet34d", "resnet50d"),
             *("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
@@ -186,6 +195,8 @@ def test_all_public_names_are_there_and_frozen() -> None:
             *(
                 "demo",
                 "describe_model",
+                "doctor",
+                "embed",
                 "evaluate",
                 "explain",
                 "export",

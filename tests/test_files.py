@@ -10,7 +10,7 @@ import pytest
 
 from resnetkit import files
 from resnetkit.errors import ModelError, ResourceError
-from resnetkit.files import MANIFEST, new_folder, resource_errors, set_aside, sha256, verify_manifest, write
+from resnetkit.files import MANIFEST, new_file, new_folder, resource_errors, set_aside, sha256, verify_manifest, write
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -58,6 +58,19 @@ def test_write_where_there_is_no_folder(tmp_path, parent):
     with pytest.raises(ResourceError) as caught:
         write(tmp_path / parent / "x", "x")
     assert str(tmp_path / parent / "x") in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt()])
+def test_new_file_is_published_at_the_end_or_leaves_nothing(tmp_path, error):
+    path = tmp_path / "file"
+    with new_file(path) as file:
+        file.write(b"12")
+        assert not path.exists()
+        file.write(b"345")
+    with pytest.raises(type(error)), new_file(path) as file:
+        file.write(b"6")
+        raise error
+    assert os.listdir(tmp_path) == ["file"] and path.read_bytes() == b"12345"
 
 
 def test_new_folder_is_published_at_the_end(tmp_path):

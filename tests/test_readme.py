@@ -40,7 +40,16 @@ def there(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/classify.md", "docs/multilabel.md", "docs/export.md", "docs/trust.md", "docs/resnet.md"]
+    "page",
+    [
+        "README.md",
+        "docs/classify.md",
+        "docs/multilabel.md",
+        "docs/export.md",
+        "docs/trust.md",
+        "docs/resnet.md",
+        "docs/run.md",
+    ],
 )
 def test_every_command_runs(page: str, there: Path) -> None:
     commands = console(page)

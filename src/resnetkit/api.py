@@ -33,9 +33,12 @@ if TYPE_CHECKING:
     from resnetkit.nn.resnet import ResNet
     from resnetkit.runtime.model import load
     from resnetkit.runtime.save import save
+    from resnetkit.verbs.bench import bench
     from resnetkit.verbs.check import check
     from resnetkit.verbs.compare import compare
     from resnetkit.verbs.demo import demo
+    from resnetkit.verbs.doctor import doctor
+    from resnetkit.verbs.embed import embed
     from resnetkit.verbs.eval import evaluate
     from resnetkit.verbs.explain import explain
     from resnetkit.verbs.export import export
@@ -70,10 +73,13 @@ HOMES = {
     "resnetkit.runtime.save": ("save",),
     "resnetkit.verbs.train": ("train",),
     "resnetkit.verbs.eval": ("evaluate",),
+    "resnetkit.verbs.embed": ("embed",),
     "resnetkit.verbs.export": ("export",),
     "resnetkit.verbs.compare": ("compare",),
     "resnetkit.verbs.check": ("check",),
     "resnetkit.verbs.explain": ("explain",),
+    "resnetkit.verbs.bench": ("bench",),
+    "resnetkit.verbs.doctor": ("doctor",),
     "resnetkit.verbs.models": ("describe_model", "list_models"),
     "resnetkit.verbs.predict": ("predict",),
     "resnetkit.verbs.demo": ("demo",),
@@ -83,12 +89,15 @@ __all__ = [
     "BasicBlock",
     "Bottleneck",
     "ResNet",
+    "bench",
     "check",
     "compare",
     "conv1x1",
     "conv3x3",
     "demo",
     "describe_model",
+    "doctor",
+    "embed",
     "evaluate",
     "explain",
     "export",

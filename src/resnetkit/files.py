@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from resnetkit.errors import ModelError, ResourceError
 
@@ -65,11 +66,12 @@ def room(path: str | os.PathLike[str], needed: int) -> str:
     """What the disk of `path` has free and what is needed of it (0: not known), in words."""
     words = []
     with suppress(OSError):  # this is said when something failed already
-        words.append(f"{_in_words(free_bytes(path))} free")
-    return ", ".join([*words, f"{_in_words(needed)} needed"] if needed else words)
+        words.append(f"{in_words(free_bytes(path))} free")
+    return ", ".join([*words, f"{in_words(needed)} needed"] if needed else words)
 
 
-def _in_words(size: int) -> str:
+def in_words(size: int) -> str:
+    """A number of bytes as one reads it: 1.5 GB."""
     for divisor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if size >= divisor:
             return f"{size / divisor:.{int(size < 10 * divisor)}f} {unit}"
@@ -131,18 +133,22 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write(path: Path, content: bytes | str) -> None:
-    """Write a file so that at every moment either the old content or the new one is there.
+@contextmanager
+def new_file(path: Path, needed: int = 0) -> Iterator[BinaryIO]:
+    """Give a file to write piece by piece; it takes the name `path` when the block ends well, else nothing is left.
+
+    Args:
+        path: the file to be; at every moment either the old content is there or the new one.
+        needed: bytes to be written, where known: a full disk is then reported with both numbers.
 
     Raises:
-        ResourceError: no space, no permission.
+        ResourceError: no such folder, no space, no permission.
     """
     temporary = temporary_beside(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    with resource_errors(path, len(data)):
+    with resource_errors(path, needed):
         try:
             with temporary.open("wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -150,6 +156,17 @@ def write(path: Path, content: bytes | str) -> None:
             with suppress(OSError):  # the first error is the one to report
                 temporary.unlink(missing_ok=True)
         _fsync(path.parent)
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Write a file so that at every moment either the old content or the new one is there.
+
+    Raises:
+        ResourceError: no space, no permission.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with new_file(path, len(data)) as file:
+        file.write(data)
 
 
 @contextmanager

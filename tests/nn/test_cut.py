@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from resnetkit import models
-from resnetkit.nn.cut import cut, last_cut
+from resnetkit.nn.cut import cut, front, last_cut
 
 
 @pytest.mark.parametrize("variant", ["resnet18", "resnet34d", "resnet50", "resnet20"])
@@ -31,3 +31,13 @@ def test_where_the_last_stage_begins() -> None:
     assert [last_cut(network) for network in (wide, small, all_stages)] == ["layer3", "layer2", "avgpool"]
     with pytest.raises(ValueError, match="cannot be cut after layer3"):
         cut(all_stages, "layer3")
+
+
+@pytest.mark.parametrize("pool", ["last", "all"])
+def test_the_front_gives_the_maps_of_a_stage(pool: str) -> None:
+    network = models.build("resnet20", num_classes=3, pool=pool).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        maps = network.forward_features(images)
+        for after, name in (("layer1", "C2"), ("layer2", "C3"), ("layer3", "C4")):
+            assert torch.equal(front(network, after)(images), maps[name])

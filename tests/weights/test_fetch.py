@@ -13,7 +13,8 @@ import torch
 from resnetkit.errors import NetworkError, ResourceError
 from resnetkit.models import resnet18
 from resnetkit.weights import known
-from resnetkit.weights.fetch import offline, torch_cache, weights_file
+from resnetkit.weights.download import offline
+from resnetkit.weights.fetch import torch_cache, weights_file
 from resnetkit.weights.published import OLDER, published
 from weights.conftest import CONTENT, DIGEST, python
 

@@ -71,6 +71,39 @@ def _kept(out: str | None, quiet: bool) -> Iterator[None]:
         raise
 
 
+def embed(
+    model: ModelArgument,
+    inputs: InputsArgument,
+    out: Annotated[
+        str,
+        typer.Option(help="features.npy, with features.csv of row,path beside it; or features.csv.", metavar="FILE"),
+    ],
+    stage: Annotated[
+        str, typer.Option(help="embedding, or layer1 .. layer4: their means over space.", metavar="NAME")
+    ] = "embedding",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Move older files aside.")] = False,
+    device: Device = None,
+    as_json: JsonFlag = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write the features of files, in the order given: as a NumPy array with the files' names, or as CSV."""
+    from resnetkit import api
+    from resnetkit.errors import IncompleteError, printable
+
+    done = api.embed(model, inputs, out=out, stage=stage, device=device or "auto", overwrite=overwrite, quiet=quiet)
+    for error in done.failed:
+        print(f"error: {error}", file=sys.stderr)
+    if as_json:
+        failed = [{"path": error.path, "error": error.what} for error in done.failed]
+        print(json.dumps({"out": str(done.out), "rows": done.rows, "width": done.width, "failed": failed}))
+    else:
+        print(f"{printable(done.out)}: {done.rows:,} rows of {done.width:,} features")
+    if done.failed:
+        count = done.rows + len(done.failed)
+        raise IncompleteError(f"{len(done.failed)} of {count} files could not be read", fix="they are in no row")
+
+
 def export(
     model: ModelArgument,
     form: Annotated[

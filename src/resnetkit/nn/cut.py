@@ -33,6 +33,17 @@ class Pyramid(nn.Module):
         return pooled(self.avgpool, maps)[:, :, None, None]
 
 
+def front(network: ResNet, after: str) -> nn.Sequential:
+    """The network up to and including `after`, with its own modules under their own names: images to maps.
+
+    Args:
+        network: whole.
+        after: a stage, "layer1" .. "layer4", or "avgpool".
+    """
+    parts = list(network.named_children())
+    return nn.Sequential(OrderedDict(parts[: [name for name, _ in parts].index(after) + 1]))
+
+
 def cut(network: ResNet, after: str) -> tuple[nn.Module, nn.Sequential]:
     """The network up to and including `after`, and the rest, with the network's own modules under their own names.
 
@@ -51,7 +62,7 @@ def cut(network: ResNet, after: str) -> tuple[nn.Module, nn.Sequential]:
     *middle, head = parts[index:]
     tail = nn.Sequential(OrderedDict([*middle, ("flatten", nn.Flatten()), head]))
     if network.pool == "last":
-        return nn.Sequential(OrderedDict(parts[:index])), tail
+        return front(network, after), tail
     if after != AVGPOOL:
         raise ValueError(f'a network with pool="all" cannot be cut after {after}')
     return Pyramid(parts[:index]), tail

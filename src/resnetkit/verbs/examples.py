@@ -24,8 +24,8 @@ from resnetkit.data.image import Preprocess
 from resnetkit.data.stratify import together
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, ResourceError, UsageError, printable
-from resnetkit.files import cache_home, write
-from resnetkit.recipe import Cache, Recipe
+from resnetkit.files import write
+from resnetkit.recipe import Recipe
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.tasks.task import task_for, task_named
 from resnetkit.training.device import Setup, from_first
@@ -41,6 +41,7 @@ from resnetkit.training.pixels import (
     make_room,
     refuse_unreadable,
 )
+from resnetkit.verbs.caches import cache_folder
 from resnetkit.verbs.console import Advance, bar, note
 
 BAD_COLUMNS = ("path", "split", "reason")
@@ -214,7 +215,7 @@ def decoded(dataset: Dataset, recipe: Recipe, setup: Setup, quiet: bool) -> Exam
     """
     size = sum(bytes_of(dataset.num_samples(split), _prepared(split, recipe)) for split in SPLITS)
     keep = size <= recipe.cache.gb * 1e9
-    where = f"kept in {cache_folder(recipe.cache) or 'memory'}"
+    where = f"kept in {cache_folder(recipe.cache.folder) or 'memory'}"
     anew = f"over cache.gb, so each epoch decodes anew in {recipe.train.workers} processes"
     note(f"decoded images: {_gb(size)}, {where if keep else anew}", quiet)
     rows: list[NDArray[np.intp]] = []
@@ -261,23 +262,13 @@ def _near(dataset: Dataset, hashes: NDArray[np.uint64], quiet: bool) -> list[dic
     ]
 
 
-def cache_folder(cache: Cache) -> Path | None:
-    """Where decoded images are kept, or None for memory."""
-    if cache.folder == "none":
-        return None
-    if cache.folder != "auto":
-        return Path(cache.folder)
-    home = cache_home()
-    return home / "pixels" if home else None
-
-
 def _prepared(split: str, recipe: Recipe) -> Preprocess:
     return store_preprocess(recipe) if split == "train" else preprocess_of(recipe)
 
 
 def _pixels(part: Dataset, prepared: Preprocess, how: tuple[Recipe, Setup, bool], advance: Advance) -> Pixels:
     recipe, setup, keep = how
-    folder = cache_folder(recipe.cache)
+    folder = cache_folder(recipe.cache.folder)
     if not keep:
         assert recipe.train.workers != "auto", "the verb decides before the first step"
         return decoded_each_time(part.files, prepared, recipe.train.workers, advance)

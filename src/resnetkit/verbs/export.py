@@ -11,7 +11,7 @@ from resnetkit.runtime.export import Exported, format_named, write_export
 from resnetkit.runtime.model import load
 from resnetkit.verbs.console import note
 from resnetkit.weights import hub
-from resnetkit.weights.fetch import offline
+from resnetkit.weights.download import offline
 
 
 def export(

@@ -31,8 +31,8 @@ from resnetkit.training.loader import Loader
 from resnetkit.training.maps import Maps
 from resnetkit.training.objective import preprocess_of
 from resnetkit.training.pixels import make_room
+from resnetkit.verbs.caches import cache_folder
 from resnetkit.verbs.console import Signals, bar, note
-from resnetkit.verbs.examples import cache_folder
 from resnetkit.verbs.job import Inputs, Job, Rows, images_of, on_validation
 
 SPLITS_USED = ("train", "val")
@@ -124,7 +124,7 @@ def _folder(job: Job, trunk: nn.Module, images: int) -> Path | None:
         assert size != "auto", "the verb decides before the first step"
         image = torch.zeros(1, job.recipe.image.channels, size, size, device=job.setup.device)
         needed = 2 * images * trunk.eval()(image).numel()
-    pixels = cache_folder(job.recipe.cache)
+    pixels = cache_folder(job.recipe.cache.folder)
     files = [file for split in SPLITS_USED for file in job.dataset.select(split).files]
     counts = [job.dataset.num_samples(split) for split in SPLITS_USED]
     key = features.key_of(trunk, job.recipe, repr(counts).encode() + content_digest(files, num_threads()))

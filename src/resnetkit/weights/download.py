@@ -62,6 +62,12 @@ class _Job:
         self.tag.unlink(missing_ok=True)
 
 
+def offline() -> bool:
+    """Whether the user forbids the network (RESNETKIT_OFFLINE or HF_HUB_OFFLINE)."""
+    given = (os.environ.get(name, "") for name in ("RESNETKIT_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(value.lower() not in ("", "0", "false", "no", "off") for value in given)
+
+
 def download(
     url: str,
     target: Path,

@@ -11,16 +11,10 @@ import torch
 from resnetkit.errors import NetworkError, ResourceError
 from resnetkit.files import sha256
 from resnetkit.weights import hub
-from resnetkit.weights.download import cache_errors, download
+from resnetkit.weights.download import cache_errors, download, offline
 from resnetkit.weights.published import Published, sha256_prefix
 
 SLACK = 1 << 20  # the sizes in torchvision's table are rounded
-
-
-def offline() -> bool:
-    """Whether the user forbids the network (RESNETKIT_OFFLINE or HF_HUB_OFFLINE)."""
-    given = (os.environ.get(name, "") for name in ("RESNETKIT_OFFLINE", "HF_HUB_OFFLINE"))
-    return any(value.lower() not in ("", "0", "false", "no", "off") for value in given)
 
 
 def torch_cache() -> Path:

@@ -157,6 +157,16 @@ def _cache() -> str | None:
     return os.environ.get("HF_HUB_CACHE")
 
 
+def cache() -> Path:
+    """Where the Hub's library keeps what it downloads."""
+    given = _cache()
+    if given:
+        return Path(given)
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
 @contextmanager
 def _bars(hub: ModuleType, progress: bool) -> Iterator[None]:
     silence = not progress and not hub.utils.are_progress_bars_disabled()

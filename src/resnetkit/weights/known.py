@@ -9,7 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from resnetkit.errors import UsageError
-from resnetkit.weights.fetch import offline, weights_file
+from resnetkit.weights.download import offline
+from resnetkit.weights.fetch import weights_file
 from resnetkit.weights.hub import SCHEME, hub_file
 from resnetkit.weights.published import published
 from resnetkit.weights.read import read_state
