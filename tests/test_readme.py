@@ -29,8 +29,9 @@ def python(page: str) -> str:
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Path:
-    """photos/ with cats and dogs, as the README shows them, and several/ with a labels.csv."""
+def there(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """photos/ with cats and dogs, as the README shows them, and several/ with a labels.csv; one cache for all pages."""
+    monkeypatch.setenv("RESNETKIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache-of-all-pages"))
     for name, colour in (("cat", (230, 140, 40)), ("dog", (60, 80, 200))):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(10):
