@@ -36,7 +36,18 @@ FLAGS = {
     "bench": {"--backend", "--batch", "--seconds", "--device", *RESULT},
     "doctor": {"--device", *RESULT},
     "models": {"--size", "--svg", *RESULT},
-    "predict": {"--top", "--format", "--out", "--backend", "--device", "--mirror", "--coverage", "--resume", *RESULT},
+    "predict": {
+        "--top",
+        "--format",
+        "--out",
+        "--backend",
+        "--device",
+        "--mirror",
+        "--coverage",
+        "--resume",
+        "--overwrite",
+        *RESULT,
+    },
     "demo": {"--folder", "--out", "--overwrite", "--seed", "--device", "--set", *RESULT},
 }
 

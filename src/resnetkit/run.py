@@ -302,6 +302,11 @@ def cell(value: Any) -> Any:
     return value
 
 
+def plain(text: str) -> str:
+    """A cell without the ' that keeps a spreadsheet from taking it for a formula."""
+    return text[1:] if text[:1] == "'" and text[1:2] in ("=", "+", "-", "@") else text
+
+
 def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows as CSV with a header."""
     buffer = io.StringIO()

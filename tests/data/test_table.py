@@ -112,3 +112,6 @@ def test_groups(tmp_path, text):
     with pytest.raises(DataError, match="line 3 has no group, but others do"):
         IMAGE.scan(write(tmp_path, "path,label,group\na.png,x,anna\nb.png,y,\n"))
     assert IMAGE.scan(write(tmp_path, "path,label,group\na.png,x,\nb.png,y,\n")).groups is None
+    text = "path,x,group\na.png,1,0\nb.png,0,1\n"  # a label that happens to be called so
+    with pytest.raises(DataError, match="a column group of 0 and 1"):
+        IMAGE.scan(write(tmp_path, text))

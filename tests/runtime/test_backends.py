@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -44,6 +45,19 @@ def test_contract(folder, backend):
     assert logits.shape == (3, 2) and logits.dtype == np.float32 and np.isfinite(logits).all()
     np.testing.assert_array_equal(infer(batch), logits)
     np.testing.assert_allclose(np.concatenate([infer(one[None]) for one in batch]), logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_threads_get_their_own_answers(folder, backend):
+    if backend in choice.ENGINES:
+        pytest.importorskip(backend, reason=f"needs {backend}")
+    run = open_backend(read(folder), backend, "cpu")
+    batches = [np.full((1, 3, 32, 32), value, np.float32) for value in range(-4, 4)]
+    alone = [run(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(10):
+            for expected, found in zip(alone, pool.map(run, batches), strict=True):
+                np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_mirrored_answers_are_the_same_for_an_image_and_its_mirror_image(folder):

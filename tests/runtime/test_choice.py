@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from resnetkit.checkpoint import read
 from resnetkit.data.image import Preprocess
 from resnetkit.errors import ResourceError
 from resnetkit.runtime import backends, choice
-from resnetkit.runtime.backends import TorchBackend, open_backend
+from resnetkit.runtime.backends import TorchBackend, _engine, open_backend
 from resnetkit.runtime.engines import Engine
 from resnetkit.runtime.save import save
 
@@ -50,6 +51,7 @@ def test_the_fastest_that_agrees(checkpoint, caplog):
         "nan": lambda: lambda batch: quick(batch) * np.nan,
         "small": lambda: lambda batch: quick(batch)[:, :1],
         "missing": lambda: missing(),
+        "broken": lambda: 1 / 0,
     }
     with caplog.at_level(logging.WARNING, "resnetkit"):
         assert choice.fastest(checkpoint, logits, openers) == "quick"
@@ -60,6 +62,7 @@ def test_the_fastest_that_agrees(checkpoint, caplog):
         ("other", "differ by"),
         ("nan", "no numbers"),
         ("missing", "is not"),
+        ("broken", "division"),
     ):
         assert f"{name} left out: " in told and why in told
 
@@ -73,6 +76,19 @@ def test_torch_may_be_the_fastest(checkpoint):
     assert choice.fastest(checkpoint, quick, {"slow": lambda: logits}) == "torch"
 
 
+def broken_once():
+    """An engine that cannot be opened the first time, as after an update of its package."""
+    calls = []
+
+    def opener(*how):
+        calls.append(how)
+        if len(calls) == 1:
+            raise RuntimeError("another version")
+        return _engine(*how)
+
+    return opener
+
+
 def test_measured_once_and_remembered(checkpoint, home, monkeypatch, caplog):
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     monkeypatch.setattr(choice, "installed", lambda: ("onnxruntime",))
@@ -80,8 +96,16 @@ def test_measured_once_and_remembered(checkpoint, home, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING, "resnetkit"):
         assert isinstance(open_backend(checkpoint), Engine)
     assert len(caplog.messages) == 1 and list(json.loads(home.read_text()).values()) == ["onnxruntime"]
-    monkeypatch.setattr(backends, "open_network", lambda *_: pytest.fail("torch is not needed any more"))
-    assert isinstance(open_backend(checkpoint), Engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(backends, "open_network", lambda *_: pytest.fail("torch is not needed any more"))
+        assert isinstance(open_backend(checkpoint), Engine)
+        patch.setattr(choice, "may_have_gpu", lambda device: device == "auto")
+        with pytest.raises(pytest.fail.Exception):
+            open_backend(checkpoint)  # a GPU would be better than what was remembered of the CPU
+        assert isinstance(open_backend(checkpoint, device="cpu"), Engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(backends, "_engine", broken_once())
+        assert isinstance(open_backend(checkpoint), Engine)
     home.write_text("[]")
     monkeypatch.undo()
     assert choice.remembered(choice.key_of(checkpoint, ())) is None
@@ -105,8 +129,12 @@ def test_a_cache_that_cannot_be_written_to_is_no_error(home):
 def test_what_a_choice_depends_on(checkpoint, monkeypatch):
     key = choice.key_of(checkpoint, ())
     assert choice.key_of(checkpoint, ()) == key
-    monkeypatch.setenv("RESNETKIT_THREADS", "7")
-    assert choice.key_of(checkpoint, ()) != key
+    with monkeypatch.context() as patch:
+        patch.setenv("RESNETKIT_THREADS", "7")
+        assert choice.key_of(checkpoint, ()) != key
+    tensors = {**checkpoint.tensors, "fc.bias": checkpoint.tensors["fc.bias"] + 1}
+    assert choice.key_of(replace(checkpoint, tensors=tensors), ()) != key
+    assert choice.key_of(checkpoint, ("no such package",)) != key  # one that comes under another name
 
 
 def test_without_engines_and_on_other_devices_it_is_torch(checkpoint):

@@ -247,7 +247,7 @@ def test_what_is_promised_is_looked_at(pictures):
 def test_the_model_and_the_data_are_told(pictures):
     meta = Meta("classify", "resnet18", {"in_channels": 3}, ("cat", "dog"), Preprocess().as_dict(), "IMAGENET1K_V1")
     text, found = page(pictures, example(), meta=meta, calibration=calibration())
-    for words in ("resnet18", "IMAGENET1K_V1", "0.485, 0.456, 0.406", "embeddings of 50 validation images"):
+    for words in ("resnet18", "IMAGENET1K_V1", "0.485, 0.456, 0.406", "embeddings of 25 validation images"):
         assert words in found.text
     assert data_card(dataset(pictures, example())) == (["test"], [("all", [10]), ("cat", [5]), ("dog", [5])])
 

@@ -218,3 +218,11 @@ def test_an_archive(tmp_path: Path, data: Path, run_cli) -> None:
     code, out, _ = run_cli("check", "packed.zip")
     assert code == 3 and "4 images cannot be read" in out and "near" in out
     assert Path("checks/packed/check.html").read_text().count("<img") == 6
+
+
+def test_fixes_inside_the_folder_that_is_moved_aside_are_refused(trained: Path, photos: Path, run_cli) -> None:
+    Path("run").mkdir()
+    Path("run/fixes.csv").write_text("path,action,label,reason\n")
+    fixes = "data.fixes=run/fixes.csv"
+    code, _, err = run_cli("train", photos, *tiny(fixes), "--out", "run", "--overwrite")
+    assert code == 2 and "would be moved aside" in err and Path("run/fixes.csv").exists()

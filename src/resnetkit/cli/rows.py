@@ -42,31 +42,58 @@ def explanation_line(row: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def rows_into(out: str | None, form: str, *, resume: bool = False) -> Iterator[Rows]:
+def rows_into(out: str | None, call: Mapping[str, Any], *, resume: bool, overwrite: bool) -> Iterator[Rows]:
     """Where answers go as they come: stdout, or a file that takes its name when all are there.
 
     Until then it has the file's name with .partial behind, and stays if the work ends early: `resume` goes on with it.
 
+    Args:
+        out: the file; None is stdout.
+        call: what the answers depend on, "format" among it; is kept in a file with .call behind, and must be the same.
+        resume: go on with what is there.
+        overwrite: begin anew where something is there.
+
     Raises:
+        UsageError: something is there, nothing is, or it is of another call.
         ResourceError: the disk refuses.
     """
     if out is None:
-        yield Rows(form, sys.stdout, {})
+        yield Rows(str(call["format"]), sys.stdout, {})
         return
-    from resnetkit.files import resource_errors
+    from resnetkit.files import resource_errors, write
 
-    partial = Path(f"{out}.partial")
+    partial, beside = Path(f"{out}.partial"), Path(f"{out}.call")
+    _refuse(Path(out), partial, resume=resume, overwrite=overwrite)
     with resource_errors(out):
-        done = _done(partial, form) if resume else {}
+        done = _done(partial, beside, call) if resume else {}
+        write(beside, json.dumps(call))
         try:
             with partial.open("a" if done else "w", encoding="utf-8", newline="") as file:
-                yield Rows(form, file, done)
+                yield Rows(str(call["format"]), file, done)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(out)
         finally:
             if partial.exists() and not partial.stat().st_size:
                 partial.unlink()
+            if not partial.exists():
+                beside.unlink(missing_ok=True)
+
+
+def _refuse(out: Path, partial: Path, *, resume: bool, overwrite: bool) -> None:
+    from resnetkit.errors import UsageError
+
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other", fix="give one of them")
+    if resume and not partial.exists():
+        what = "is finished already" if out.exists() else "there is nothing to go on with"
+        raise UsageError(what, path=out, fix="leave --resume out, or choose another --out")
+    if overwrite or resume:
+        return
+    if partial.exists():
+        raise UsageError("holds answers so far", path=partial, fix="--resume to go on, --overwrite to begin anew")
+    if out.exists():
+        raise UsageError("is there already", path=out, fix="--overwrite to replace it, or another --out")
 
 
 @dataclass
@@ -102,27 +129,34 @@ class Rows:
         self.file.flush()
 
 
-def _done(partial: Path, form: str) -> dict[str, tuple[str, ...]]:
+def _done(partial: Path, beside: Path, call: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """The whole lines of a file that was left: a last one that is cut short is removed from it.
 
     Raises:
-        UsageError: it holds a table, which does not say where a path ends.
+        UsageError: it holds a table, which does not say where a path ends, or answers of another call.
     """
     from resnetkit.errors import UsageError, printable
+    from resnetkit.run import plain
 
-    if not partial.exists():
-        return {}
-    if form == "table":
+    if call["format"] == "table":
         raise UsageError("a table cannot be resumed", path=partial, fix="--format csv or jsonl")
+    fix = "give the same model and options, or --overwrite"
+    try:
+        before = json.loads(beside.read_text(encoding="utf-8"))
+        other = [name for name in call if before.get(name) != call[name]]
+    except (OSError, ValueError, AttributeError):
+        raise UsageError("does not say what it is of", path=partial, fix=fix) from None
+    if other:
+        raise UsageError(f"holds answers with another {' and '.join(other)}", path=partial, fix=fix)
     content = partial.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         os.truncate(partial, len(whole))
     text = whole.decode("utf-8")
-    if form == "jsonl":
+    if call["format"] == "jsonl":
         return {printable(json.loads(each)["path"]): () for each in text.splitlines()}
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    found: dict[str, tuple[str, ...]] = {row["path"]: () for row in reader}
+    found: dict[str, tuple[str, ...]] = {plain(row["path"]): () for row in reader}
     return {"": tuple(reader.fieldnames or ()), **found} if text else {}
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,6 +27,7 @@ def predict(
     ] = "auto",
     mirror: Mirror = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an --out that was left early.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older --out.")] = False,
     coverage: Annotated[
         float | None, typer.Option(help="Also the classes that hold the true one this often: 0.95.", metavar="X")
     ] = None,
@@ -44,7 +46,8 @@ def predict(
     if resume and not out:
         raise UsageError("--resume goes on with a file", fix="name it with --out")
     count = failed = 0
-    with _kept(out, quiet), rows_into(out, form, resume=resume) as rows:
+    call = {"format": form, "model": _digest(model), "top": top, "mirror": mirror, "coverage": coverage}
+    with _kept(out, quiet), rows_into(out, call, resume=resume, overwrite=overwrite) as rows:
         done = frozenset(rows.done)
         if resume and not quiet:
             print(f"{len(done - {''}):,} answers are there already", file=sys.stderr)
@@ -58,6 +61,14 @@ def predict(
                 rows.write(answer.row())
     if failed:
         raise IncompleteError(f"{failed} of {count} files could not be read")
+
+
+def _digest(model: Path) -> str:
+    """Of a model folder's manifest; "" where there is none, which is told when it is opened."""
+    from resnetkit.files import MANIFEST, sha256
+
+    manifests = [folder / MANIFEST for folder in (model / "model", model) if (folder / MANIFEST).is_file()]
+    return sha256(manifests[0]) if manifests else ""
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from resnetkit.data.dataset import Dataset, split_labels
 from resnetkit.errors import DataError, printable
 from resnetkit.files import read_errors
+from resnetkit.run import plain
 
 COLUMNS = ("path", "action", "label", "reason")
 EXCLUDE, RELABEL = "exclude", "relabel"
@@ -76,11 +77,6 @@ def _fix(values: Mapping[str, str | None], line: int, path: Path) -> Fix:
     return Fix(line, name, None if action == EXCLUDE else label)
 
 
-def _plain(text: str) -> str:
-    """A cell without the ' that keeps a spreadsheet from taking it for a formula."""
-    return text[1:] if text[:1] == "'" and text[1:2] in ("=", "+", "-", "@") else text
-
-
 def apply(dataset: Dataset, fixes: Sequence[Fix], path: Path) -> Dataset:
     """The data set with some images left out and others under another label; its classes stay.
 
@@ -110,7 +106,7 @@ def apply(dataset: Dataset, fixes: Sequence[Fix], path: Path) -> Dataset:
 def _rows(dataset: Dataset, fixes: Sequence[Fix]) -> dict[str, int]:
     """The row of each path that is there; names are looked at one by one, since there may be a million."""
     wanted = {fix.path for fix in fixes}
-    guarded = {_plain(path): path for path in wanted}
+    guarded = {plain(path): path for path in wanted}
     found = {}
     for row, name in enumerate(dataset.names) if wanted else ():
         text = printable(name)
@@ -123,7 +119,7 @@ def _rows(dataset: Dataset, fixes: Sequence[Fix]) -> dict[str, int]:
 
 def _target(fix: Fix, index: Mapping[str, int], dataset: Dataset, path: Path) -> int | NDArray[np.integer]:
     assert fix.label is not None
-    text = fix.label if fix.label in index else _plain(fix.label)
+    text = fix.label if fix.label in index else plain(fix.label)
     labels = split_labels(text) if dataset.several else (text,)
     unknown = next((label for label in labels if label not in index), None)
     if unknown is not None:

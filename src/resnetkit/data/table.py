@@ -68,6 +68,9 @@ def read(path: Path) -> tuple[Form, list[Row]]:
             rows = list(_rows(chain(first, reader), reader, form, path))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"is not a CSV in UTF-8: {error}", path=path, fix="save it as CSV, UTF-8") from error
+    if form.columns and rows and all(row.group.lower() in BITS for _, row in rows):
+        what = "line 1 has a column group of 0 and 1: a label of that name, or what belongs together?"
+        raise DataError(what, path=path, fix="rename it to group_, or give each group a name")
     seen: dict[str, int] = {}
     split, group = (any(getattr(row, name) for _, row in rows) for name in ("split", "group"))
     for line, row in rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from resnetkit.ops.intervals import Metric, weighted_bootstrap
 from resnetkit.ops.metrics import softmax
 
 Floats = NDArray[np.floating]
+Spread = tuple[float, float]  # mean and deviation
 Sets = Literal["lac", "aps"]
 BINS = 15  # of confidence, as in arXiv 1706.04599
 BLOCK = 4096  # rows of distances at a time
@@ -31,10 +32,10 @@ class Calibration:
         neighbours: k of the distance.
         before, after: expected calibration error on the samples, without and with the temperature.
         scores: conformal score of each sample, ascending [n]; none where a sample has several labels.
-        energy: of each sample, ascending [n].
-        distance: of each sample to its k-th nearest other one, ascending [m].
-        strangeness: the larger of both ranks of each sample, ascending [m].
-        bank: embeddings of unit length [m, D].
+        energy: mean and deviation of one half of the samples.
+        distance: of these to their k-th nearest other one, mean and deviation.
+        strangeness: of each sample of the other half, ascending.
+        bank: embeddings of unit length of the first half [m, D].
     """
 
     temperature: float
@@ -44,9 +45,9 @@ class Calibration:
     neighbours: int
     before: Metric
     after: Metric
+    energy: Spread
+    distance: Spread
     scores: Floats
-    energy: Floats
-    distance: Floats
     strangeness: Floats
     bank: Floats
 
@@ -70,16 +71,35 @@ class Calibration:
     def novelty(self, logits: Floats, embeddings: Floats) -> Floats:
         """How strange inputs are [n], 0..1: 1 less the share of the samples, the input among them, that are as strange.
 
-        Of inputs like the samples, a share a is above 1 - a.
+        Of inputs like the samples, at most a share a is at 1 - a or above (arXiv 2107.07511, sec. 4.4).
 
         Args:
             logits: divided by the temperature [n, K].
             embeddings: [n, D].
         """
-        far = kth_distance(unit(embeddings), self.bank.astype(np.float32), self.neighbours)
-        strange = np.maximum(_rank(self.energy, energy(logits)), _rank(self.distance, far))
+        strange = self.strange(logits, embeddings)
         stranger = len(self.strangeness) - np.searchsorted(self.strangeness, strange, side="left")
         return np.asarray(1 - (1 + stranger) / (1 + len(self.strangeness)))
+
+    def strange(self, logits: Floats, embeddings: Floats) -> Floats:
+        """How many deviations energy or distance, whichever is more, lie above the mean of the first half [n]."""
+        far = kth_distance(unit(embeddings), self.bank.astype(np.float32), self.neighbours)
+        both = (energy(logits), self.energy), (far, self.distance)
+        high, distant = ((values - mean) / max(deviation, 1e-9) for values, (mean, deviation) in both)
+        return np.asarray(np.maximum(high, distant))
+
+    def is_novel(self, novelty: Floats) -> NDArray[np.bool_]:
+        """Which inputs are called novel, with the share of false alarms."""
+        return np.asarray(novelty >= 1 - self.false_alarms - 1e-9)
+
+    @property
+    def knows_novelty(self) -> bool:
+        """Whether there are samples enough for the share of false alarms."""
+        return len(self.bank) > 0 and len(self.strangeness) >= samples_for(1 - self.false_alarms)
+
+    def temperature_only(self) -> Calibration:
+        """What holds for answers that were not made as those of the samples, as for mirrored ones: the temperature."""
+        return replace(self, scores=np.zeros(0), strangeness=np.zeros(0), bank=self.bank[:0])
 
 
 def calibration_from(values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> Calibration:
@@ -96,18 +116,27 @@ def calibration_from(values: Mapping[str, Any], arrays: Mapping[str, Floats]) ->
         neighbours=int(values["neighbours"]),
         before=Metric(**values["before"]),
         after=Metric(**values["after"]),
-        **{name: np.asarray(arrays[name]) for name in ("scores", "energy", "distance", "strangeness", "bank")},
+        energy=_spread(values["energy"]),
+        distance=_spread(values["distance"]),
+        **{name: np.asarray(arrays[name]) for name in ("scores", "strangeness", "bank")},
     )
-    bank, ascending = found.bank, (found.scores, found.energy, found.distance, found.strangeness)
+    bank, ascending = found.bank, (found.scores, found.strangeness)
     if not 0 < found.temperature < math.inf or not 0 < found.false_alarms < 1 or found.sets not in ("lac", "aps"):
         raise ValueError("temperature, false_alarms or sets is out of its range")
     if any(each.ndim != 1 or each.dtype.kind != "f" or not (np.diff(each) >= 0).all() for each in ascending):
         raise ValueError("scores are not ascending numbers")
-    if bank.ndim != 2 or not np.isfinite(bank).all() or len({len(bank), *map(len, ascending[1:])}) > 1:
-        raise ValueError("the bank is not one embedding a sample")
+    if bank.ndim != 2 or bank.dtype.kind != "f" or not np.isfinite(bank).all():
+        raise ValueError("the bank holds no embeddings")
     if len(bank) and not 1 <= found.neighbours < len(bank):
         raise ValueError(f"{found.neighbours} neighbours of {len(bank)} samples")
     return found
+
+
+def _spread(values: Any) -> Spread:
+    mean, deviation = (float(value) for value in values)
+    if not (math.isfinite(mean) and 0 <= deviation < math.inf):
+        raise ValueError("a mean or a deviation is out of its range")
+    return mean, deviation
 
 
 def calibration_error(confidence: Floats, correct: NDArray[np.bool_], weights: Floats) -> Floats:
@@ -214,13 +243,3 @@ def kth_distance(embeddings: NDArray[np.float32], bank: NDArray[np.float32], k: 
     blocks = [embeddings[start : start + BLOCK] @ bank.T for start in range(0, len(embeddings), BLOCK)]
     nearest = [np.partition(products, -k, axis=1)[:, -k] for products in blocks]
     return np.sqrt(np.maximum(0, 2 - 2 * np.concatenate(nearest))) if nearest else np.zeros(0)
-
-
-def ranks(energies: Floats, distances: Floats) -> Floats:
-    """The larger of the ranks of both among all samples, as shares 0..1 [n]."""
-    return np.maximum(_rank(np.sort(energies), energies), _rank(np.sort(distances), distances))
-
-
-def _rank(ascending: Floats, values: Floats) -> Floats:
-    """Share of the samples that are below each value."""
-    return np.searchsorted(ascending, values, side="left") / max(1, len(ascending))

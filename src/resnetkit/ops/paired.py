@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from resnetkit.ops.intervals import Z95
 
+AT_ONCE = 2**21  # signs that are drawn at a time
 Z80 = 0.8416212335729143  # quantile of a power of 80 %
 
 
@@ -38,8 +39,12 @@ def sign_flips(differences: NDArray[np.integer], draws: int = 10_000) -> float:
     if len(some) <= 12:
         signs = 1 - 2 * ((np.arange(2 ** len(some))[:, None] >> np.arange(len(some))) & 1)
         return float((np.abs(signs @ some) >= abs(some.sum())).mean())
-    signs = np.random.default_rng(0).integers(0, 2, (draws, len(some)), np.int8) * np.int8(2) - np.int8(1)
-    return float((1 + (np.abs(signs @ some) >= abs(some.sum())).sum()) / (1 + draws))
+    rng, as_far = np.random.default_rng(0), 0
+    step = max(1, AT_ONCE // len(some))
+    for start in range(0, draws, step):
+        drawn = rng.integers(0, 2, (min(step, draws - start), len(some)), np.int8) * 2.0 - 1
+        as_far += int((np.abs(drawn @ some) >= abs(some.sum())).sum())
+    return (1 + as_far) / (1 + draws)
 
 
 def samples_needed(only_a: int, only_b: int, n: int) -> int | None:

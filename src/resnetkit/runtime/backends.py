@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -64,15 +65,16 @@ def _engine(checkpoint: Checkpoint, name: str) -> Backend:
 
 
 def _fastest(checkpoint: Checkpoint, device: str) -> Backend:
-    """Opens no torch where an earlier process has chosen another backend."""
+    """Opens no torch where an earlier process has chosen another backend, and there is no GPU to look for."""
     names = choice.installed() if device in ("auto", "cpu") else ()
-    key = choice.key_of(checkpoint, names)
+    key = choice.key_of(checkpoint, names) if names else ""
     known = choice.remembered(key) if names else "torch"
-    if known is not None and known != "torch":
-        return _engine(checkpoint, known)
+    if known not in (None, "torch") and not choice.may_have_gpu(device):
+        with suppress(Exception):  # what cannot be opened any more is measured anew
+            return _engine(checkpoint, str(known))
     network, where = open_network(checkpoint, device)
     reference = TorchBackend(network, where)
-    if known or where != "cpu":
+    if known == "torch" or where != "cpu":
         return reference
     best = choice.fastest(checkpoint, reference, {name: partial(_engine, checkpoint, name) for name in names})
     choice.remember(key, best)

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit.checkpoint import Checkpoint
-from resnetkit.errors import ResnetkitError, ResourceError
+from resnetkit.errors import ResourceError
 from resnetkit.files import cache_home, write
+from resnetkit.runtime.machine import CPUINFO, processor, text_of
 from resnetkit.runtime.pipeline import num_threads
 
 log = logging.getLogger("resnetkit")
@@ -36,22 +37,32 @@ def installed() -> tuple[str, ...]:
     return tuple(name for name in ENGINES if importlib.util.find_spec(name) and importlib.util.find_spec("onnx"))
 
 
+def may_have_gpu(device: str) -> bool:
+    """Whether torch has to be asked if there is a GPU, told without it."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    nvidia = any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")) and not hidden
+    return device == "auto" and (nvidia or platform.system() != "Linux")
+
+
 def key_of(checkpoint: Checkpoint, names: tuple[str, ...]) -> str:
-    """What a choice depends on: the network, its input, the machine, the threads, and the versions."""
+    """What a choice depends on: the network with its weights, its input, the machine, the threads, and the versions."""
     meta = checkpoint.meta
-    shapes = sorted((name, str(array.shape)) for name, array in checkpoint.tensors.items())
-    versions = [(name, metadata.version(name)) for name in names]
-    machine = (platform.machine(), _processor(), num_threads())
-    parts = (meta.variant, dict(meta.options), dict(meta.preprocess), shapes, machine, versions)
-    return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
+    digest = hashlib.blake2b(digest_size=12)
+    for name, array in sorted(checkpoint.tensors.items()):
+        digest.update(name.encode() + np.ascontiguousarray(array).view(np.uint8).data)
+    versions = [(name, _version(name)) for name in ("resnetkit", "torch", "onnx", *names)]
+    machine = (platform.machine(), processor(text_of(CPUINFO)), num_threads())
+    parts = (meta.variant, dict(meta.options), dict(meta.preprocess), machine, versions)
+    digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
 
 
-def _processor() -> str:
+def _version(name: str) -> str:
+    """Of a package; "" where it comes under another name, as onnxruntime-gpu does."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
-    except OSError:
-        return platform.processor()
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def remembered(key: str) -> str | None:
@@ -97,7 +108,7 @@ def fastest(checkpoint: Checkpoint, reference: Run, openers: Mapping[str, Callab
         try:
             run = opener()
             problem = disagreement(expected, run(batch))
-        except (ResnetkitError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # an engine that fails, in whatever way, is left out
             problem = " ".join(str(error).split())[:100]
         if problem:
             refused[name] = problem

@@ -53,7 +53,7 @@ class Machine:
 
 def this_machine() -> Machine:
     """The machine that this process is on."""
-    cpuinfo = _text(CPUINFO)
+    cpuinfo = text_of(CPUINFO)
     cores = os.cpu_count() or 1
     return Machine(
         system=platform.platform(),
@@ -89,9 +89,9 @@ def cpu_quota(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float | None:
         root: where control groups are mounted.
         own: names those of this process.
     """
-    found = [quota_of(_text(folder / "cpu.max")) for folder in _groups(root, own, "")]
+    found = [quota_of(text_of(folder / "cpu.max")) for folder in _groups(root, own, "")]
     for folder in _groups(root, own, "cpu"):
-        texts = (_text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+        texts = (text_of(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
         found.append(quota_of(" ".join(texts)))
     return min((quota for quota in found if quota is not None), default=None)
 
@@ -106,8 +106,8 @@ def quota_of(text: str) -> float | None:
 
 def memory_limit(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> int | None:
     """Bytes that the control groups of this process allow, the least of them; None for no limit. Arguments as above."""
-    texts = [_text(folder / "memory.max") for folder in _groups(root, own, "")]
-    texts += [_text(folder / "memory.limit_in_bytes") for folder in _groups(root, own, "memory")]
+    texts = [text_of(folder / "memory.max") for folder in _groups(root, own, "")]
+    texts += [text_of(folder / "memory.limit_in_bytes") for folder in _groups(root, own, "memory")]
     found = [int(text) for text in texts if text.strip().isdecimal()]
     return min((limit for limit in found if limit < UNLIMITED), default=None)
 
@@ -118,7 +118,7 @@ def _groups(root: Path, own: Path, controller: str) -> Iterator[Path]:
     Inside a container the group's name may be that of the host, and its folder what is mounted: so the root counts too.
     """
     mounts = {"": (root, root / "unified")}.get(controller, (root / controller, root / f"{controller},cpuacct"))
-    for line in _text(own).splitlines():
+    for line in text_of(own).splitlines():
         _, _, rest = line.partition(":")
         names, _, group = rest.partition(":")
         if controller in names.split(","):
@@ -132,7 +132,8 @@ def _memory() -> int | None:
     return None
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Of a file of the system; "" where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

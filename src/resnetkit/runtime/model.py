@@ -111,12 +111,10 @@ class Model:
                 replace(one, possible=name if coverage else None, uncertain=len(name) != 1)
                 for one, name in zip(found, names, strict=True)
             ]
-        if len(known.bank) >= samples_for(1 - known.false_alarms):
+        if known.knows_novelty:
             novelty = known.novelty(logits, embeddings)
-            found = [
-                replace(one, novelty=float(strange), novel=bool(strange > 1 - known.false_alarms))
-                for one, strange in zip(found, novelty, strict=True)
-            ]
+            judged = zip(found, novelty.tolist(), known.is_novel(novelty).tolist(), strict=True)
+            found = [replace(one, novelty=strange, novel=novel) for one, strange, novel in judged]
         return found
 
     @overload
@@ -156,7 +154,8 @@ def _refuse_coverage(coverage: float, opened: checkpoint.Checkpoint) -> None:
         fix = "train with validation images: they calibrate the model"
         raise UsageError("is not calibrated, so no coverage can be promised", path=opened.folder, fix=fix)
     if not len(known.scores):
-        raise UsageError("sets are of one class an image, and this model may give several", path=opened.folder)
+        what = "no coverage can be promised for several labels an image, or for mirrored answers"
+        raise UsageError(what, path=opened.folder, fix="leave --coverage or --mirror out")
     needed = samples_for(coverage)
     if len(known.scores) < needed:
         what = f"a coverage of {coverage:g} takes {needed:,} validation images, and it has {len(known.scores):,}"
@@ -187,4 +186,7 @@ def load(path: str | Path, *, backend: str = "auto", device: str = "auto", mirro
         what = f"preprocess gives {channels} channels, the network takes {stem.shape[1]}"
         raise ModelError(what, path=read.folder / checkpoint.META, fix=checkpoint.RETRAIN)
     opened = open_backend(read, backend, device)
-    return Model(read, mirrored(opened) if mirror else opened)
+    if not mirror:
+        return Model(read, opened)
+    known = read.calibration
+    return Model(replace(read, calibration=known.temperature_only() if known else None), mirrored(opened))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit.errors import DataError
+from resnetkit.runtime.machine import cpu_quota
 
 Read = Callable[[Any], NDArray[Any]]
 T = TypeVar("T")
@@ -20,11 +22,13 @@ R = TypeVar("R")
 
 
 def num_threads() -> int:
-    """Threads to use: RESNETKIT_THREADS, or the cores that this process may run on."""
+    """Threads to use: RESNETKIT_THREADS, or the cores that this process may run on, or their quota in a container."""
     asked = os.environ.get("RESNETKIT_THREADS", "")
     if asked.isdecimal() and int(asked) > 0:
         return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else min(cores, max(1, math.ceil(quota)))
 
 
 def read_ahead(sources: Iterable[Any], read: Callable[[Any], T], ahead: int) -> Iterator[tuple[Any, T | DataError]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +11,12 @@ from numpy.typing import NDArray
 from resnetkit.ops.calibration import (
     Calibration,
     Sets,
+    Spread,
     aps_scores,
     ece,
     energy,
     kth_distance,
     lac_scores,
-    ranks,
     unit,
 )
 from resnetkit.ops.intervals import Metric
@@ -24,6 +25,7 @@ from resnetkit.tasks.task import Target
 
 Floats = NDArray[np.floating]
 LIMITS = (0.05, 20.0)  # of a temperature
+NUMBERS = 4_000_000  # logits that fit a temperature, about a second
 BANK = 2_000  # embeddings that are kept: 2 MB of ResNet-34's
 CHI2_95 = 3.841458820694124  # of one degree of freedom
 NEIGHBOURS = 5
@@ -33,7 +35,7 @@ FALSE_ALARMS = 0.05
 def calibrate(
     target: Target, outputs: tuple[Floats, Floats], targets: NDArray[np.integer], sets: Sets = "lac"
 ) -> Calibration | None:
-    """Fit the temperature, the conformal scores and the novelty score; None without samples.
+    """Fit the temperature, the conformal scores and the novelty score; None without samples, or if some are no numbers.
 
     Args:
         target: what is predicted.
@@ -43,17 +45,17 @@ def calibrate(
     """
     logits, embeddings = outputs
     n = len(targets)
-    if not n:
+    if not n or not (np.isfinite(logits).all() and np.isfinite(embeddings).all()):
         return None
     factor = temperature(target, logits, targets)
     scaled = logits / factor
-    known = np.sort(np.random.default_rng(0).permutation(n)[: BANK if n > 1 else 0])
+    order = np.random.default_rng(0).permutation(n)
+    known, others = order[: min(n // 2, BANK)], order[min(n // 2, BANK) :]
     bank = unit(embeddings[known]).astype(np.float16)
     k = min(NEIGHBOURS, max(0, len(known) - 1))
     # each is itself its nearest
     distances = kth_distance(bank.astype(np.float32), bank.astype(np.float32), k + 1)
-    energies = energy(scaled[known])
-    return Calibration(
+    found = Calibration(
         temperature=factor,
         n=n,
         sets=sets,
@@ -62,11 +64,14 @@ def calibrate(
         before=_error(logits, targets),
         after=_error(scaled, targets),
         scores=np.zeros(0) if targets.ndim == 2 else np.sort(_conformal(softmax(scaled), targets, sets)),
-        energy=np.sort(energies),
-        distance=np.sort(distances),
-        strangeness=np.sort(ranks(energies, distances)),
+        energy=_spread(energy(scaled[known])),
+        distance=_spread(distances),
+        strangeness=np.zeros(0),
         bank=bank,
     )
+    if k < 1:
+        return replace(found.temperature_only(), scores=found.scores)
+    return replace(found, strangeness=np.sort(found.strange(scaled[others], embeddings[others])))
 
 
 def temperature(target: Target, logits: Floats, targets: NDArray[np.integer]) -> float:
@@ -83,6 +88,11 @@ def temperature(target: Target, logits: Floats, targets: NDArray[np.integer]) ->
     """
     from scipy.optimize import minimize_scalar
 
+    most = max(1_000, NUMBERS // logits.shape[1])
+    if len(logits) > most:
+        rows = np.random.default_rng(0).permutation(len(logits))[:most]
+        logits, targets = logits[rows], targets[rows]
+
     def loss(log_temperature: float) -> float:
         scaled = logits / math.exp(log_temperature)
         return float(target.judge(scaled, targets).losses.sum() + _of_any_class(scaled, targets.ndim == 2))
@@ -98,6 +108,10 @@ def _of_any_class(logits: Floats, several: bool) -> float:
         return float(binary_cross_entropy(logits, np.full(logits.shape, 0.5)).mean())
     first = np.zeros(len(logits), np.int64)
     return float((cross_entropy(logits, first) + logits[:, 0] - logits.mean(1)).mean())
+
+
+def _spread(values: Floats) -> Spread:
+    return (float(values.mean()), float(values.std())) if len(values) else (0.0, 0.0)
 
 
 def _error(logits: Floats, targets: NDArray[np.integer]) -> Metric:

@@ -57,14 +57,17 @@ def evaluate(
         run.refuse(Path(out), fix="choose another --out")
     opened = load(model, backend=backend, device=device, mirror=mirror)
     source = Path(data)
-    dataset, chosen, part = part_of(opened, run_on(Path(model), source), source, split)
+    own = run_on(Path(model), source)
+    dataset, chosen, part = part_of(opened, own, source, split)
     note(f"{source}: {len(part):,} images ({chosen})", quiet)
     scores = score_split(opened, (chosen, part), quiet)
     if out is not None:
         with resource_errors(out):
             Path(out).mkdir(parents=True, exist_ok=True)
         told = opened.checkpoint
-        write_scores(Path(out), Story(scores, dataset, told.meta, told.calibration, overlays=overlays_of(opened)))
+        new = own is None or chosen == "test"  # on what it was calibrated on, any promise is kept
+        known = told.calibration if new else None
+        write_scores(Path(out), Story(scores, dataset, told.meta, known, overlays=overlays_of(opened)))
     return scores
 
 

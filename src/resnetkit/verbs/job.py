@@ -125,12 +125,13 @@ def planned(job: Job, network: ResNet) -> Job:
     if job.recipe.finetune.views == "auto":
         job, changes = _stages_that_fit(job, network)
     else:
-        changes = _epochs_that_fit(job, network)
+        job, changes = _epochs_that_fit(job, network)
     settled = recipes.replace(job.recipe, from_first(changes, job.setup))
     return replace(job, recipe=settled, loader=replace(job.loader, recipe=settled))
 
 
-def _epochs_that_fit(job: Job, network: ResNet) -> dict[str, Any]:
+def _epochs_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
+    """Also the deadline, which leaves the time for what comes after."""
     recipe = job.recipe
     changes: dict[str, Any] = {}
     formats: list[str] = [recipe.train.memory_format]
@@ -146,17 +147,20 @@ def _epochs_that_fit(job: Job, network: ResNet) -> dict[str, Any]:
         seconds = seconds_with_growth(job.loader, job.setup, state, pace)
         note(f"{pace.fastest}, {job.setup.precision}: {seconds * 1000:.0f} ms a step", job.quiet)
         if limited:
+            # an image is learnt from in about three times what it takes to evaluate it
+            after = _seconds_after(job, seconds / recipe.train.batch_size / 3)
+            job = replace(job, deadline=min(job.deadline, job.started + recipe.train.time_limit - after))
             left = job.deadline - time.monotonic()
             changes["train.epochs"] = epochs_that_fit(recipe.train.epochs, job.loader.steps_per_epoch, seconds, left)
             note(f"{changes['train.epochs']} of {recipe.train.epochs} epochs fit the time limit", job.quiet)
-    return changes
+    return job, changes
 
 
 def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
     """Also the deadline, which leaves the time to score the held-out images and to write the report."""
     recipe = job.recipe
     layout, costs = measure_costs(job.loader, job.setup, network)
-    after = _seconds_after(job, costs)
+    after = _seconds_after(job, costs.forward)
     after = from_first({"after": after}, job.setup)["after"]
     job = replace(job, deadline=job.started + recipe.train.time_limit - after)
     left = job.deadline - time.monotonic()
@@ -213,16 +217,19 @@ def _sizes(job: Job, network: ResNet) -> tuple[tuple[int, int], int]:
     return images, network.fc.in_features * job.loader.num_classes
 
 
-def _seconds_after(job: Job, costs: Costs) -> float:
-    """Seconds in which validation images calibrate the model, the test images are scored, and the report is drawn."""
+def _seconds_after(job: Job, forward: float) -> float:
+    """Seconds in which validation images calibrate the model, the test images are scored, and the report is drawn.
+
+    `forward` is what an image takes.
+    """
     images = job.dataset.num_samples("test") + job.dataset.num_samples("val") + OVERLAYS
-    return SECONDS_AFTER + images * costs.forward
+    return SECONDS_AFTER + images * forward
 
 
 def _tell_prediction(job: Job, network: ResNet, costs: Costs, stages: Stages) -> float:
     """Say what each part takes; gives the seconds of all."""
     seconds = predicted(costs, *_sizes(job, network), stages)
-    seconds["scoring and report"] = _seconds_after(job, costs)
+    seconds["scoring and report"] = _seconds_after(job, costs.forward)
     words = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items() if value)
     note(f"an image: {1000 * costs.step:.1f} ms to learn from, {1000 * costs.forward:.1f} ms to evaluate", job.quiet)
     note(f"plan: {words}; {sum(seconds.values()):.0f} s in all", job.quiet)
@@ -310,7 +317,9 @@ def _final_part(job: Job) -> tuple[str, Dataset]:
     for split in ("test", "val"):
         if job.dataset.num_samples(split):
             if split == "val":
-                note("no test images: the scores are those of val, which also chose the epoch", job.quiet)
+                note(
+                    "no test images: the scores are those of val, which chose the epoch and calibrated them", job.quiet
+                )
             return split, job.dataset.select(split)
     note("no held-out images: nothing was scored", job.quiet)
     return "test", job.dataset.select("test")

@@ -106,6 +106,12 @@ def _refuse(folder: Path, *, resume: bool, overwrite: bool, dry_run: bool) -> No
         run.probe(folder)
 
 
+def _refuse_to_move(folder: Path, fixes: str) -> None:
+    """Refuse to move aside a folder with the file that is to be read."""
+    if fixes and Path(fixes).resolve().is_relative_to(folder.resolve()):
+        raise UsageError("holds data.fixes, which would be moved aside", path=folder, fix="copy that file elsewhere")
+
+
 def _first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
@@ -117,6 +123,7 @@ def _default_folder(source: str) -> Path:
 
 def _run(folder: Path, recipe: Recipe, choices: Choices) -> run.Run:
     """Decide what "auto" is, and train in as many processes as there are."""
+    _refuse_to_move(folder, recipe.data.fixes if choices.overwrite else "")
     own = folder / FIXES  # the copy of a run that is resumed
     read = recipes.replace(recipe, {"data.fixes": str(own)}) if choices.resume and own.is_file() else recipe
     dataset = read_dataset(read, choices.quiet)
