@@ -1,4 +1,4 @@
-"""A folder of photos to predictions: resnetkit against torchvision, timm, and plain loops over ONNX Runtime and OpenVINO.
+"""A folder of photos to predictions: resnetkit against torchvision, timm, and plain loops over two engines.
 
     python bench/predict.py --photos ../shared/data/imagenet-samples --count 1000
     python bench/predict.py --photos ../shared/data/photos/large --count 200 --large
