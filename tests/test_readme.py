@@ -8,6 +8,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,21 +53,25 @@ def there(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch:
         "docs/run.md",
     ],
 )
-def test_every_command_runs(page: str, there: Path) -> None:
+def test_every_command_runs(page: str, there: Path, run_cli: Callable[..., tuple[int, str, str]]) -> None:
     commands = console(page)
     assert len(commands) >= 4
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     for command in commands:
-        done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", command],
-            cwd=there,
-            env={**os.environ, "PATH": path},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        may_fail, bare = command.endswith(" || true"), command.removesuffix(" || true")
+        if bare.startswith("resnetkit ") and "|" not in bare:
+            code, told = run_cli(*shlex.split(bare)[1:])[::2]  # in this process: starting one takes seconds
+        else:
+            code, told = _in_shell(bare, there)
+        assert code == 0 or (may_fail and code in (3, 4)), f"{command}\n{told}"
     if page == "README.md":
         exec(compile(python(page), page, "exec"), {})
+
+
+def _in_shell(command: str, there: Path) -> tuple[int, str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    shell = ["bash", "-o", "pipefail", "-c", command]
+    done = subprocess.run(shell, cwd=there, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize("page", ["README", "docs/resnet"])
