@@ -21,13 +21,16 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_house.py
 
+# two processes of a thread each: tiny networks gain nothing from a second thread
 test: check
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 RESNETKIT_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 bench: $(READY)
 	$(BIN)/python bench/train_step.py --size 64 --batch 32
 	$(BIN)/python bench/train_step.py --size 224 --batch 16
 	$(BIN)/python bench/load.py
+	$(BIN)/python bench/predict.py --count 200
+	$(BIN)/python bench/check.py
 	$(BIN)/python bench/scale.py
 
 docs: $(READY)

@@ -26,7 +26,7 @@ from typing import Any
 from load import write_photos
 
 BATCH = 32
-OURS = ("resnetkit", "resnetkit --backend onnxruntime", "resnetkit --backend openvino", "resnetkit --backend ncnn")
+OURS = ("resnetkit",)
 PEERS = ("torchvision", "timm", "onnxruntime", "openvino")
 
 
