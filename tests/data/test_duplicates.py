@@ -212,3 +212,18 @@ def test_train_tells_of_one_image_under_two_labels(tmp_path, run_cli):
     code, _, err = run_cli("train", "data", *tiny("train.epochs=1"))
     assert code == 0 and "take care: 1 images have two labels: blue/0.png = red/x.png" in err
     assert "1 exact copies, kept on one side" in err
+
+
+def test_another_colour_is_another_picture_and_a_grey_copy_is_a_copy(tmp_path):
+    """Shapes that stand alike on grounds of one brightness differ in their colours alone."""
+    image = scene(1)
+    red, green, blue = image.split()
+    (tmp_path / "a").mkdir()
+    for number, each in enumerate(
+        (image, saved(image, 50), Image.merge("RGB", (blue, red, green)), image.convert("L"))
+    ):
+        each.save(tmp_path / "a" / f"{number}.png")
+    files = scan(tmp_path, ENDINGS).files
+    pairs = np.array([[0, 1], [0, 2], [0, 3]])
+    found = confirmed(Near(pairs, np.zeros(3, np.uint8), True), files, 2)
+    assert [0, 1] in found.pairs.tolist() and [0, 3] in found.pairs.tolist() and [0, 2] not in found.pairs.tolist()

@@ -30,6 +30,8 @@ GREY, WAVES = 32, 8
 MANY = 100_000
 MOST_IN_BUCKET = 1_000  # pictures that agree in a part of their hash: each is compared with so many others
 MOST_FOUND = 10_000
+PLACES = 256  # of 16 x 16
+COLOUR = 20  # of 255: mean difference of colours, beside brightness, between near-duplicates
 LOOK = Preprocess(size=64, resize="squash")
 Rows = NDArray[np.intp]
 Wanted = Callable[[Rows, Rows], NDArray[np.bool_]]
@@ -230,15 +232,21 @@ def confirmed(found: Near, files: Sequence[File], threads: int) -> Near:
     with ThreadPoolExecutor(threads) as pool:
         looks = np.concatenate(list(pool.map(lambda chunk: np.stack([_look(files[row]) for row in chunk]), chunks)))
     first, second = looks[places.reshape(-1, 2).T]
-    return found.take((first * second).sum(1) >= ALIKE)
+    alike = (first[:, :PLACES] * second[:, :PLACES]).sum(1) >= ALIKE
+    colours = first[:, PLACES:], second[:, PLACES:]
+    grey = np.any([np.abs(each).max(1) <= COLOUR for each in colours], axis=0)  # a grey copy of a colour picture
+    return found.take(alike & (grey | (np.abs(colours[0] - colours[1]).mean(1) <= COLOUR)))
 
 
 def _look(file: File) -> NDArray[np.float32]:
-    """Brightness at 16 x 16 places [256], of mean 0 and length 1; zeros where the file cannot be read any more."""
+    """What a picture is at 16 x 16 places: brightness [256], of mean 0 and length 1, and colour [512], levels.
+
+    Zeros where the file cannot be read any more.
+    """
     try:
-        grey = shown(decode(file, LOOK)).convert("L").resize((16, 16), Image.Resampling.BOX)
+        small = shown(decode(file, LOOK)).resize((16, 16), Image.Resampling.BOX).convert("YCbCr")
     except DataError:
-        return np.zeros(256, np.float32)
-    values = np.asarray(grey, np.float32).ravel()
-    values -= values.mean()
-    return values / max(1e-6, float(np.linalg.norm(values)))
+        return np.zeros(3 * PLACES, np.float32)
+    values = np.asarray(small, np.float32).reshape(PLACES, 3)
+    brightness, colour = values[:, 0] - values[:, 0].mean(), values[:, 1:] - 128
+    return np.concatenate([brightness / max(1e-6, float(np.linalg.norm(brightness))), colour.ravel()])
