@@ -127,9 +127,10 @@ def plain_loop(infer: Callable[[Any], Any], files: list[Path]) -> float:
 
 
 def onnxruntime_loop(folder: Path, files: list[Path]) -> float:
-    """Seconds of ONNX Runtime on two threads."""
-    import onnxruntime
+    """Seconds of ONNX Runtime on two threads, without its reports home."""
+    from resnetkit.runtime.engines import import_onnxruntime
 
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
@@ -137,10 +138,12 @@ def onnxruntime_loop(folder: Path, files: list[Path]) -> float:
 
 
 def openvino_loop(folder: Path, files: list[Path]) -> float:
-    """Seconds of OpenVINO, in float32, with its own choice of threads."""
-    import openvino
+    """Seconds of OpenVINO, in float32, with its own choice of threads; without its reports home."""
+    from resnetkit.runtime.engines import import_openvino
 
-    model = openvino.Core().compile_model(str(folder / "model.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = (
+        import_openvino().Core().compile_model(str(folder / "model.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    )
     return plain_loop(lambda batch: model({"image": batch})["logits"], files)
 
 

@@ -13,7 +13,6 @@ from PIL import Image
 
 from resnetkit.checkpoint import CARD, Checkpoint, Meta, card
 from resnetkit.data.image import Preprocess, from_array, normalise, pixels, preprocess_from
-from resnetkit.errors import ResourceError
 from resnetkit.runtime import engines
 from resnetkit.runtime.backends import open_backend
 from resnetkit.runtime.graph import graph_of
@@ -57,6 +56,18 @@ HOW_IT_IS_CHECKED = """
 `golden.f32` that input (float32, little-endian, [{channels}, {size}, {size}], normalised). What prepares images
 elsewhere is right if it gives these numbers.
 """
+IMPORT_ONNX = """
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it reports home otherwise
+import onnxruntime
+"""
+IMPORT_OPENVINO = """
+import sys
+
+sys.modules["openvino_telemetry"] = None  # it reports home otherwise
+import openvino
+"""
 RUN_ONNX = """\
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 logits, scores = session.run(["logits", "scores"], {"pixels": pixels[None]})"""
@@ -80,7 +91,7 @@ def refuse_none(meta: Meta) -> None:
 def write_onnx(checkpoint: Checkpoint, folder: Path) -> None:
     """model.onnx: `pixels` uint8 [batch, size, size, C] to calibrated `scores`, `logits` and `embedding`."""
     (folder / ONNX).write_bytes(_onnx(checkpoint))
-    usage = _usage(checkpoint, "import onnxruntime", RUN_ONNX)
+    usage = _usage(checkpoint, IMPORT_ONNX, RUN_ONNX)
     size, channels = int(checkpoint.meta.preprocess["size"]), len(checkpoint.meta.preprocess["mean"])
     _write_rest(checkpoint, folder, "onnx", usage + IN_A_BROWSER.format(size=size, channels=channels))
 
@@ -91,9 +102,9 @@ def write_openvino(checkpoint: Checkpoint, folder: Path) -> None:
     Raises:
         ResourceError: OpenVINO is not installed.
     """
-    library = _openvino()
+    library = engines.import_openvino()
     library.save_model(library.Core().read_model(_onnx(checkpoint)), folder / XML, compress_to_fp16=False)
-    _write_rest(checkpoint, folder, "openvino", _usage(checkpoint, "import openvino", RUN_OPENVINO))
+    _write_rest(checkpoint, folder, "openvino", _usage(checkpoint, IMPORT_OPENVINO, RUN_OPENVINO))
 
 
 def write_ncnn(checkpoint: Checkpoint, folder: Path) -> None:
@@ -187,22 +198,19 @@ def open_onnx(folder: Path, meta: Meta) -> tuple[Infer, str]:
     Raises:
         ResourceError: it is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ResourceError("the proof of an ONNX model needs onnxruntime", fix=engines.PIP) from error
-    session = onnxruntime.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
+    library = engines.import_onnxruntime()
+    session = library.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
 
     def infer(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = session.run(["logits"], {PIXELS: _as_pixels(batch, meta)})[0]
         return logits
 
-    return infer, f"onnxruntime {onnxruntime.__version__}"
+    return infer, f"onnxruntime {library.__version__}"
 
 
 def open_openvino(folder: Path, meta: Meta) -> tuple[Infer, str]:
     """What was written, in OpenVINO."""
-    library = _openvino()
+    library = engines.import_openvino()
     model = library.Core().compile_model(str(folder / XML), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def infer(batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -210,14 +218,6 @@ def open_openvino(folder: Path, meta: Meta) -> tuple[Infer, str]:
         return logits
 
     return infer, f"openvino {library.__version__.partition('-')[0]}"
-
-
-def _openvino() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise ResourceError("OpenVINO's files need its package", fix=engines.PIP) from error
-    return openvino
 
 
 def open_ncnn(folder: Path, meta: Meta) -> tuple[Infer, str]:

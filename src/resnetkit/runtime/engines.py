@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from resnetkit.runtime.onnx import onnx_model
 from resnetkit.runtime.pipeline import num_threads
 
 Floats = NDArray[np.float32]
+SILENCE, REPORTER = "ORT_DISABLE_TELEMETRY", "openvino_telemetry"
 PIP = 'pip install "resnetkit[runtime]"'
 
 
@@ -43,16 +45,33 @@ class Engine:
         return self.run(batch)
 
 
+def import_onnxruntime() -> Any:
+    """The package onnxruntime, which reports home unless a variable forbids it when it is imported (its Privacy.md).
+
+    Raises:
+        ResourceError: it is not installed.
+    """
+    before = os.environ.get(SILENCE)
+    os.environ[SILENCE] = "1"
+    try:
+        import onnxruntime as library
+    except ImportError as error:
+        raise ResourceError("the backend onnxruntime needs its package", fix=PIP) from error
+    finally:  # the environment is the caller's
+        if before is None:
+            del os.environ[SILENCE]
+        else:
+            os.environ[SILENCE] = before
+    return library
+
+
 def onnxruntime(graph: Graph) -> Engine:
     """ONNX Runtime on the CPU.
 
     Raises:
         ResourceError: it is not installed.
     """
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise ResourceError("the backend onnxruntime needs its package", fix=PIP) from error
+    ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads()
     options.log_severity_level = 3
@@ -66,17 +85,33 @@ def onnxruntime(graph: Graph) -> Engine:
     return Engine(run)
 
 
-def openvino(graph: Graph) -> Engine:
-    """OpenVINO on the CPU, in float32; its telemetry is told to stay silent.
+def import_openvino() -> Any:
+    """The package openvino, which reports home when it is imported, unless its reporter cannot be found.
 
     Raises:
         ResourceError: it is not installed.
     """
+    known = sys.modules.get(REPORTER)
+    sys.modules[REPORTER] = None  # type: ignore[assignment]  # to an import, this is "not installed"
     try:
-        import openvino as ov
+        import openvino as library
     except ImportError as error:
         raise ResourceError("the backend openvino needs its package", fix=PIP) from error
-    core = ov.Core()
+    finally:
+        if known is None:
+            del sys.modules[REPORTER]
+        else:
+            sys.modules[REPORTER] = known
+    return library
+
+
+def openvino(graph: Graph) -> Engine:
+    """OpenVINO on the CPU, in float32.
+
+    Raises:
+        ResourceError: it is not installed.
+    """
+    core = import_openvino().Core()
     model = core.read_model(onnx_model(graph).SerializeToString())
     hints = {"INFERENCE_NUM_THREADS": num_threads(), "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     compiled = core.compile_model(model, "CPU", hints)
