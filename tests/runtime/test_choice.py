@@ -54,7 +54,7 @@ def test_the_fastest_that_agrees(checkpoint, caplog):
         "broken": lambda: 1 / 0,
     }
     with caplog.at_level(logging.WARNING, "resnetkit"):
-        assert choice.fastest(checkpoint, logits, openers) == "quick"
+        assert choice.fastest(checkpoint, logits, openers) == ("quick", quick)
     (told,) = caplog.messages
     assert "runs on quick" in told and "torch" in told
     for name, why in (
@@ -73,7 +73,7 @@ def test_near_ties_must_be_the_same_too():
 
 
 def test_torch_may_be_the_fastest(checkpoint):
-    assert choice.fastest(checkpoint, quick, {"slow": lambda: logits}) == "torch"
+    assert choice.fastest(checkpoint, quick, {"slow": lambda: logits}) == ("torch", quick)
 
 
 def broken_once():

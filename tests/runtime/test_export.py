@@ -24,9 +24,9 @@ from resnetkit.checkpoint import Meta
 from resnetkit.data.image import Preprocess, from_array, normalise, pixels
 from resnetkit.errors import IncompleteError, ResourceError, UsageError
 from resnetkit.files import verify_manifest
-from resnetkit.ops.metrics import softmax
+from resnetkit.ops.metrics import relative_difference, softmax
 from resnetkit.runtime import export, libraries
-from resnetkit.runtime.export import FORMATS, relative_difference, write_export
+from resnetkit.runtime.export import FORMATS, write_export
 from resnetkit.runtime.model import load
 from resnetkit.runtime.save import save
 from resnetkit.tasks.task import TASKS

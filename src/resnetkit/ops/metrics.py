@@ -84,3 +84,10 @@ def average_precision(logits: Floats, present: NDArray[np.bool_], weights: Float
     total = found[:, -1]
     with np.errstate(invalid="ignore"):
         return np.asarray((gained * found / np.maximum(seen, 1)).sum(1) / total)
+
+
+def relative_difference(ours: Floats, theirs: Floats) -> float:
+    """Max |ours - theirs| / max |ours|; infinite where a number is not finite or the shapes differ."""
+    if ours.shape != theirs.shape or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+        return float("inf")
+    return float(np.abs(ours - theirs).max() / max(np.abs(ours).max(), np.finfo(np.float32).tiny))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,9 +77,10 @@ def _fastest(checkpoint: Checkpoint, device: str) -> Backend:
     reference = TorchBackend(network, where)
     if known == "torch" or where != "cpu":
         return reference
-    best = choice.fastest(checkpoint, reference, {name: partial(_engine, checkpoint, name) for name in names})
+    openers: dict[str, Callable[[], Backend]] = {name: partial(_engine, checkpoint, name) for name in names}
+    best, backend = choice.fastest(checkpoint, cast(Backend, reference), openers)
     choice.remember(key, best)
-    return reference if best == "torch" else _engine(checkpoint, best)
+    return backend
 
 
 def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[ResNet, str]:

@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from resnetkit.checkpoint import Checkpoint
 from resnetkit.errors import ResourceError
 from resnetkit.files import cache_home, write
+from resnetkit.ops.metrics import relative_difference
 from resnetkit.runtime.machine import CPUINFO, processor, text_of
 from resnetkit.runtime.pipeline import num_threads
 
@@ -30,6 +31,7 @@ SECONDS = 2.0  # of all measuring
 BATCH = 8
 ROUNDS = 5
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+R = TypeVar("R", bound=Run)
 
 
 def installed() -> tuple[str, ...]:
@@ -91,8 +93,8 @@ def remember(key: str, name: str) -> None:
         return
 
 
-def fastest(checkpoint: Checkpoint, reference: Run, openers: Mapping[str, Callable[[], Run]]) -> str:
-    """Name of the fastest of torch and the engines that give its answers; what was measured is said.
+def fastest(checkpoint: Checkpoint, reference: R, openers: Mapping[str, Callable[[], R]]) -> tuple[str, R]:
+    """The fastest of torch and the engines that give its answers, with its name; what was measured is said.
 
     Args:
         checkpoint: the model.
@@ -102,7 +104,7 @@ def fastest(checkpoint: Checkpoint, reference: Run, openers: Mapping[str, Callab
     size, channels = int(checkpoint.meta.preprocess["size"]), len(checkpoint.meta.preprocess["mean"])
     batch = np.random.default_rng(0).standard_normal((BATCH, channels, size, size), dtype=np.float32)
     expected = reference(batch)
-    running: dict[str, Run] = {"torch": reference}
+    running = {"torch": reference}
     refused: dict[str, str] = {}
     for name, opener in openers.items():
         try:
@@ -119,14 +121,14 @@ def fastest(checkpoint: Checkpoint, reference: Run, openers: Mapping[str, Callab
     told = ", ".join(f"{name} {speed:.1f}" for name, speed in sorted(speeds.items(), key=lambda item: -item[1]))
     left_out = "".join(f"; {name} left out: {why}" for name, why in refused.items())
     log.warning("%s: runs on %s (images/s: %s%s)", checkpoint.folder, best, told, left_out)
-    return best
+    return best, running[best]
 
 
 def disagreement(expected: NDArray[np.floating], found: NDArray[np.floating]) -> str:
     """Why answers are not those of torch, or ""."""
     if found.shape != expected.shape or not np.isfinite(found).all():
         return "its answers have another shape, or are no numbers"
-    difference = float(np.abs(found - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
+    difference = relative_difference(expected, found)
     if difference > MOST:
         return f"logits differ by {difference:.1e} of the largest"
     return "" if np.array_equal(found.argmax(1), expected.argmax(1)) else "another top-1"

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from resnetkit.checkpoint import Checkpoint, Meta
 from resnetkit.errors import IncompleteError, UsageError
 from resnetkit.files import new_folder, set_aside
+from resnetkit.ops.metrics import relative_difference
 from resnetkit.runtime import deploy, libraries
+from resnetkit.runtime.choice import MOST
 from resnetkit.runtime.model import Model
 
 BATCH_SIZES = (1, 2, 7)
-MOST = 1e-3  # largest difference of two logits, over the largest logit
 
 
 @dataclass(frozen=True)
@@ -122,13 +123,6 @@ def prove(model: Model, infer: libraries.Infer, opened_in: str) -> float:
     what = f"opened in {opened_in} it gives other logits: a difference of {worst:.1e} of the largest logit"
     what += "" if same else ", another top-1"
     raise IncompleteError(f"{what}; nothing was written", path=model.checkpoint.folder, fix="report it as a bug")
-
-
-def relative_difference(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> float:
-    """Max |ours - theirs| / max |ours|; infinite where a number is not finite or the shapes differ."""
-    if ours.shape != theirs.shape or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
-        return float("inf")
-    return float(np.abs(ours - theirs).max() / max(np.abs(ours).max(), np.finfo(np.float32).tiny))
 
 
 def probe(model: Model) -> NDArray[np.float32]:

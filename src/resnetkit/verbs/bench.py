@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from resnetkit import run
 from resnetkit.errors import DataError, ResnetkitError, ResourceError, UsageError
+from resnetkit.ops.metrics import relative_difference
 from resnetkit.ops.timing import Timing, timing
 from resnetkit.runtime.backends import BACKENDS, TorchBackend
-from resnetkit.runtime.export import probe, relative_difference
+from resnetkit.runtime.export import probe
 from resnetkit.runtime.model import Model, load
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.verbs.console import Advance, bar, note
