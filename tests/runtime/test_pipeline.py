@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from resnetkit.errors import DataError
+from resnetkit.runtime import pipeline
 from resnetkit.runtime.pipeline import num_threads, read_ahead, run
 
 
@@ -115,3 +116,13 @@ def test_bugs_are_not_swallowed(where):
 def test_num_threads(monkeypatch, asked, expected):
     monkeypatch.setenv("RESNETKIT_THREADS", asked)
     assert num_threads() == (expected or len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize(("quota", "threads"), [(None, 4), (8.0, 4), (2.5, 2), (0.5, 1)])
+def test_threads_follow_the_quota(monkeypatch, quota, threads):
+    monkeypatch.delenv("RESNETKIT_THREADS", raising=False)
+    monkeypatch.setattr(pipeline.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(pipeline, "cpu_quota", lambda: quota)
+    assert num_threads() == threads
+    monkeypatch.setenv("RESNETKIT_THREADS", "3")
+    assert num_threads() == 3

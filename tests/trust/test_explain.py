@@ -20,7 +20,7 @@ from resnetkit.nn.resnet import ResNet
 from resnetkit.runtime.backends import mirrored
 from resnetkit.runtime.model import Model, load
 from resnetkit.runtime.save import save
-from resnetkit.trust.explain import drawn, embedded, grad_cam, looks, network_of, overlay, overlays, placed
+from resnetkit.trust.explain import drawn, grad_cam, looks, network_of, overlay, overlays, placed
 
 RESIZES = ("crop", "squash", "letterbox")
 
@@ -314,7 +314,7 @@ def test_logits_and_embeddings_are_those_of_the_model(tmp_path: Path) -> None:
     spot((50, 50), (5, 5, 20, 20)).save(file)
     ((_, look),) = looks(model, [(file, None)])
     ((_, answer),) = model.answers([file])
-    ((_, embedding),) = embedded(model, [file])
+    ((_, embedding),) = model.embeddings([file])
     assert np.array_equal(look.logits, answer) and look.index == answer.argmax()
     assert np.array_equal(embedding, look.embedding) and embedding.shape == (64,)
     other = Model(model.checkpoint, mirrored(model.backend))

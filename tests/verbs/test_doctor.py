@@ -26,7 +26,7 @@ GOOD = verb.Diagnosis(
     machine=Machine("Linux", "fast", 4, 4, None, 10**10, None, ("avx2",)),
     gpus=(),
     threads=4,
-    threads_from="the cores that this process may use",
+    threads_from="the cores that this process may use, or its quota",
     packages=(verb.Package("torch", "2.10", "", "pip install torch", runs=False),),
     torch_error="",
     jpeg_turbo=True,

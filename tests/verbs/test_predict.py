@@ -160,8 +160,8 @@ def test_a_calibrated_model_says_where_it_is_not_sure(calibrated: Path, files: l
 def test_scores_are_those_of_the_temperature(calibrated: Path, files: list[Path]) -> None:
     model = api.load(calibrated, device="cpu")
     assert model.temperature == model.checkpoint.calibration.temperature
-    batch = np.stack([model._read(path) for path in files])
-    logits, embeddings = model.backend.outputs(model._normalised(batch))
+    batch = np.stack([model.read(path) for path in files])
+    logits, embeddings = model.backend.outputs(model.normalise(batch))
     answers = np.stack([answer for _, answer in model.answers(files)])
     np.testing.assert_allclose(answers * model.temperature, logits, rtol=1e-4, atol=1e-5)
     head = (model.checkpoint.tensors[name] for name in ("fc.weight", "fc.bias"))

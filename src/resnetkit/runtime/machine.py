@@ -82,6 +82,11 @@ def processor(cpuinfo: str) -> str:
     return found[1] if found else ""
 
 
+def cores_allowed(cores: int, quota: float | None) -> int:
+    """Threads that cores and a quota of cores' time are enough for: more are stopped in turns."""
+    return cores if quota is None else min(cores, max(1, int(quota)))
+
+
 def cpu_quota(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float | None:
     """Cores' worth of time that the control groups of this process allow, the least of them; None for no limit.
 

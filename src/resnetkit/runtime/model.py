@@ -61,9 +61,9 @@ class Model:
         """Calibrated logits [K] of each source in order, or why it cannot be read; in bounded memory."""
 
         def infer(batch: NDArray[Any]) -> NDArray[np.floating]:
-            return np.asarray(self.backend(self._normalised(batch)) / self.temperature, np.float32)
+            return np.asarray(self.backend(self.normalise(batch)) / self.temperature, np.float32)
 
-        return pipeline.run(sources, self._read, infer, batch_size)
+        return pipeline.run(sources, self.read, infer, batch_size)
 
     def predictions(
         self, sources: Iterable[Any], top: int = 5, coverage: float | None = None
@@ -84,17 +84,32 @@ class Model:
             _refuse_coverage(coverage, self.checkpoint)
 
         def infer(batch: NDArray[Any]) -> list[Prediction]:
-            logits, embeddings = self.backend.outputs(self._normalised(batch))
+            logits, embeddings = self.backend.outputs(self.normalise(batch))
             return self._decoded(np.asarray(logits / self.temperature, np.float32), embeddings, top, coverage)
 
-        for source, answer in pipeline.run(sources, self._read, infer):
+        for source, answer in pipeline.run(sources, self.read, infer):
             path = str(source) if isinstance(source, str | Path) else ""
             yield source, answer if isinstance(answer, DataError) else replace(answer, path=path)
 
-    def _read(self, source: Any) -> Pixels:
+    def embeddings(
+        self, sources: Iterable[Any], batch_size: int = 32
+    ) -> Iterator[tuple[Any, NDArray[np.float32] | DataError]]:
+        """The input of the last layer [D] for each source in order, or why it cannot be read; in bounded memory."""
+        return pipeline.run(
+            sources, self.read, lambda batch: self.backend.outputs(self.normalise(batch))[1], batch_size
+        )
+
+    def read(self, source: Any) -> Pixels:
+        """A path, PIL image or array as uint8 [size, size, C].
+
+        Raises:
+            DataError: it cannot be read.
+            UsageError: it is of another kind.
+        """
         return self.task.modality.preprocess(self.task.modality.read(source, self.preprocess), self.preprocess)
 
-    def _normalised(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+    def normalise(self, batch: Pixels) -> NDArray[np.float32]:
+        """What `read` gives, stacked [N, size, size, C], as the network's input [N, C, size, size]."""
         return self.task.modality.normalise(batch, self.preprocess)
 
     def _decoded(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit.errors import DataError
-from resnetkit.runtime.machine import cpu_quota
+from resnetkit.runtime.machine import cores_allowed, cpu_quota
 
 Read = Callable[[Any], NDArray[Any]]
 T = TypeVar("T")
@@ -27,8 +26,7 @@ def num_threads() -> int:
     if asked.isdecimal() and int(asked) > 0:
         return int(asked)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cpu_quota()
-    return cores if quota is None else min(cores, max(1, math.ceil(quota)))
+    return cores_allowed(cores, cpu_quota())
 
 
 def read_ahead(sources: Iterable[Any], read: Callable[[Any], T], ahead: int) -> Iterator[tuple[Any, T | DataError]]:

@@ -105,13 +105,12 @@ def network_of(model: Model) -> tuple[ResNet, str]:
 def looks(model: Model, wanted: Iterable[Wanted], batch_size: int = 32) -> Iterator[tuple[Wanted, Look | DataError]]:
     """What the network makes of each file in order, or why it cannot be read; bounded memory for any number."""
     network, device = network_of(model)
-    modality, preprocess = model.task.modality, model.preprocess
 
     def read(pair: Wanted) -> tuple[Pixels, int | None]:
-        return modality.preprocess(modality.read(pair[0], preprocess), preprocess), pair[1]
+        return model.read(pair[0]), pair[1]
 
     def infer(values: list[tuple[Pixels, int | None]]) -> list[Look]:
-        batch = modality.normalise(np.stack([pixels for pixels, _ in values]), preprocess)
+        batch = model.normalise(np.stack([pixels for pixels, _ in values]))
         return _looks(network, torch.from_numpy(batch).to(device), [index for _, index in values])
 
     return pipeline.in_blocks(wanted, read, infer, batch_size)
@@ -124,23 +123,6 @@ def _looks(network: ResNet, batch: Tensor, wanted: Sequence[int | None]) -> list
     classes = [int(row.argmax()) if index is None else index for row, index in zip(logits, wanted, strict=True)]
     maps = _maps(network, features, torch.tensor(classes, device=batch.device))
     return [Look(*each) for each in zip(logits, embeddings, classes, maps, strict=True)]
-
-
-def embedded(model: Model, files: Iterable[File], batch_size: int = 32) -> Iterator[tuple[File, Floats | DataError]]:
-    """The embedding [D] of each file in order, the input of the last layer, or why it cannot be read."""
-    network, device = network_of(model)
-    modality, preprocess = model.task.modality, model.preprocess
-
-    def read(file: File) -> Pixels:
-        return modality.preprocess(modality.read(file, preprocess), preprocess)
-
-    def infer(values: list[Pixels]) -> Floats:
-        batch = torch.from_numpy(modality.normalise(np.stack(values), preprocess)).to(device)
-        with torch.inference_mode():
-            found: Floats = network.forward_head(network.forward_features(batch))[0].float().cpu().numpy()
-        return found
-
-    return pipeline.in_blocks(files, read, infer, batch_size)
 
 
 def overlays(

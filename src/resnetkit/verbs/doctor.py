@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from resnetkit._version import __version__
 from resnetkit.errors import ResourceError, printable
 from resnetkit.files import free_bytes, in_words
-from resnetkit.runtime.machine import Machine, this_machine
+from resnetkit.runtime.machine import Machine, cores_allowed, this_machine
 from resnetkit.verbs.caches import cache_folder
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def threads_from(asked: str) -> str:
     if asked.isdecimal() and int(asked) > 0:
         return THREADS
     wrong = f"; {THREADS}={printable(asked)} is no number above 0" if asked else ""
-    return f"the cores that this process may use{wrong}"
+    return f"the cores that this process may use, or its quota{wrong}"
 
 
 def _packages() -> Iterator[Package]:
@@ -285,7 +285,7 @@ def advice(found: Diagnosis) -> Iterator[str]:
 def _advice_on_threads(found: Diagnosis) -> Iterator[str]:
     cores, quota = found.machine.usable_cores, found.machine.quota
     threads = found.threads or 1
-    allowed = cores if quota is None else min(cores, max(1, int(quota)))
+    allowed = cores_allowed(cores, quota)
     if threads > allowed:
         limit = f"{cores} cores" if allowed == cores else f"{quota:g} cores' time, the quota of this container"
         yield f"export {THREADS}={allowed}: {threads} threads share {limit}"

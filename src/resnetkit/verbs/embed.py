@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit import run
-from resnetkit.data.image import Pixels
 from resnetkit.errors import DataError, Interrupted, UsageError, printable
 from resnetkit.files import new_file, resource_errors, set_aside
 from resnetkit.runtime import pipeline
@@ -162,12 +161,7 @@ def _features(model: Model, stage: str) -> Features:
 
 def _rows(model: Model, features: Features, paths: Sequence[Path]) -> Iterator[tuple[Path, Floats | DataError]]:
     """The features [D] of each file in order, or why it cannot be read; bounded memory for any number."""
-    modality, preprocess = model.task.modality, model.preprocess
-
-    def read(path: Path) -> Pixels:
-        return modality.preprocess(modality.read(path, preprocess), preprocess)
-
-    return pipeline.run(paths, read, lambda batch: features(modality.normalise(batch, preprocess)))
+    return pipeline.run(paths, model.read, lambda batch: features(model.normalise(batch)))
 
 
 def _write(

@@ -19,7 +19,7 @@ from resnetkit.ops.calibration import unit
 from resnetkit.runtime.model import Model, load
 from resnetkit.runtime.pipeline import read_ahead
 from resnetkit.trust.evidence import Bank
-from resnetkit.trust.explain import AHEAD, Look, Wanted, drawn, embedded, looks
+from resnetkit.trust.explain import AHEAD, Look, Wanted, drawn, looks
 from resnetkit.trust.explanation import Explanation, columns, rows, write_page
 from resnetkit.verbs.console import bar, note
 from resnetkit.verbs.eval import part_of, run_of, run_on
@@ -144,7 +144,7 @@ def _bank(model: Model, part: Dataset, quiet: bool) -> Bank:
     rows: list[int] = []
     embeddings = np.zeros((0, 0), np.float32)
     with bar("features of training images", len(part), quiet=quiet) as advance:
-        for row, (_, embedding) in enumerate(embedded(model, part.files)):
+        for row, (_, embedding) in enumerate(model.embeddings(part.files)):
             advance(row + 1)
             if isinstance(embedding, DataError):
                 continue
