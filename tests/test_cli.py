@@ -32,7 +32,7 @@ FLAGS = {
         *RESULT,
     },
     "embed": {"--out", "--stage", "--overwrite", "--device", *RESULT},
-    "export": {"--format", "--out", "--push", "--overwrite", *RESULT},
+    "export": {"--format", "--data", "--int8", "--max-drop", "--out", "--push", "--overwrite", *RESULT},
     "bench": {"--backend", "--batch", "--seconds", "--device", *RESULT},
     "doctor": {"--device", *RESULT},
     "models": {"--size", "--svg", *RESULT},

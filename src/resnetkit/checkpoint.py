@@ -27,6 +27,7 @@ from resnetkit.ops.calibration import Calibration, calibration_from
 FORMAT = 1
 WEIGHTS, META, TIMM_CONFIG, CARD = "model.safetensors", "model.json", "config.json", "README.md"
 CALIBRATION = "calibration.safetensors"
+FLOAT32, INT8 = "f32", "int8"
 Tensors = Mapping[str, NDArray[Any]]
 CIFAR = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")  # timm has no networks of these names
 DEEP = ("resnet34d", "resnet50d")  # their stem has several convolutions
@@ -71,6 +72,19 @@ class Meta:
 
 
 @dataclass(frozen=True)
+class Deployed:
+    """That a model folder is an export which an engine runs: it holds that engine's files and no tensors.
+
+    Attributes:
+        format: "onnx", "openvino" or "ncnn".
+        precision: "f32" or "int8".
+    """
+
+    format: str
+    precision: str
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A model folder in memory: where it lies, what it says, its tensors by name, and how far it may be believed."""
 
@@ -78,6 +92,7 @@ class Checkpoint:
     meta: Meta
     tensors: Tensors
     calibration: Calibration | None = None
+    deployed: Deployed | None = None
 
 
 def write(folder: Path, meta: Meta, tensors: Tensors, calibration: Calibration | None = None) -> Path:
@@ -94,16 +109,25 @@ def write(folder: Path, meta: Meta, tensors: Tensors, calibration: Calibration |
         contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
         # serialised in memory, since save_file would make a file that only its owner can read
         (temporary / WEIGHTS).write_bytes(safetensors.numpy.save(contiguous, {"format": "pt"}))
-        values = {"format": FORMAT, **asdict(meta)}
-        if calibration:
-            values["calibration"], arrays = calibration.parts()
-            (temporary / CALIBRATION).write_bytes(safetensors.numpy.save(arrays))
-        _write_json(temporary / META, values)
+        write_meta(temporary, meta, calibration)
         timm = timm_config(meta)
         if timm:
             _write_json(temporary / TIMM_CONFIG, timm)
         (temporary / CARD).write_text(card(meta), encoding="utf-8")
     return folder
+
+
+def write_meta(
+    folder: Path, meta: Meta, calibration: Calibration | None = None, deployed: Deployed | None = None
+) -> None:
+    """model.json and calibration.safetensors of a folder that is being written."""
+    values = {"format": FORMAT, **asdict(meta)}
+    if deployed:
+        values["deployed"] = asdict(deployed)
+    if calibration:
+        values["calibration"], arrays = calibration.parts()
+        (folder / CALIBRATION).write_bytes(safetensors.numpy.save(arrays))
+    _write_json(folder / META, values)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -120,19 +144,31 @@ def read(folder: Path) -> Checkpoint:
     _refuse_others(folder)
     _refuse_large(folder)
     verify_manifest(folder)
-    meta, calibration = _read_meta(folder / META)
-    tensors = _read_tensors(folder / WEIGHTS)
-    refuse_unsound(tensors, folder / WEIGHTS)
-    problem = _class_problem(meta, tensors)
+    meta, more = _read_meta(folder / META)
+    deployed = _deployed(more.get("deployed"), folder / META)
+    tensors: Tensors = {}
+    if deployed is None:
+        tensors = _read_tensors(folder / WEIGHTS)
+        refuse_unsound(tensors, folder / WEIGHTS)
+    problem = _class_problem(meta, tensors if deployed is None else None)
     if problem:
         raise ModelError(problem, path=folder / META, fix=RETRAIN)
-    if calibration is None:
-        return Checkpoint(folder, meta, tensors)
+    if more.get("calibration") is None:
+        return Checkpoint(folder, meta, tensors, deployed=deployed)
     try:
-        calibrated = calibration_from(calibration, _read_tensors(folder / CALIBRATION))
+        calibrated = calibration_from(more["calibration"], _read_tensors(folder / CALIBRATION))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"calibration: {error}", path=folder / META, fix=RETRAIN) from error
-    return Checkpoint(folder, meta, tensors, calibrated)
+    return Checkpoint(folder, meta, tensors, calibrated, deployed)
+
+
+def _deployed(values: Any, path: Path) -> Deployed | None:
+    if values is None:
+        return None
+    try:
+        return Deployed(str(values["format"]), str(values["precision"]))
+    except (KeyError, TypeError) as error:
+        raise ModelError("does not say what runs it", path=path, fix="export it again") from error
 
 
 def _refuse_others(folder: Path) -> None:
@@ -160,8 +196,8 @@ def _refuse_large(folder: Path) -> None:
             _header(path)
 
 
-def _read_meta(path: Path) -> tuple[Meta, Mapping[str, Any] | None]:
-    """Also the values of its calibration, where it has one."""
+def _read_meta(path: Path) -> tuple[Meta, Mapping[str, Any]]:
+    """Also all values, of which `calibration` and `deployed` may be some."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         found = values.pop("format")
@@ -176,7 +212,7 @@ def _read_meta(path: Path) -> tuple[Meta, Mapping[str, Any] | None]:
         if key in values and (not isinstance(values[key], str) or len(values[key]) > MAX_TEXT):
             raise ModelError(f"says its {key} in no text of at most {MAX_TEXT:,} characters", path=path, fix=RETRAIN)
     known = {name: values[name] for name in Meta.__dataclass_fields__ if name in values}
-    return Meta(**{**known, "classes": tuple(str(name) for name in values["classes"])}), values.get("calibration")
+    return Meta(**{**known, "classes": tuple(str(name) for name in values["classes"])}), values
 
 
 def check_header(path: Path) -> None:
@@ -242,11 +278,12 @@ def refuse_unsound(tensors: Tensors, path: str | Path, fix: str = RETRAIN) -> No
         raise ModelError("all weights are zero", path=path, fix=fix)
 
 
-def _class_problem(meta: Meta, tensors: Tensors) -> str:
-    head = tensors.get("fc.bias")
-    if head is None:
+def _class_problem(meta: Meta, tensors: Tensors | None) -> str:
+    """What is wrong with the classes, with a head that is known or (None) is not."""
+    head = None if tensors is None else tensors.get("fc.bias")
+    if tensors is not None and head is None:
         return "has no head: the tensor fc.bias is missing"
-    if (len(meta.classes),) != head.shape:
+    if head is not None and (len(meta.classes),) != head.shape:
         return f"names {len(meta.classes)} classes for a head of {head.size}"
     if any(name.encode("utf-8", "ignore").decode() != name for name in meta.classes):
         return "names a class that is not valid Unicode"

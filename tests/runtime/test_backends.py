@@ -40,7 +40,7 @@ def test_contract(folder, backend):
     if backend in choice.ENGINES:
         pytest.importorskip(backend, reason=f"needs {backend}")
     infer = open_backend(read(folder), backend, "cpu")
-    batch = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
+    batch = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     logits = infer(batch)
     assert logits.shape == (3, 2) and logits.dtype == np.float32 and np.isfinite(logits).all()
     np.testing.assert_array_equal(infer(batch), logits)
@@ -52,7 +52,7 @@ def test_threads_get_their_own_answers(folder, backend):
     if backend in choice.ENGINES:
         pytest.importorskip(backend, reason=f"needs {backend}")
     run = open_backend(read(folder), backend, "cpu")
-    batches = [np.full((1, 3, 32, 32), value, np.float32) for value in range(-4, 4)]
+    batches = [np.full((1, 32, 32, 3), value, np.uint8) for value in range(0, 256, 36)]
     alone = [run(batch) for batch in batches]
     with ThreadPoolExecutor(4) as pool:
         for _ in range(10):
@@ -62,8 +62,8 @@ def test_threads_get_their_own_answers(folder, backend):
 
 def test_mirrored_answers_are_the_same_for_an_image_and_its_mirror_image(folder):
     plain, mirrored = load(folder, device="cpu"), load(folder, device="cpu", mirror=True)
-    batch = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
-    other = np.ascontiguousarray(batch[..., ::-1])
+    batch = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    other = np.ascontiguousarray(batch[:, :, ::-1])
     np.testing.assert_allclose(mirrored.backend(batch), mirrored.backend(other), atol=1e-6)
     np.testing.assert_allclose(mirrored.backend(batch), (plain.backend(batch) + plain.backend(other)) / 2, atol=1e-6)
     assert not np.allclose(plain.backend(batch), plain.backend(other), atol=1e-4)
@@ -137,7 +137,7 @@ def test_half_precision_weights_are_read_as_float(folder, tmp_path):
 
     tensors = load_file(folder / "model.safetensors")
     half = {name: array.astype(np.float16) if array.dtype.kind == "f" else array for name, array in tensors.items()}
-    batch = np.ones((1, 3, 32, 32), np.float32)
+    batch = np.full((1, 32, 32, 3), 200, np.uint8)
     expected = load(folder, device="cpu").backend(batch)
     save_file(half, folder / "model.safetensors")
     edit(folder)
@@ -165,7 +165,7 @@ from PIL import Image
 
 class MeanColour:
     def __call__(self, batch):
-        return np.stack([batch[:, 0].mean((1, 2)), batch[:, 2].mean((1, 2))], 1)
+        return np.stack([batch[..., 0].mean((1, 2)), batch[..., 2].mean((1, 2))], 1)
 
     def outputs(self, batch):
         return self(batch), self(batch)

@@ -32,11 +32,11 @@ def home(tmp_path):
 
 def logits(batch):
     time.sleep(0.02)
-    return np.stack([batch.mean((1, 2, 3)), np.ones(len(batch))], 1)
+    return np.stack([batch.mean((1, 2, 3)) - 127, np.zeros(len(batch))], 1)
 
 
 def quick(batch):
-    return np.stack([batch.mean((1, 2, 3)), np.ones(len(batch))], 1)
+    return np.stack([batch.mean((1, 2, 3)) - 127, np.zeros(len(batch))], 1)
 
 
 def missing():

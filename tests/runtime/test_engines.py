@@ -19,13 +19,14 @@ def watch(event, arguments):
 
 sys.addaudithook(watch)
 import numpy as np
+from resnetkit.data.image import Preprocess
 from resnetkit.runtime import engines
 from resnetkit.runtime.graph import Graph, Linear, Mean
 
 head = Linear("logits", "embedding", np.eye(3, dtype=np.float32), np.zeros(3, np.float32))
 graph = Graph((Mean("embedding", ("image",)), head), 3, 8)
 for engine in (engines.onnxruntime, engines.openvino, engines.ncnn):
-    print(engine(graph)(np.ones((2, 3, 8, 8), np.float32)).shape)
+    print(engine(graph, Preprocess(size=8))(np.ones((2, 8, 8, 3), np.uint8)).shape)
 print("openvino_telemetry" in sys.modules, "ORT_DISABLE_TELEMETRY" in os.environ, tried)
 """
 

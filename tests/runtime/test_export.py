@@ -26,6 +26,7 @@ from resnetkit.errors import IncompleteError, ResourceError, UsageError
 from resnetkit.files import verify_manifest
 from resnetkit.ops.metrics import relative_difference, softmax
 from resnetkit.runtime import export, libraries
+from resnetkit.runtime.backends import torch_backend
 from resnetkit.runtime.export import FORMATS, write_export
 from resnetkit.runtime.model import load
 from resnetkit.runtime.save import save
@@ -129,10 +130,11 @@ def test_the_library_gives_our_logits(form, case, tmp_path, sealed):
         "openvino": {"model.xml", "model.bin"},
         "ncnn": {"model.param", "model.bin"},
     }
-    names = {"README.md", *files[form]}
+    names = {"README.md", "proof.json", *files[form]}
     if form in ENGINES:
         picture_file = "golden.npy" if ours.preprocess.channels > 3 else "golden.png"
-        names |= {"classes.json", "preprocess.json", "golden.json", "golden.f32", picture_file}
+        names |= {"model.json", "classes.json", "preprocess.json"}
+        names |= {"golden.json", "golden.f32", "golden.u8", picture_file}
     else:
         names.add("model.safetensors")
     assert set(verify_manifest(done.folder)) == names
@@ -140,8 +142,7 @@ def test_the_library_gives_our_logits(form, case, tmp_path, sealed):
     backend, _ = FORMATS[form].open(done.folder, ours.checkpoint.meta)
     size = ours.preprocess.size
     some = np.random.default_rng(5).integers(0, 256, (3, size, size, ours.preprocess.channels), np.uint8)
-    batch = normalise(some, ours.preprocess)
-    np.testing.assert_allclose(backend(batch), ours.backend(batch), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(backend(some), ours.backend(some), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=str)
@@ -204,7 +205,7 @@ def test_another_top_1_is_told(model):
 
     with pytest.raises(IncompleteError, match="another top-1"):
         export.prove(replace(model, backend=close), swapped, "x")
-    assert export.prove(replace(model, backend=close), close, "x") == 0
+    assert export.prove(replace(model, backend=close), close, "x").difference == 0
 
 
 def test_relative_difference():
@@ -284,9 +285,10 @@ def test_their_image_processor_does_what_our_preprocess_does(name, size, tmp_pat
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_readme_loads_it(form, resize, tmp_path, monkeypatch, capsys):
     folder = saved(tmp_path / "model")
-    changed = replace(opened(folder).checkpoint.meta, preprocess=Preprocess(size=64, resize=resize).as_dict())
     ours = opened(folder)
-    ours = replace(ours, checkpoint=replace(ours.checkpoint, meta=changed))
+    changed = replace(ours.checkpoint.meta, preprocess=Preprocess(size=64, resize=resize).as_dict())
+    checkpoint = replace(ours.checkpoint, meta=changed)
+    ours = replace(ours, checkpoint=checkpoint, backend=torch_backend(checkpoint, "cpu"))
     done = write_export(ours, form, tmp_path / "out")
     picture((60, 80, 200), 1, 120).save(done.folder / "photo.jpg", quality=95)
     monkeypatch.chdir(done.folder)
@@ -326,10 +328,12 @@ def test_the_golden_picture_has_the_answer_that_is_told(form, model, tmp_path):
     assert hashlib.sha256(content).hexdigest() == told["input_sha256"]
     batch = np.frombuffer(content, "<f4").reshape(1, 3, 32, 32).copy()
     picture_read = from_array(np.asarray(Image.open(folder / "golden.png")), model.preprocess)
-    np.testing.assert_array_equal(normalise(pixels(picture_read, model.preprocess)[None], model.preprocess), batch)
-    np.testing.assert_allclose(model.backend(batch)[0], told["logits"], rtol=1e-5, atol=1e-6)
+    square = np.frombuffer((folder / "golden.u8").read_bytes(), np.uint8).reshape(1, 32, 32, 3).copy()
+    np.testing.assert_array_equal(pixels(picture_read, model.preprocess)[None], square)
+    np.testing.assert_array_equal(normalise(square, model.preprocess), batch)
+    np.testing.assert_allclose(model.backend(square)[0], told["logits"], rtol=1e-5, atol=1e-6)
     infer, _ = FORMATS[form].open(folder, model.checkpoint.meta)
-    np.testing.assert_allclose(infer(batch)[0], told["logits"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(infer(square)[0], told["logits"], rtol=1e-4, atol=1e-5)
 
 
 def test_an_onnx_model_gives_calibrated_scores_for_any_batch(model, tmp_path):
@@ -340,13 +344,16 @@ def test_an_onnx_model_gives_calibrated_scores_for_any_batch(model, tmp_path):
     )
     sure = replace(model, checkpoint=replace(model.checkpoint, calibration=known))
     folder = write_export(sure, "onnx", tmp_path / "out").folder
-    assert known.temperature != 1 and sorted(path.name for path in folder.glob("model*")) == ["model.onnx"]
+    assert known.temperature != 1 and sorted(path.name for path in folder.glob("model*")) == [
+        "model.json",
+        "model.onnx",
+    ]
     session = ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     for n in (1, 5):
         some = rng.integers(0, 256, (n, 32, 32, 3), np.uint8)
         scores, logits, embedding = session.run(["scores", "logits", "embedding"], {"pixels": some})
         np.testing.assert_allclose(scores, softmax(logits / known.temperature), rtol=1e-4, atol=1e-6)
-        expected = model.backend.outputs(normalise(some, model.preprocess))
+        expected = model.backend.outputs(some)
         np.testing.assert_allclose(logits, expected[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(embedding, expected[1], rtol=1e-4, atol=1e-5)
 
@@ -370,5 +377,45 @@ def test_onnx_in_node(model, tmp_path):
     )
     done = subprocess.run([node, "run.mjs"], cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    expected = softmax(model.backend(normalise(some, model.preprocess)))[0]
+    expected = softmax(model.backend(some))[0]
     np.testing.assert_allclose(json.loads(done.stdout.splitlines()[-1]), expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_in_cpp(form, model, tmp_path):
+    """The example of the README, compiled against the headers that come with the Python package."""
+    openvino, compiler = pytest.importorskip("openvino", reason="needs openvino"), shutil.which("g++")
+    home = Path(openvino.__file__).parent
+    libraries_found = sorted((home / "libs").glob("libopenvino.so*"))
+    if not compiler or not libraries_found or not (home / "include" / "openvino" / "openvino.hpp").is_file():
+        pytest.skip("needs g++ and OpenVINO's headers")
+    folder = write_export(model, form, tmp_path / "out").folder
+    (example,) = re.findall(r"```cpp\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (folder / "classify.cpp").write_text(example)
+    command = [compiler, "-std=c++17", "classify.cpp", "-o", "classify", f"-I{home / 'include'}"]
+    command += [str(libraries_found[0]), f"-Wl,-rpath,{home / 'libs'}"]
+    built = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert built.returncode == 0, built.stderr[-2000:]
+    done = subprocess.run([folder / "classify"], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    place, score = done.stdout.split()
+    expected = softmax(np.array([json.loads((folder / "golden.json").read_text())["logits"]], np.float32))[0]
+    assert int(place) == expected.argmax()
+    np.testing.assert_allclose(float(score), expected.max(), rtol=1e-3)
+
+
+def test_images_that_are_given_are_compared(model, tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    some = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
+    done = write_export(model, "onnx", tmp_path / "out", export.Evidence("forty", some))
+    assert (done.proof.source, done.proof.agreement.n, done.proof.agreement.value) == ("forty", 40, 1.0)
+    assert done.proof.latency > 0 and done.size > sum(a.nbytes for a in model.checkpoint.tensors.values()) / 2
+    told = json.loads((done.folder / "proof.json").read_text())
+    assert told["folder"] == "out" and told["proof"]["agreement"]["n"] == 40 and told["precision"] == "f32"
+    logits = model.backend(some)
+
+    def wrong(batch):
+        return model.backend(batch) + np.float32(0.01 * np.abs(logits).max() * (len(batch) > 7))
+
+    with pytest.raises(IncompleteError, match="gives other logits: a difference of 1.0e-02"):
+        export.prove(model, wrong, "x", export.Evidence("forty", some))

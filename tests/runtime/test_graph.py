@@ -2,57 +2,21 @@
 
 import numpy as np
 import pytest
-import torch
 
-from resnetkit import models
-from resnetkit.checkpoint import Checkpoint, read
-from resnetkit.data.image import Preprocess
+from networks import NETWORKS, saved
+from resnetkit.checkpoint import Checkpoint
 from resnetkit.errors import ModelError
 from resnetkit.runtime.backends import open_backend
 from resnetkit.runtime.graph import Conv, Linear, graph_of
-from resnetkit.runtime.save import save
 
 ENGINES = ("onnxruntime", "openvino", "ncnn")
-NETWORKS = [
-    ("resnet18", {}, 64),
-    ("resnet34", {"in_channels": 1}, 65),
-    ("resnet50", {}, 64),
-    ("resnet20", {}, 32),
-    ("resnet34d", {}, 65),
-    ("resnet50d", {}, 64),
-    ("plain18", {}, 64),
-    ("resnext50_32x4d", {}, 64),
-    ("resnet50", {"replace_stride_with_dilation": (False, True, True)}, 64),
-    ("resnet18", {"pool": "all", "stem": "small", "shortcut": "C", "in_channels": 6}, 33),
-    ("resnet18", {"shortcut": "A"}, 65),
-]
-
-
-def stirred(name, options):
-    """A network whose norms do something."""
-    torch.manual_seed(0)
-    network = models.build(name, num_classes=7, **options)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, 0, 0.1)
-    return network.eval()
-
-
-def saved(folder, name, options, size):
-    network = stirred(name, options)
-    channels = network.in_channels
-    prepare = Preprocess(size=size, mean=(0.5,) * channels, std=(0.2,) * channels)
-    return read(save(network, folder, preprocess=prepare))
 
 
 @pytest.mark.parametrize(("name", "options", "size"), NETWORKS)
 def test_every_network_in_every_engine(tmp_path, name, options, size):
     checkpoint = saved(tmp_path / "model", name, options, size)
     channels = len(checkpoint.meta.preprocess["mean"])
-    batch = np.random.default_rng(0).standard_normal((3, channels, size, size), dtype=np.float32)
+    batch = np.random.default_rng(0).integers(0, 256, (3, size, size, channels), np.uint8)
     expected = open_backend(checkpoint, "torch", "cpu").outputs(batch)
     for engine in ENGINES:
         pytest.importorskip(engine, reason=f"needs {engine}")

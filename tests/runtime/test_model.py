@@ -89,9 +89,8 @@ def test_timm_loads_the_folder_as_it_is(model, trained, files):
     timm = pytest.importorskip("timm")
     network = timm.create_model(f"local-dir:{trained / 'model'}", pretrained=True).eval()
     batch = np.stack([pixels(decode(path, model.preprocess), model.preprocess) for path in files[:6]])
-    batch = normalise(batch, model.preprocess)
     with torch.inference_mode():
-        found = network(torch.from_numpy(batch)).numpy()
+        found = network(torch.from_numpy(normalise(batch, model.preprocess))).numpy()
     np.testing.assert_allclose(found, model.backend(batch), atol=1e-5)
     assert tuple(network.pretrained_cfg["label_names"]) == model.classes
     data = timm.data.resolve_model_data_config(network)

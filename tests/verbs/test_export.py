@@ -26,7 +26,8 @@ def test_a_run_is_exported_beside_its_model(trained: Path, tmp_path: Path, run_c
     assert code == 0, err
     result = json.loads(out)
     assert result["folder"] == str(tmp_path / "given") and result["format"] == "huggingface" and result["pushed"] == ""
-    assert result["opened_in"].startswith("transformers ") and result["difference"] < 1e-4
+    assert result["opened_in"].startswith("transformers ") and result["proof"]["difference"] < 1e-4
+    assert result["proof"]["source"] == "the run's validation images, all 6"
     config = json.loads((tmp_path / "given" / "config.json").read_text())
     assert config["id2label"] == {"0": "blue", "1": "green", "2": "red"}
     assert verb.beside(trained / "model", "torchvision") == trained / "torchvision"
@@ -94,3 +95,44 @@ def test_what_is_published_is_pushed(model: Path, monkeypatch: pytest.MonkeyPatc
     code, out, err = run_cli("export", "models/mine", "--format", "torchvision", "--push", "owner/name", "--quiet")
     assert code == 0 and "hub/owner/name: holds the same files" in out, err
     assert pushed == [(Path("models/mine-torchvision"), "owner/name", True, False)]
+
+
+def test_images_that_are_given_are_compared(trained: Path, tmp_path: Path, run_cli, photos: Path) -> None:
+    code, out, err = run_cli("export", trained, "--format", "torchvision", "--data", photos, "--out", tmp_path / "out")
+    assert code == 0 and f"compared on {photos} (all), all 36: logits differ by" in out, err
+    code, _, err = run_cli("export", trained, "--format", "torchvision", "--data", "nowhere", "--out", tmp_path / "no")
+    assert code == 3 and "nowhere" in err and not (tmp_path / "no").exists()
+
+
+def test_a_run_whose_images_are_gone_is_compared_on_synthetic_ones(model: Path, run_cli) -> None:
+    code, out, _ = run_cli("export", model, "--format", "torchvision")
+    assert code == 0 and "compared on 7 synthetic images" in out
+
+
+def test_int8(trained: Path, tmp_path: Path, run_cli, photos: Path) -> None:
+    pytest.importorskip("openvino", reason="needs openvino")
+    command = ["export", trained, "--format", "openvino", "--int8", "--data", photos, "--out", tmp_path / "int8"]
+    code, out, err = run_cli(*command, "--max-drop", "0.5")
+    assert code == 0 and "int8 loses " in out and "n = 36" in out and "no training images" not in err, err
+    code, out, _ = run_cli("predict", tmp_path / "int8", photos / "red", "--format", "csv")
+    assert code == 0 and out.count("\n") == 13
+    code, out, _ = run_cli("eval", tmp_path / "int8", photos, "--backend", "openvino")
+    assert code == 0 and "accuracy" in out
+    # hardly trained, it decides by hairs, so int8 flips many answers
+    code, out, err = run_cli(*command, "--max-drop", "0", "--overwrite")
+    assert (code, out) == (4, "") and "in int8 it loses" in err and "nothing was written" in err
+    assert not (tmp_path / "int8.1").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "told"),
+    [
+        (["--format", "ncnn", "--int8"], 2, "ncnn has no int8 here (--format onnx or openvino)"),
+        (["--format", "onnx", "--int8", "--max-drop", "2"], 2, "max_drop = 2.0 (give a share between 0 and 1"),
+        (["--format", "onnx", "--int8"], 3, "int8 takes images with known answers"),
+    ],
+    ids=str,
+)
+def test_int8_that_cannot_be(model: Path, run_cli, more: list[str], code: int, told: str) -> None:
+    found, out, err = run_cli("export", model, *more)
+    assert (found, out) == (code, "") and told in err and err.count("error:") == 1

@@ -7,13 +7,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from resnetkit.cli.flags import Debug, Device, InputsArgument, JsonFlag, Mirror, ModelArgument, Quiet
 from resnetkit.cli.rows import rows_into
 from resnetkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from resnetkit.runtime.export import Exported
 
 
 def predict(
@@ -123,6 +126,11 @@ def export(
     out: Annotated[
         str | None, typer.Option(help="The new folder; beside the model if left out.", metavar="DIR")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Images to compare both on; the run's val if left out.", metavar="DATA")
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Convolutions in int8: onnx and openvino.")] = False,
+    max_drop: Annotated[float, typer.Option(help="Share of the images that int8 may lose.", metavar="X")] = 0.005,
     push: Annotated[
         str, typer.Option(help="Upload it to the Hugging Face Hub; a new repository is private.", metavar="OWNER/NAME")
     ] = "",
@@ -134,13 +142,29 @@ def export(
     """Write a model for another library or engine, once it is proven to give the same logits there."""
     from resnetkit import api
 
-    done = api.export(model, form, out=out, push=push, overwrite=overwrite, quiet=quiet)
+    options = {"data": data, "int8": int8, "max_drop": max_drop, "out": out, "push": push, "overwrite": overwrite}
+    done = api.export(model, form, quiet=quiet, **options)  # type: ignore[arg-type]
     if as_json:
         print(json.dumps(done.as_dict()))
         return
-    print(f"{done.folder}: opened in {done.opened_in}, logits differ by {done.difference:.1e} of the largest at most")
+    print(*export_lines(done), sep="\n")
     if done.pushed:
         print(f"{done.pushed}: holds the same files")
+
+
+def export_lines(done: Exported) -> Iterator[str]:
+    """What was written, and how it compares with the model."""
+    proof, percent = done.proof, f"{100 * (done.proof.agreement.value or 0):.1f} %"
+    yield f"{done.folder}: opened in {done.opened_in}, {done.size / 1e6:.1f} MB, {proof.latency:.1f} ms an image"
+    differ = f"logits differ by {proof.difference:.1e} of the largest at most"
+    yield f"compared on {proof.source}: {differ}, {percent} the same answer"
+    if done.int8:
+        lost, speeds = done.int8["lost"], done.int8["images_per_second"]
+        shares = (f"{100 * lost[key]:.1f}" for key in ("value", "low", "high"))
+        yield "int8 loses {} % of the right answers ({} to {} %, n = {:,})".format(*shares, lost["n"])
+        yield f"int8 answers {speeds['int8']:.1f} images/s, float32 {speeds['f32']:.1f}, in batches of 8"
+        if done.int8["float32"]:
+            yield f"stay float32: {', '.join(done.int8['float32'])}"
 
 
 def models(

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from resnetkit.ops.intervals import Z95
+from resnetkit.ops.intervals import Z95, Metric
 
 AT_ONCE = 2**21  # signs that are drawn at a time
 Z80 = 0.8416212335729143  # quantile of a power of 80 %
@@ -62,3 +62,20 @@ def samples_needed(only_a: int, only_b: int, n: int) -> int | None:
         return None
     root = Z95 * math.sqrt(share) + Z80 * math.sqrt(share - difference**2)
     return math.ceil((root / difference) ** 2)
+
+
+def share_lost(only_a: int, only_b: int, n: int) -> Metric:
+    """How much smaller B's share of right samples is than A's; the interval holds where both hardly differ, too.
+
+    Bonett & Price 2012, British Journal of Mathematical and Statistical Psychology 65:229, equation 4.
+
+    Args:
+        only_a: samples that A has right and B wrong.
+        only_b: the other way round.
+        n: samples that both have answered.
+    """
+    if n == 0:
+        return Metric(None, 0, None, None, "no samples")
+    a, b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    half = Z95 * math.sqrt((a + b - (a - b) ** 2) / (n + 2))
+    return Metric((only_a - only_b) / n, n, a - b - half, a - b + half, "bonett-price")

@@ -1,4 +1,4 @@
-"""What runs the network of a model folder: a batch of float32 [N, C, H, W] to logits [N, K]."""
+"""What runs the network of a model folder: a batch of what its task's preprocess gives, to logits [N, K]."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit.checkpoint import Checkpoint
+from resnetkit.data.image import Pixels, preprocess_from
 from resnetkit.errors import ModelError, ResourceError, UsageError
 from resnetkit.runtime import choice
+from resnetkit.runtime.deployed import open_deployed
 from resnetkit.runtime.pipeline import num_threads
+from resnetkit.tasks.task import task_named
 
 if TYPE_CHECKING:
     from resnetkit.nn.resnet import ResNet
@@ -25,13 +28,13 @@ Floats = NDArray[np.float32]
 
 
 class Backend(Protocol):
-    """Runs a network."""
+    """Runs a network; normalising is part of it, so that engines may do it faster."""
 
-    def __call__(self, batch: Floats) -> Floats:
-        """Logits [N, K] of a batch [N, C, H, W]."""
+    def __call__(self, batch: Pixels) -> Floats:
+        """Logits [N, K] of a batch [N, size, size, C]."""
         ...
 
-    def outputs(self, batch: Floats) -> tuple[Floats, Floats]:
+    def outputs(self, batch: Pixels) -> tuple[Floats, Floats]:
         """Logits [N, K], and the embeddings [N, D] that they are linear in."""
         ...
 
@@ -48,13 +51,20 @@ def open_backend(checkpoint: Checkpoint, backend: str = "auto", device: str = "a
     """
     if backend not in BACKENDS:
         raise UsageError(f"there is no backend {backend!r}", fix=f"one of {', '.join(BACKENDS)}")
+    if checkpoint.deployed is not None:
+        _refuse_device(f"an {checkpoint.deployed.format} export", device)
+        return open_deployed(checkpoint, backend)[1]
     if backend == "auto":
         return _fastest(checkpoint, device)
     if backend == "torch":
-        return TorchBackend(*open_network(checkpoint, device))
-    if device not in ("auto", "cpu"):
-        raise UsageError(f"{backend} runs on the CPU, not on {device}", fix="--backend torch, or --device cpu")
+        return torch_backend(checkpoint, device)
+    _refuse_device(backend, device)
     return _engine(checkpoint, backend)
+
+
+def _refuse_device(what: str, device: str) -> None:
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"{what} runs on the CPU, not on {device}", fix="--backend torch, or --device cpu")
 
 
 def _engine(checkpoint: Checkpoint, name: str) -> Backend:
@@ -62,7 +72,7 @@ def _engine(checkpoint: Checkpoint, name: str) -> Backend:
     from resnetkit.runtime.graph import graph_of
 
     opener = {"onnxruntime": engines.onnxruntime, "openvino": engines.openvino, "ncnn": engines.ncnn}[name]
-    return opener(graph_of(checkpoint))
+    return opener(graph_of(checkpoint), preprocess_from(checkpoint.meta.preprocess, checkpoint.folder))
 
 
 def _fastest(checkpoint: Checkpoint, device: str) -> Backend:
@@ -73,9 +83,8 @@ def _fastest(checkpoint: Checkpoint, device: str) -> Backend:
     if known not in (None, "torch") and not choice.may_have_gpu(device):
         with suppress(Exception):  # what cannot be opened any more is measured anew
             return _engine(checkpoint, str(known))
-    network, where = open_network(checkpoint, device)
-    reference = TorchBackend(network, where)
-    if known == "torch" or where != "cpu":
+    reference = torch_backend(checkpoint, device)
+    if known == "torch" or reference.device != "cpu":
         return reference
     openers: dict[str, Callable[[], Backend]] = {name: partial(_engine, checkpoint, name) for name in names}
     best, backend = choice.fastest(checkpoint, cast(Backend, reference), openers)
@@ -87,9 +96,12 @@ def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[ResNet, 
     """The torch network of a model folder in evaluation mode, and the device that it is on.
 
     Raises:
-        ModelError: the tensors do not fit the network that model.json names.
+        ModelError: the tensors do not fit the network that model.json names, or it is an export, which has none.
         ResourceError: torch is not installed, or the device is not there.
     """
+    if checkpoint.deployed is not None:
+        what, fix = f"is an {checkpoint.deployed.format} export, without weights for torch", "give the run it is of"
+        raise ModelError(what, path=checkpoint.folder, fix=fix)
     try:
         import torch
 
@@ -112,23 +124,32 @@ def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[ResNet, 
     return network.eval().to(where), where
 
 
+def torch_backend(checkpoint: Checkpoint, device: str = "auto") -> TorchBackend:
+    """The torch backend of a model folder; raises what `open_network` does."""
+    meta = checkpoint.meta
+    preprocess = preprocess_from(meta.preprocess, checkpoint.folder)
+    modality = task_named(meta.task).modality
+    return TorchBackend(*open_network(checkpoint, device), lambda batch: modality.normalise(batch, preprocess))
+
+
 @dataclass(frozen=True)
 class TorchBackend:
-    """A torch network, in evaluation mode, on its device."""
+    """A torch network, in evaluation mode, on its device, with what makes its input."""
 
     network: ResNet
     device: str
+    normalise: Callable[[Pixels], Floats]
 
-    def __call__(self, batch: Floats) -> Floats:
-        """Logits [N, K] of a batch [N, C, H, W]."""
+    def __call__(self, batch: Pixels) -> Floats:
+        """Logits [N, K] of a batch [N, size, size, C]."""
         return self.outputs(batch)[0]
 
-    def outputs(self, batch: Floats) -> tuple[Floats, Floats]:
+    def outputs(self, batch: Pixels) -> tuple[Floats, Floats]:
         """Logits [N, K] and embeddings [N, D]."""
         import torch
 
         with torch.inference_mode():
-            features = self.network.forward_features(torch.from_numpy(batch).to(self.device))
+            features = self.network.forward_features(torch.from_numpy(self.normalise(batch)).to(self.device))
             embeddings, logits = self.network.forward_head(features)
         return logits.float().cpu().numpy(), embeddings.float().cpu().numpy()
 
@@ -139,15 +160,14 @@ class _Mirrored:
 
     backend: Backend
 
-    def __call__(self, batch: Floats) -> Floats:
-        """Logits [N, K] of a batch [N, C, H, W]."""
+    def __call__(self, batch: Pixels) -> Floats:
+        """Logits [N, K] of a batch [N, size, size, C]."""
         return self.outputs(batch)[0]
 
-    def outputs(self, batch: Floats) -> tuple[Floats, Floats]:
+    def outputs(self, batch: Pixels) -> tuple[Floats, Floats]:
         """Logits [N, K] and embeddings [N, D]."""
-        pairs = zip(
-            self.backend.outputs(batch), self.backend.outputs(np.ascontiguousarray(batch[..., ::-1])), strict=True
-        )
+        turned = np.ascontiguousarray(batch[:, :, ::-1])
+        pairs = zip(self.backend.outputs(batch), self.backend.outputs(turned), strict=True)
         logits, embeddings = (np.float32(0.5) * (one + other) for one, other in pairs)
         return logits, embeddings
 

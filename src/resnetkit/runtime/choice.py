@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit.checkpoint import Checkpoint
+from resnetkit.data.image import Pixels
 from resnetkit.errors import ResourceError
 from resnetkit.files import cache_home, write
 from resnetkit.ops.metrics import relative_difference
@@ -30,7 +31,7 @@ MOST = 1e-3  # largest difference of two logits over the largest logit, from tor
 SECONDS = 2.0  # of all measuring
 BATCH = 8
 ROUNDS = 5
-Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Run = Callable[[Pixels], NDArray[np.float32]]
 R = TypeVar("R", bound=Run)
 
 
@@ -102,7 +103,7 @@ def fastest(checkpoint: Checkpoint, reference: R, openers: Mapping[str, Callable
         openers: each engine's name to what opens it.
     """
     size, channels = int(checkpoint.meta.preprocess["size"]), len(checkpoint.meta.preprocess["mean"])
-    batch = np.random.default_rng(0).standard_normal((BATCH, channels, size, size), dtype=np.float32)
+    batch = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, channels), np.uint8)
     expected = reference(batch)
     running = {"torch": reference}
     refused: dict[str, str] = {}
@@ -134,7 +135,7 @@ def disagreement(expected: NDArray[np.floating], found: NDArray[np.floating]) ->
     return "" if np.array_equal(found.argmax(1), expected.argmax(1)) else "another top-1"
 
 
-def _speeds(running: Mapping[str, Run], batch: NDArray[np.float32]) -> dict[str, float]:
+def _speeds(running: Mapping[str, Run], batch: Pixels) -> dict[str, float]:
     """Images a second of each: the median of interleaved rounds, as many as the time allows."""
     seconds: dict[str, list[float]] = {name: [] for name in running}
     deadline = time.monotonic() + SECONDS

@@ -11,17 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnetkit.checkpoint import CARD, Checkpoint, Meta, card
+from resnetkit.checkpoint import CARD, FLOAT32, INT8, Checkpoint, Deployed, Meta, card, write_meta
 from resnetkit.data.image import Preprocess, from_array, normalise, pixels, preprocess_from
+from resnetkit.ops.quantization import Quantization
 from resnetkit.runtime import engines
-from resnetkit.runtime.backends import open_backend
+from resnetkit.runtime.backends import Backend, open_backend
+from resnetkit.runtime.deployed import BIN, ONNX, PARAM, XML, open_deployed
 from resnetkit.runtime.graph import graph_of
 from resnetkit.runtime.libraries import Infer, public, write_json
 from resnetkit.runtime.ncnn import ncnn_files
-from resnetkit.runtime.onnx import PIXELS, onnx_model
+from resnetkit.runtime.onnx import onnx_model
 
-GOLDEN = "golden"  # .png, .json and .f32
-ONNX, XML, PARAM, BIN = "model.onnx", "model.xml", "model.param", "model.bin"
+GOLDEN = "golden"  # .png, .json, .u8 and .f32
 READ = """\
 ```python
 import json
@@ -42,7 +43,7 @@ NORMALISED = """\
 mean, std = np.array({mean}, np.float32), np.array({std}, np.float32)
 floats = np.ascontiguousarray(((pixels / np.float32(255) - mean) / std).transpose(2, 0, 1))
 """
-IN_A_BROWSER = """
+ELSEWHERE = """
 In a page or in node, with onnxruntime-web; `pixels` is a Uint8Array of the bytes of all channels, row by row:
 
 ```javascript
@@ -51,11 +52,40 @@ const input = new ort.Tensor("uint8", pixels, [1, {size}, {size}, {channels}]);
 const {{ scores }} = await session.run({{ pixels: input }});
 ```
 """
+IN_CPP = """
+In C++, with OpenVINO, which reads this file as it is; `golden.u8` holds such pixels:
+
+```cpp
+#include <algorithm>
+#include <fstream>
+#include <iostream>
+#include <openvino/openvino.hpp>
+
+int main() {{
+    ov::Core core;
+    auto model = core.compile_model("{file}", "CPU", ov::hint::inference_precision(ov::element::f32));
+    auto request = model.create_infer_request();
+    ov::Tensor pixels(ov::element::u8, {{1, {size}, {size}, {channels}}});
+    std::ifstream file("golden.u8", std::ios::binary);
+    file.read(static_cast<char*>(pixels.data()), pixels.get_byte_size());
+    request.set_tensor("pixels", pixels);
+    request.infer();
+    auto scores = request.get_tensor("scores");
+    const float* first = scores.data<float>();
+    const float* best = std::max_element(first, first + scores.get_size());
+    std::cout << best - first << " " << *best << std::endl;  // place in classes.json, and its score
+}}
+```
+"""
 HOW_IT_IS_CHECKED = """
 `golden.png` is a picture whose answer is known: `golden.json` has its logits and the SHA-256 of its input, and
-`golden.f32` that input (float32, little-endian, [{channels}, {size}, {size}], normalised). What prepares images
-elsewhere is right if it gives these numbers.
+`golden.f32` that input (float32, little-endian, [{channels}, {size}, {size}], normalised); `golden.u8` is the same
+before it is normalised (uint8, [{size}, {size}, {channels}]). What prepares images elsewhere is right if it gives these
+numbers.{rounding}
 """
+ROUNDING = (
+    " This model computes in int8, which every engine rounds a little otherwise: its logits may move by a hundredth."
+)
 IMPORT_ONNX = """
 import os
 
@@ -88,23 +118,24 @@ def refuse_none(meta: Meta) -> None:
     """Every network of the family can be written for an engine."""
 
 
-def write_onnx(checkpoint: Checkpoint, folder: Path) -> None:
+def write_onnx(checkpoint: Checkpoint, folder: Path, quantization: Quantization | None = None) -> None:
     """model.onnx: `pixels` uint8 [batch, size, size, C] to calibrated `scores`, `logits` and `embedding`."""
-    (folder / ONNX).write_bytes(_onnx(checkpoint))
-    usage = _usage(checkpoint, IMPORT_ONNX, RUN_ONNX)
-    size, channels = int(checkpoint.meta.preprocess["size"]), len(checkpoint.meta.preprocess["mean"])
-    _write_rest(checkpoint, folder, "onnx", usage + IN_A_BROWSER.format(size=size, channels=channels))
+    (folder / ONNX).write_bytes(_onnx(checkpoint, quantization))
+    usage = _usage(checkpoint, IMPORT_ONNX, RUN_ONNX) + _told(checkpoint, ELSEWHERE + IN_CPP, ONNX)
+    _write_rest(checkpoint, folder, Deployed("onnx", INT8 if quantization else FLOAT32), usage)
 
 
-def write_openvino(checkpoint: Checkpoint, folder: Path) -> None:
+def write_openvino(checkpoint: Checkpoint, folder: Path, quantization: Quantization | None = None) -> None:
     """model.xml and model.bin, with the inputs and outputs of the ONNX model.
 
     Raises:
         ResourceError: OpenVINO is not installed.
     """
     library = engines.import_openvino()
-    library.save_model(library.Core().read_model(_onnx(checkpoint)), folder / XML, compress_to_fp16=False)
-    _write_rest(checkpoint, folder, "openvino", _usage(checkpoint, IMPORT_OPENVINO, RUN_OPENVINO))
+    content = _onnx(checkpoint, quantization)
+    library.save_model(library.Core().read_model(content), folder / XML, compress_to_fp16=False)
+    usage = _usage(checkpoint, IMPORT_OPENVINO, RUN_OPENVINO) + _told(checkpoint, IN_CPP, XML)
+    _write_rest(checkpoint, folder, Deployed("openvino", INT8 if quantization else FLOAT32), usage)
 
 
 def write_ncnn(checkpoint: Checkpoint, folder: Path) -> None:
@@ -112,23 +143,35 @@ def write_ncnn(checkpoint: Checkpoint, folder: Path) -> None:
     text, weights = ncnn_files(graph_of(checkpoint))
     (folder / PARAM).write_text(text, encoding="ascii")
     (folder / BIN).write_bytes(weights)
-    _write_rest(checkpoint, folder, "ncnn", _usage(checkpoint, "import ncnn", RUN_NCNN))
+    _write_rest(checkpoint, folder, Deployed("ncnn", FLOAT32), _usage(checkpoint, "import ncnn", RUN_NCNN))
 
 
-def _onnx(checkpoint: Checkpoint) -> bytes:
+def _onnx(checkpoint: Checkpoint, quantization: Quantization | None) -> bytes:
     temperature = checkpoint.calibration.temperature if checkpoint.calibration else 1.0
-    content: bytes = onnx_model(graph_of(checkpoint), (_preprocess(checkpoint), temperature)).SerializeToString()
+    model = onnx_model(graph_of(checkpoint), (_preprocess(checkpoint), temperature), quantization)
+    content: bytes = model.SerializeToString()
     return content
 
 
-def _write_rest(checkpoint: Checkpoint, folder: Path, library: str, usage: str) -> None:
-    """classes.json, preprocess.json, the golden picture, and README.md."""
-    meta, prepare = checkpoint.meta, _preprocess(checkpoint)
+def _told(checkpoint: Checkpoint, text: str, file: str) -> str:
+    """A text with the model's numbers in it."""
+    prepare = _preprocess(checkpoint)
+    return text.format(size=prepare.size, channels=prepare.channels, file=file)
+
+
+def _write_rest(checkpoint: Checkpoint, folder: Path, deployed: Deployed, usage: str) -> None:
+    """model.json with the calibration, classes.json, preprocess.json, the golden picture, and README.md."""
+    meta = public(checkpoint.meta)
+    write_meta(folder, meta, checkpoint.calibration, deployed)
     write_json(folder / "classes.json", list(meta.classes))
-    write_json(folder / "preprocess.json", asdict(prepare))
-    _write_golden(checkpoint, folder)
-    told = HOW_IT_IS_CHECKED.format(size=prepare.size, channels=prepare.channels)
-    (folder / CARD).write_text(card(public(meta), library, usage + told), encoding="utf-8")
+    write_json(folder / "preprocess.json", asdict(_preprocess(checkpoint)))
+    exact = deployed.precision == FLOAT32
+    written = Checkpoint(folder, meta, {}, checkpoint.calibration, deployed)
+    _write_golden(
+        checkpoint, folder, open_backend(checkpoint if exact else written, "torch" if exact else "auto", "cpu")
+    )
+    told = _told(checkpoint, HOW_IT_IS_CHECKED.replace("{rounding}", "" if exact else ROUNDING), "")
+    (folder / CARD).write_text(card(meta, deployed.format, usage + told), encoding="utf-8")
 
 
 def golden_picture(channels: int) -> NDArray[np.uint8]:
@@ -138,17 +181,18 @@ def golden_picture(channels: int) -> NDArray[np.uint8]:
     return np.stack(planes, 2)
 
 
-def _write_golden(checkpoint: Checkpoint, folder: Path) -> None:
+def _write_golden(checkpoint: Checkpoint, folder: Path, backend: Backend) -> None:
     prepare = _preprocess(checkpoint)
     picture = golden_picture(prepare.channels)
     if prepare.channels in (1, 3):
         Image.fromarray(picture if prepare.channels == 3 else picture[:, :, 0]).save(folder / f"{GOLDEN}.png")
     else:
         np.save(folder / f"{GOLDEN}.npy", picture)
-    prepared = normalise(pixels(from_array(picture, prepare), prepare)[None], prepare)
-    content = prepared.astype("<f4").tobytes()
+    square = pixels(from_array(picture, prepare), prepare)[None]
+    content = normalise(square, prepare).astype("<f4").tobytes()
+    (folder / f"{GOLDEN}.u8").write_bytes(square.tobytes())
     (folder / f"{GOLDEN}.f32").write_bytes(content)
-    logits = open_backend(checkpoint, "torch", "cpu")(prepared)[0]
+    logits = backend(square)[0]
     answer = {"input_sha256": hashlib.sha256(content).hexdigest(), "logits": [float(value) for value in logits]}
     write_json(folder / f"{GOLDEN}.json", answer)
 
@@ -186,45 +230,11 @@ def _preprocess(checkpoint: Checkpoint) -> Preprocess:
     return preprocess_from(checkpoint.meta.preprocess, checkpoint.folder)
 
 
-def _as_pixels(batch: NDArray[np.float32], meta: Meta) -> NDArray[np.uint8]:
-    """The uint8 [N, size, size, C] that inputs [N, C, size, size] were normalised from."""
-    mean, std = (np.array(meta.preprocess[name], np.float32)[:, None, None] for name in ("mean", "std"))
-    return np.ascontiguousarray(np.rint((batch * std + mean) * 255).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
-
-
-def open_onnx(folder: Path, meta: Meta) -> tuple[Infer, str]:
-    """What was written, in ONNX Runtime.
+def opened(folder: Path, meta: Meta, form: str) -> tuple[Infer, str]:
+    """What was written, in its own runtime, with the name and version of that.
 
     Raises:
         ResourceError: it is not installed.
     """
-    library = engines.import_onnxruntime()
-    session = library.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
-
-    def infer(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = session.run(["logits"], {PIXELS: _as_pixels(batch, meta)})[0]
-        return logits
-
-    return infer, f"onnxruntime {library.__version__}"
-
-
-def open_openvino(folder: Path, meta: Meta) -> tuple[Infer, str]:
-    """What was written, in OpenVINO."""
-    library = engines.import_openvino()
-    model = library.Core().compile_model(str(folder / XML), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def infer(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = model({PIXELS: _as_pixels(batch, meta)})["logits"].copy()
-        return logits
-
-    return infer, f"openvino {library.__version__.partition('-')[0]}"
-
-
-def open_ncnn(folder: Path, meta: Meta) -> tuple[Infer, str]:
-    """What was written, in ncnn.
-
-    Raises:
-        ResourceError: it is not installed.
-    """
-    text, path = (folder / PARAM).read_text(encoding="ascii"), folder / BIN
-    return engines.ncnn_from(text, path), f"ncnn {engines.ncnn_version()}"
+    name, backend = open_deployed(Checkpoint(folder, meta, {}, None, Deployed(form, FLOAT32)))
+    return backend, f"{name} {engines.version_of(name)}"

@@ -9,16 +9,18 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from resnetkit.data.image import Pixels, Preprocess, normalise
 from resnetkit.errors import ResourceError
 from resnetkit.runtime.graph import INPUT, Graph
 from resnetkit.runtime.ncnn import ncnn_files
-from resnetkit.runtime.onnx import onnx_model
+from resnetkit.runtime.onnx import PIXELS, onnx_model
 from resnetkit.runtime.pipeline import num_threads
 
 Floats = NDArray[np.float32]
@@ -31,16 +33,16 @@ class Engine:
     """A compiled network, as a Backend.
 
     Attributes:
-        run: a batch [N, C, H, W] to logits [N, K] and embeddings [N, D].
+        run: a batch [N, size, size, C] to logits [N, K] and embeddings [N, D].
     """
 
-    run: Callable[[Floats], tuple[Floats, Floats]]
+    run: Callable[[Pixels], tuple[Floats, Floats]]
 
-    def __call__(self, batch: Floats) -> Floats:
-        """Logits [N, K] of a batch [N, C, H, W]."""
+    def __call__(self, batch: Pixels) -> Floats:
+        """Logits [N, K] of a batch [N, size, size, C]."""
         return self.run(batch)[0]
 
-    def outputs(self, batch: Floats) -> tuple[Floats, Floats]:
+    def outputs(self, batch: Pixels) -> tuple[Floats, Floats]:
         """Logits [N, K] and embeddings [N, D]."""
         return self.run(batch)
 
@@ -65,8 +67,17 @@ def import_onnxruntime() -> Any:
     return library
 
 
-def onnxruntime(graph: Graph) -> Engine:
+def onnxruntime(graph: Graph, preprocess: Preprocess) -> Engine:
     """ONNX Runtime on the CPU.
+
+    Raises:
+        ResourceError: it is not installed.
+    """
+    return onnxruntime_from(onnx_model(graph, (preprocess, 1.0)).SerializeToString())
+
+
+def onnxruntime_from(model: bytes | Path) -> Engine:
+    """ONNX Runtime on the CPU, from the content or the path of an ONNX model that takes pixels.
 
     Raises:
         ResourceError: it is not installed.
@@ -75,11 +86,11 @@ def onnxruntime(graph: Graph) -> Engine:
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads()
     options.log_severity_level = 3
-    content = onnx_model(graph).SerializeToString()
+    content = model if isinstance(model, bytes) else str(model)
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
-    def run(batch: Floats) -> tuple[Floats, Floats]:
-        logits, embedding = session.run(["logits", "embedding"], {INPUT: batch})
+    def run(batch: Pixels) -> tuple[Floats, Floats]:
+        logits, embedding = session.run(["logits", "embedding"], {PIXELS: batch})
         return logits, embedding
 
     return Engine(run)
@@ -105,27 +116,35 @@ def import_openvino() -> Any:
     return library
 
 
-def openvino(graph: Graph) -> Engine:
+def openvino(graph: Graph, preprocess: Preprocess) -> Engine:
     """OpenVINO on the CPU, in float32.
 
     Raises:
         ResourceError: it is not installed.
     """
+    return openvino_from(onnx_model(graph, (preprocess, 1.0)).SerializeToString())
+
+
+def openvino_from(model: bytes | Path) -> Engine:
+    """OpenVINO on the CPU, from the content or the path of a model that takes pixels; what is float32 stays so.
+
+    Raises:
+        ResourceError: it is not installed.
+    """
     core = import_openvino().Core()
-    model = core.read_model(onnx_model(graph).SerializeToString())
     hints = {"INFERENCE_NUM_THREADS": num_threads(), "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    compiled = core.compile_model(model, "CPU", hints)
+    compiled = core.compile_model(core.read_model(model), "CPU", hints)
     request, alone = compiled.create_infer_request(), threading.Lock()
 
-    def run(batch: Floats) -> tuple[Floats, Floats]:
+    def run(batch: Pixels) -> tuple[Floats, Floats]:
         with alone:  # the answers lie in the request until they are copied
-            found = request.infer({INPUT: batch}, share_inputs=True)
+            found = request.infer({PIXELS: batch}, share_inputs=True)
             return found["logits"].copy(), found["embedding"].copy()
 
     return Engine(run)
 
 
-def ncnn(graph: Graph) -> Engine:
+def ncnn(graph: Graph, preprocess: Preprocess) -> Engine:
     """The engine of ncnn on the CPU, in float32 with Winograd convolutions, an image a thread.
 
     Raises:
@@ -136,12 +155,12 @@ def ncnn(graph: Graph) -> Engine:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(weights)
-        return ncnn_from(text, path)
+        return ncnn_from(text, path, preprocess)
     finally:
         os.unlink(path)
 
 
-def ncnn_from(text: str, weights: str | Path) -> Engine:
+def ncnn_from(text: str, weights: str | Path, preprocess: Preprocess) -> Engine:
     """The engine of ncnn from the text of a .param and the path of a .bin.
 
     Raises:
@@ -163,8 +182,8 @@ def ncnn_from(text: str, weights: str | Path) -> Engine:
         logits, embedding = (np.array(extractor.extract(name)[1]) for name in ("logits", "embedding_2of2"))
         return logits, embedding
 
-    def run(batch: Floats) -> tuple[Floats, Floats]:
-        found = list(pool.map(one, batch))
+    def run(batch: Pixels) -> tuple[Floats, Floats]:
+        found = list(pool.map(one, normalise(batch, preprocess)))
         return np.stack([each[0] for each in found]), np.stack([each[1] for each in found])
 
     return Engine(run)
@@ -178,6 +197,6 @@ def _ncnn() -> Any:
     return library
 
 
-def ncnn_version() -> str:
-    """Of the package."""
-    return str(_ncnn().__version__)
+def version_of(name: str) -> str:
+    """Of an engine's package, which is installed, without what follows the number."""
+    return metadata.version(name).partition("-")[0]

@@ -17,11 +17,11 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from resnetkit.checkpoint import CARD, WEIGHTS, Checkpoint, Meta, Tensors, card
-from resnetkit.data.image import Preprocess, preprocess_from
+from resnetkit.checkpoint import CARD, META, WEIGHTS, Checkpoint, Meta, Tensors, card
+from resnetkit.data.image import Pixels, Preprocess, normalise, preprocess_from
 from resnetkit.errors import UsageError
 
-Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # a batch to logits
+Infer = Callable[[Pixels], NDArray[np.float32]]  # a batch [N, size, size, C] to logits [N, K]
 BASIC = ("resnet18", "resnet34")
 # The residual networks proper: transformers has no groups and no wider convolutions.
 DEPTHS = {
@@ -236,7 +236,7 @@ def open_torchvision(folder: Path, meta: Meta) -> tuple[Infer, str]:
     dilation = {"replace_stride_with_dilation": _dilation(meta)} if _dilation(meta) else {}
     network = torchvision.models.get_model(meta.variant, weights=None, num_classes=len(meta.classes), **dilation)
     network.load_state_dict(load_file(folder / WEIGHTS))
-    return _runs(network.eval()), f"torchvision {torchvision.__version__}"
+    return _runs(network.eval(), meta), f"torchvision {torchvision.__version__}"
 
 
 def open_huggingface(folder: Path, meta: Meta) -> tuple[Infer, str]:
@@ -248,7 +248,7 @@ def open_huggingface(folder: Path, meta: Meta) -> tuple[Infer, str]:
         return _read_back(folder, meta), "resnetkit's own key map, as transformers is not installed"
     with _no_bars(transformers.utils.logging):
         network = kind.from_pretrained(folder, local_files_only=True).eval()
-    return _runs(lambda batch: network(batch).logits), f"transformers {transformers.__version__}"
+    return _runs(lambda batch: network(batch).logits, meta), f"transformers {transformers.__version__}"
 
 
 @contextmanager
@@ -269,15 +269,17 @@ def _read_back(folder: Path, meta: Meta) -> Infer:
 
     network = models.build(meta.variant, num_classes=len(meta.classes), in_channels=len(meta.preprocess["mean"]))
     network.load_state_dict(renamed(read_state(folder / WEIGHTS))[0])
-    return _runs(network.eval())
+    return _runs(network.eval(), meta)
 
 
-def _runs(network: Any) -> Infer:
+def _runs(network: Any, meta: Meta) -> Infer:
     import torch
 
-    def infer(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    preprocess = preprocess_from(meta.preprocess, Path(META))
+
+    def infer(batch: Pixels) -> NDArray[np.float32]:
         with torch.inference_mode():
-            logits: NDArray[np.float32] = network(torch.from_numpy(batch)).numpy()
+            logits: NDArray[np.float32] = network(torch.from_numpy(normalise(batch, preprocess))).numpy()
         return logits
 
     return infer

@@ -61,7 +61,7 @@ class Model:
         """Calibrated logits [K] of each source in order, or why it cannot be read; in bounded memory."""
 
         def infer(batch: NDArray[Any]) -> NDArray[np.floating]:
-            return np.asarray(self.backend(self.normalise(batch)) / self.temperature, np.float32)
+            return np.asarray(self.backend(batch) / self.temperature, np.float32)
 
         return pipeline.run(sources, self.read, infer, batch_size)
 
@@ -84,7 +84,7 @@ class Model:
             _refuse_coverage(coverage, self.checkpoint)
 
         def infer(batch: NDArray[Any]) -> list[Prediction]:
-            logits, embeddings = self.backend.outputs(self.normalise(batch))
+            logits, embeddings = self.backend.outputs(batch)
             return self._decoded(np.asarray(logits / self.temperature, np.float32), embeddings, top, coverage)
 
         for source, answer in pipeline.run(sources, self.read, infer):
@@ -95,9 +95,7 @@ class Model:
         self, sources: Iterable[Any], batch_size: int = 32
     ) -> Iterator[tuple[Any, NDArray[np.float32] | DataError]]:
         """The input of the last layer [D] for each source in order, or why it cannot be read; in bounded memory."""
-        return pipeline.run(
-            sources, self.read, lambda batch: self.backend.outputs(self.normalise(batch))[1], batch_size
-        )
+        return pipeline.run(sources, self.read, lambda batch: self.backend.outputs(batch)[1], batch_size)
 
     def read(self, source: Any) -> Pixels:
         """A path, PIL image or array as uint8 [size, size, C].

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from resnetkit.data.image import Preprocess
 from resnetkit.errors import ResourceError
+from resnetkit.ops.quantization import Quantization, scale_and_zero, weight_levels
 from resnetkit.runtime.graph import INPUT, AddRelu, AveragePool, Conv, Graph, Linear, MaxPool, Mean, Node
 
 if TYPE_CHECKING:
@@ -19,13 +20,17 @@ BATCH = "batch"
 PIXELS, SCORES = "pixels", "scores"
 
 
-def onnx_model(graph: Graph, inside: tuple[Preprocess, float] | None = None) -> onnx.ModelProto:
+def onnx_model(
+    graph: Graph, inside: tuple[Preprocess, float] | None = None, quantization: Quantization | None = None
+) -> onnx.ModelProto:
     """The model: `image` float32 [batch, C, size, size] to `logits` [batch, K] and `embedding` [batch, D].
 
     Args:
         graph: the network.
         inside: how images are normalised, and the temperature, to have both in the model: then it takes `pixels` uint8
             [batch, size, size, C], and also gives `scores`, the softmax of the calibrated logits.
+        quantization: of convolutions in int8, as pairs of QuantizeLinear and DequantizeLinear, which engines take
+            for what they are; the head stays float32.
 
     Raises:
         ResourceError: the package onnx is not installed.
@@ -34,7 +39,7 @@ def onnx_model(graph: Graph, inside: tuple[Preprocess, float] | None = None) -> 
         from onnx import TensorProto, checker, helper
     except ImportError as error:
         raise ResourceError("ONNX needs the package onnx", fix='pip install "resnetkit[runtime]"') from error
-    writer = _Writer([], [])
+    writer = _Writer(quantization)
     square = (graph.size, graph.size)
     if inside is None:
         given = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, (BATCH, graph.channels, *square))
@@ -61,8 +66,11 @@ def onnx_model(graph: Graph, inside: tuple[Preprocess, float] | None = None) -> 
 class _Writer:
     """Nodes and tensors of an ONNX graph that is being written."""
 
-    def __init__(self, nodes: list[onnx.NodeProto], tensors: list[onnx.TensorProto]) -> None:
-        self.nodes, self.tensors = nodes, tensors
+    def __init__(self, quantization: Quantization | None) -> None:
+        self.quantization = quantization
+        self.nodes: list[onnx.NodeProto] = []
+        self.tensors: list[onnx.TensorProto] = []
+        self.rounded: dict[str, str] = {}  # an activation's name to that of it in int8
 
     def normalise(self, preprocess: Preprocess) -> None:
         """(x / 255 - mean) / std of `pixels`, as `data.image.normalise` computes it."""
@@ -85,12 +93,12 @@ class _Writer:
             self._conv(node)
         elif isinstance(node, MaxPool):
             shape = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
-            self._node("MaxPool", [node.source], node.name, **shape)
+            self._node("MaxPool", [self._near(node.source)], node.name, **shape)
         elif isinstance(node, AveragePool):
             shape = {"kernel_shape": [2, 2], "strides": [2, 2]}
-            self._node("AveragePool", [node.source], node.name, ceil_mode=1, **shape)
+            self._node("AveragePool", [self._near(node.source)], node.name, ceil_mode=1, **shape)
         elif isinstance(node, AddRelu):
-            self._node("Add", [node.source, node.other], f"{node.name}_sum")
+            self._node("Add", [self._near(node.source), self._near(node.other)], f"{node.name}_sum")
             self._node("Relu", [f"{node.name}_sum"], node.name)
         elif isinstance(node, Mean):
             self._mean(node)
@@ -99,26 +107,51 @@ class _Writer:
             self._node("Gemm", [node.source, weight, bias], node.name, transB=1)
 
     def _conv(self, node: Conv) -> None:
-        weight, bias = (self._tensor(f"{node.name}.{n}", a) for n, a in (("w", node.weight), ("b", node.bias)))
+        whole = self.quantization is None or node.name in self.quantization.kept
+        source = node.source if whole else self._near(node.source)
+        weight = self._tensor(f"{node.name}.w", node.weight) if whole else self._levels(node)
+        bias = self._tensor(f"{node.name}.b", node.bias)
         out = f"{node.name}_conv" if node.relu else node.name
         shape = {"kernel_shape": list(node.weight.shape[2:]), "group": node.groups, "pads": [node.padding] * 4}
         steps = {"strides": [node.stride] * 2, "dilations": [node.dilation] * 2}
-        self._node("Conv", [node.source, weight, bias], out, **shape, **steps)
+        self._node("Conv", [source, weight, bias], out, **shape, **steps)
         if node.relu:
             self._node("Relu", [out], node.name)
 
     def _mean(self, node: Mean) -> None:
         for i, source in enumerate(node.sources):
-            self._node("GlobalAveragePool", [source], f"mean{i}")
+            self._node("GlobalAveragePool", [self._near(source)], f"mean{i}")
             self._node("Flatten", [f"mean{i}"], f"flat{i}")
         self._node("Concat", [f"flat{i}" for i in range(len(node.sources))], node.name, axis=1)
+
+    def _near(self, name: str) -> str:
+        """An activation rounded to its 256 levels, or as it is where nothing is in int8."""
+        if self.quantization is None:
+            return name
+        if name not in self.rounded:
+            scale, zero = scale_and_zero(*self.quantization.ranges[name])
+            how = [self._tensor(f"{name}.scale", np.array(scale)), self._tensor(f"{name}.zero", np.array(zero))]
+            self._node("QuantizeLinear", [name, *how], f"{name}.levels")
+            self._node("DequantizeLinear", [f"{name}.levels", *how], f"{name}.near")
+            self.rounded[name] = f"{name}.near"
+        return self.rounded[name]
+
+    def _levels(self, node: Conv) -> str:
+        """The weight of a convolution in int8."""
+        assert self.quantization is not None
+        levels, scales = weight_levels(node.weight, self.quantization.most)
+        zeros = np.zeros(len(scales), np.int8)
+        parts: dict[str, NDArray[Any]] = {"levels": levels, "scales": scales, "zeros": zeros}
+        names = [self._tensor(f"{node.name}.w.{name}", array) for name, array in parts.items()]
+        self._node("DequantizeLinear", names, f"{node.name}.w", axis=0)
+        return f"{node.name}.w"
 
     def _node(self, kind: str, sources: list[str], name: str, **values: Any) -> None:
         from onnx import helper
 
         self.nodes.append(helper.make_node(kind, sources, [name], name=name, **values))
 
-    def _tensor(self, name: str, array: NDArray[np.float32]) -> str:
+    def _tensor(self, name: str, array: NDArray[Any]) -> str:
         from onnx import numpy_helper
 
         self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(array), name))

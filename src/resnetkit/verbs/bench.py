@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit import run
+from resnetkit.data.image import Pixels
 from resnetkit.errors import DataError, ResnetkitError, ResourceError, UsageError
 from resnetkit.ops.metrics import relative_difference
 from resnetkit.ops.timing import Timing, timing
@@ -202,7 +203,7 @@ def _device(model: Model) -> str:
     return model.backend.device if isinstance(model.backend, TorchBackend) else "cpu"
 
 
-def _call(name: str, model: Model, batch: Floats) -> Callable[[], object]:
+def _call(name: str, model: Model, batch: Pixels) -> Callable[[], object]:
     def call() -> object:
         try:
             return model.backend(batch)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit import run
+from resnetkit.data.image import Pixels
 from resnetkit.errors import DataError, Interrupted, UsageError, printable
 from resnetkit.files import new_file, resource_errors, set_aside
 from resnetkit.runtime import pipeline
@@ -20,7 +21,7 @@ from resnetkit.verbs.console import bar, note, stop_signals
 from resnetkit.verbs.predict import expand
 
 Floats = NDArray[np.float32]
-Features = Callable[[Floats], Floats]  # a batch [N, C, H, W] to [N, D]
+Features = Callable[[Pixels], Floats]  # a batch [N, size, size, C] to [N, D]
 
 EMBEDDING = "embedding"
 
@@ -151,9 +152,9 @@ def _features(model: Model, stage: str) -> Features:
     network, device = network_of(model)
     part = front(network, stage)
 
-    def means(batch: Floats) -> Floats:
+    def means(batch: Pixels) -> Floats:
         with torch.inference_mode():
-            found: Floats = part(torch.from_numpy(batch).to(device)).mean((2, 3)).float().cpu().numpy()
+            found: Floats = part(torch.from_numpy(model.normalise(batch)).to(device)).mean((2, 3)).float().cpu().numpy()
         return found
 
     return means
@@ -161,7 +162,7 @@ def _features(model: Model, stage: str) -> Features:
 
 def _rows(model: Model, features: Features, paths: Sequence[Path]) -> Iterator[tuple[Path, Floats | DataError]]:
     """The features [D] of each file in order, or why it cannot be read; bounded memory for any number."""
-    return pipeline.run(paths, model.read, lambda batch: features(model.normalise(batch)))
+    return pipeline.run(paths, model.read, features)
 
 
 def _write(
@@ -171,7 +172,7 @@ def _write(
     form, targets = how
     size, channels = model.preprocess.size, model.preprocess.channels
     # asked of the network itself: it holds where no file can be read, too
-    width = features(np.zeros((1, channels, size, size), np.float32)).shape[1]
+    width = features(np.zeros((1, size, size, channels), np.uint8)).shape[1]
     failed: list[DataError] = []
     with ExitStack() as stack:
         files = [stack.enter_context(new_file(path)) for path in targets]

@@ -1,15 +1,20 @@
-"""export: a model to a folder that another library opens, proven there, and on demand to the Hub."""
+"""export: a model to a folder that another library opens, proven there, in int8 if asked, and on demand to the Hub."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from resnetkit import run
-from resnetkit.errors import UsageError
-from resnetkit.runtime.export import Exported, format_named, write_export
-from resnetkit.runtime.model import load
-from resnetkit.verbs.console import note
+from resnetkit.errors import DataError, UsageError
+from resnetkit.runtime.export import BATCH, Evidence, Exported, format_named, write_export
+from resnetkit.runtime.int8 import Gate, refuse_int8, write_int8
+from resnetkit.runtime.model import Model, load
+from resnetkit.verbs.console import bar, note
+from resnetkit.verbs.evidence import calibration_of, evidence_of
 from resnetkit.weights import hub
 from resnetkit.weights.download import offline
 
@@ -18,6 +23,9 @@ def export(
     model: str | Path,
     format: str,
     *,
+    data: str | Path | None = None,
+    int8: bool = False,
+    max_drop: float = 0.005,
     out: str | Path | None = None,
     push: str = "",
     overwrite: bool = False,
@@ -28,21 +36,29 @@ def export(
     Args:
         model: a run folder or a model folder.
         format: "onnx", "openvino", "ncnn", "torchvision" or "huggingface".
+        data: images to compare both on; by default the validation images of the run, or else synthetic ones.
+        int8: compute convolutions in int8, with ranges from training images; "onnx" and "openvino" have it.
+        max_drop: largest share of the images, 0..1, that int8 may lose.
         out: the folder to write; named after the format, beside the model, if left out.
         push: owner/name on the Hugging Face Hub, to upload the folder to; a new repository is private.
         overwrite: move an older folder aside.
         quiet: no notes and no progress on stderr.
 
     Returns:
-        Where it lies, what opened it for the proof, and the largest difference found.
+        Where it lies, what opened it for the proof, and how it compares.
 
     Raises:
         UsageError: the format cannot hold this model, or the folder holds something already.
-        IncompleteError: the logits differ; nothing was written.
+        DataError: there are no images for int8, or `data` cannot be read.
+        IncompleteError: the logits differ, or int8 loses more; nothing was written.
         NetworkError: the network is forbidden, there is no token, or the upload failed.
         ModelError, ResourceError: see `errors`.
     """
     form = format_named(format)
+    if int8:
+        refuse_int8(format)
+    if not 0 <= max_drop <= 1:
+        raise UsageError(f"max_drop = {max_drop}", fix="give a share between 0 and 1, as 0.005")
     if push:
         hub.refuse_push(push, offline=offline())
     opened = load(model, backend="torch", device="cpu")
@@ -51,11 +67,47 @@ def export(
         form.refuse(opened.checkpoint.meta)
     except UsageError as error:
         raise UsageError(error.what, path=source, fix=error.fix) from error
-    folder = Path(out) if out is not None else beside(source, format)
+    folder = Path(out) if out is not None else beside(source, f"{format}-int8" if int8 else format)
     _refuse(folder, source, overwrite)
-    note(f"{source}: writing {folder}, then comparing logits", quiet)
-    done = write_export(opened, format, folder, overwrite=overwrite)
+    if int8:
+        done = _int8(opened, format, folder, (Path(model), data, max_drop), overwrite=overwrite, quiet=quiet)
+    else:
+        evidence = evidence_of(opened, Path(model), data, quiet)
+        note(f"{source}: writing {folder}, then comparing logits", quiet)
+        done = write_export(opened, format, folder, evidence, overwrite=overwrite)
     return replace(done, pushed=hub.push(folder, push, progress=not quiet)) if push else done
+
+
+def _int8(
+    model: Model, format: str, folder: Path, how: tuple[Path, str | Path | None, float], *, overwrite: bool, quiet: bool
+) -> Exported:
+    """With images for the ranges and, others, for the gate."""
+    from resnetkit.runtime.graph import graph_of
+    from resnetkit.runtime.quantize import quantization_for
+
+    source, data, most = how
+    evidence = evidence_of(model, source, data, quiet, judged=True)
+    if evidence is None or evidence.targets is None:
+        what = "int8 takes images with known answers, and the run's validation images are not there"
+        raise DataError(what, path=source, fix="--data DIR")
+    calibration = calibration_of(model, source, data, quiet)
+    if calibration is None:
+        note("no training images: the ranges of activations are taken from the images of the gate", quiet)
+        calibration = evidence.pixels
+    with bar("ranges", len(calibration), quiet=quiet) as advance:
+        quantization = quantization_for(graph_of(model.checkpoint), calibration, model.normalise, advance)
+    gate = Gate(evidence, _logits(model, evidence, quiet), most)
+    note(f"{model.checkpoint.folder}: writing {folder} in int8, then comparing answers", quiet)
+    return write_int8(model, format, folder, gate, quantization, overwrite=overwrite)
+
+
+def _logits(model: Model, evidence: Evidence, quiet: bool) -> NDArray[np.float32]:
+    found = []
+    with bar("answers in float32", len(evidence.pixels), quiet=quiet) as advance:
+        for start in range(0, len(evidence.pixels), BATCH):
+            found.append(model.backend(evidence.pixels[start : start + BATCH]))
+            advance(min(start + BATCH, len(evidence.pixels)))
+    return np.concatenate(found)
 
 
 def beside(model: Path, format: str) -> Path:

@@ -47,8 +47,8 @@ from resnetkit.verbs.console import note
 from resnetkit.verbs.examples import Examples, decoded, task_of
 
 Rows = NDArray[np.intp]
-Inputs = Callable[[Sequence[Rows]], Iterator[NDArray[np.float32]]]  # batches of rows to a network's inputs
-Infer = Callable[[NDArray[np.float32]], NDArray[np.floating]]
+Inputs = Callable[[Sequence[Rows]], Iterator[NDArray[Any]]]  # batches of rows to what is inferred from
+Infer = Callable[[NDArray[Any]], NDArray[np.floating]]
 EVAL_BATCH = 64
 SECONDS_AFTER = 4.0  # to write the model and the report
 PROBED = 24  # images that are decoded to predict how long all take
@@ -296,11 +296,11 @@ def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Model]:
     backend = open_backend(read, "torch", job.setup.device)
     torch.set_num_threads(job.setup.threads)
 
-    def infer(batch: NDArray[np.float32]) -> NDArray[np.floating]:
+    def infer(batch: NDArray[Any]) -> NDArray[np.floating]:
         return np.concatenate(backend.outputs(batch), 1)
 
     def outputs(split: str) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        rows = _logits(job, split, images_of(job, split), infer)
+        rows = _logits(job, split, job.examples.pixels[split].each, infer)
         return rows[:, : job.loader.num_classes], rows[:, job.loader.num_classes :]
 
     split, part = _final_part(job)
