@@ -147,9 +147,13 @@ def write_ncnn(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _onnx(checkpoint: Checkpoint, quantization: Quantization | None) -> bytes:
+    """The content of an ONNX file, checked against the standard."""
+    from onnx import checker
+
     temperature = checkpoint.calibration.temperature if checkpoint.calibration else 1.0
     model = onnx_model(graph_of(checkpoint), (_preprocess(checkpoint), temperature), quantization)
     content: bytes = model.SerializeToString()
+    checker.check_model(content)
     return content
 
 
