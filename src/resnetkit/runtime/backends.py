@@ -27,6 +27,11 @@ Floats = NDArray[np.float32]
 class Backend(Protocol):
     """Runs a network."""
 
+    @property
+    def name(self) -> str:
+        """One of BACKENDS, what `auto` stands for."""
+        ...
+
     def __call__(self, batch: Floats) -> Floats:
         """Logits [N, K] of a batch [N, C, H, W]."""
         ...
@@ -118,6 +123,7 @@ class TorchBackend:
 
     network: ResNet
     device: str
+    name: str = "torch"
 
     def __call__(self, batch: Floats) -> Floats:
         """Logits [N, K] of a batch [N, C, H, W]."""
@@ -138,6 +144,11 @@ class _Mirrored:
     """The mean over images and their mirror images, as a Backend."""
 
     backend: Backend
+
+    @property
+    def name(self) -> str:
+        """Of the backend that has the images and their mirror images."""
+        return self.backend.name
 
     def __call__(self, batch: Floats) -> Floats:
         """Logits [N, K] of a batch [N, C, H, W]."""

@@ -31,9 +31,11 @@ class Engine:
     """A compiled network, as a Backend.
 
     Attributes:
+        name: of the backend.
         run: a batch [N, C, H, W] to logits [N, K] and embeddings [N, D].
     """
 
+    name: str
     run: Callable[[Floats], tuple[Floats, Floats]]
 
     def __call__(self, batch: Floats) -> Floats:
@@ -82,7 +84,7 @@ def onnxruntime(graph: Graph) -> Engine:
         logits, embedding = session.run(["logits", "embedding"], {INPUT: batch})
         return logits, embedding
 
-    return Engine(run)
+    return Engine("onnxruntime", run)
 
 
 def import_openvino() -> Any:
@@ -122,7 +124,7 @@ def openvino(graph: Graph) -> Engine:
             found = request.infer({INPUT: batch}, share_inputs=True)
             return found["logits"].copy(), found["embedding"].copy()
 
-    return Engine(run)
+    return Engine("openvino", run)
 
 
 def ncnn(graph: Graph) -> Engine:
@@ -167,7 +169,7 @@ def ncnn_from(text: str, weights: str | Path) -> Engine:
         found = list(pool.map(one, batch))
         return np.stack([each[0] for each in found]), np.stack([each[1] for each in found])
 
-    return Engine(run)
+    return Engine("ncnn", run)
 
 
 def _ncnn() -> Any:
