@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from importlib import resources
 from keyword import iskeyword
@@ -262,9 +262,9 @@ def read(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> Reci
     values, source = _load(recipe)
     for section, content in values.items():
         for key in content if isinstance(content, dict) else [""]:
-            _refuse_unknown(f"{section}.{key}".rstrip("."), source)
+            refuse_unknown(f"{section}.{key}".rstrip("."), keys(), source)
     for key, value in (overrides or {}).items():
-        _refuse_unknown(key, None)
+        refuse_unknown(key, keys())
         section, name = key.split(".")
         values.setdefault(section, {})[name] = value
     return _validated(values, source)
@@ -278,7 +278,7 @@ def replace(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """
     values = as_dict(recipe)
     for key, value in changes.items():
-        _refuse_unknown(key, None)
+        refuse_unknown(key, keys())
         section, name = key.split(".")
         values[section][name] = value
     return _validated(values, None)
@@ -353,11 +353,16 @@ def _load(recipe: str | Path) -> tuple[dict[str, Any], str | None]:
     return tomllib.loads(text), str(recipe)
 
 
-def _refuse_unknown(key: str, source: str | None) -> None:
-    if key in keys():
+def refuse_unknown(key: str, known: Sequence[str], source: str | None = None) -> None:
+    """Refuse a setting that is not among the known ones, with the nearest of them.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if key in known:
         return
-    near = difflib.get_close_matches(key, keys(), n=1, cutoff=0.5)
-    near = near or [full for full in keys() if full.rpartition(".")[2] == key.rpartition(".")[2]]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = near or [full for full in known if full.rpartition(".")[2] == key.rpartition(".")[2]]
     raise UsageError(
         f"there is no setting {key!r}", path=source, fix=f"the nearest is {near[0]!r}" if near else "see docs"
     )

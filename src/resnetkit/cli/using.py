@@ -35,6 +35,10 @@ def predict(
         float | None, typer.Option(help="Also the classes that hold the true one this often: 0.95.", metavar="X")
     ] = None,
     device: Device = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="scale.engine=ray: on many machines (see docs/run.md).", metavar="KEY=VALUE"),
+    ] = None,
     as_json: JsonFlag = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -42,6 +46,7 @@ def predict(
     """Label files, in the order given, and say where the model is not sure or knows nothing alike."""
     from resnetkit import api
     from resnetkit.errors import DataError, IncompleteError
+    from resnetkit.recipe import parse_setting
 
     form = "jsonl" if as_json else form
     if form not in ("table", "jsonl", "csv"):
@@ -49,13 +54,15 @@ def predict(
     if resume and not out:
         raise UsageError("--resume goes on with a file", fix="name it with --out")
     count = failed = 0
+    chosen = dict(map(parse_setting, settings or ()))
     call = {"format": form, "model": _digest(model), "top": top, "mirror": mirror, "coverage": coverage}
     with _kept(out, quiet), rows_into(out, call, resume=resume, overwrite=overwrite) as rows:
         done = frozenset(rows.done)
         if resume and not quiet:
             print(f"{len(done - {''}):,} answers are there already", file=sys.stderr)
         options = {"top": top, "backend": backend, "device": device or "auto", "mirror": mirror, "coverage": coverage}
-        for answer in api.predict(model, inputs, skip=done, quiet=quiet or not out, **options):  # type: ignore[arg-type]
+        quietly = quiet or not out
+        for answer in api.predict(model, inputs, skip=done, settings=chosen, quiet=quietly, **options):  # type: ignore[arg-type]
             count += 1
             if isinstance(answer, DataError):
                 failed += 1
@@ -80,7 +87,7 @@ def _kept(out: str | None, quiet: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if out and not quiet:
+        if out and not quiet and Path(f"{out}.partial").exists():  # one without an answer is removed
             print(f"{out}.partial holds the answers so far: the same command with --resume goes on", file=sys.stderr)
         raise
 

@@ -30,6 +30,11 @@ Floats = NDArray[np.float32]
 class Backend(Protocol):
     """Runs a network; normalising is part of it, so that engines may do it faster."""
 
+    @property
+    def name(self) -> str:
+        """One of BACKENDS, what `auto` stands for."""
+        ...
+
     def __call__(self, batch: Pixels) -> Floats:
         """Logits [N, K] of a batch [N, size, size, C]."""
         ...
@@ -53,7 +58,7 @@ def open_backend(checkpoint: Checkpoint, backend: str = "auto", device: str = "a
         raise UsageError(f"there is no backend {backend!r}", fix=f"one of {', '.join(BACKENDS)}")
     if checkpoint.deployed is not None:
         _refuse_device(f"an {checkpoint.deployed.format} export", device)
-        return open_deployed(checkpoint, backend)[1]
+        return open_deployed(checkpoint, backend)
     if backend == "auto":
         return _fastest(checkpoint, device)
     if backend == "torch":
@@ -139,6 +144,7 @@ class TorchBackend:
     network: ResNet
     device: str
     normalise: Callable[[Pixels], Floats]
+    name: str = "torch"
 
     def __call__(self, batch: Pixels) -> Floats:
         """Logits [N, K] of a batch [N, size, size, C]."""
@@ -159,6 +165,11 @@ class _Mirrored:
     """The mean over images and their mirror images, as a Backend."""
 
     backend: Backend
+
+    @property
+    def name(self) -> str:
+        """Of the backend that has the images and their mirror images."""
+        return self.backend.name
 
     def __call__(self, batch: Pixels) -> Floats:
         """Logits [N, K] of a batch [N, size, size, C]."""

@@ -240,5 +240,5 @@ def opened(folder: Path, meta: Meta, form: str) -> tuple[Infer, str]:
     Raises:
         ResourceError: it is not installed.
     """
-    name, backend = open_deployed(Checkpoint(folder, meta, {}, None, Deployed(form, FLOAT32)))
-    return backend, f"{name} {engines.version_of(name)}"
+    backend = open_deployed(Checkpoint(folder, meta, {}, None, Deployed(form, FLOAT32)))
+    return backend, f"{backend.name} {engines.version_of(backend.name)}"

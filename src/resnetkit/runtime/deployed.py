@@ -17,8 +17,8 @@ ONNX, XML, PARAM, BIN = "model.onnx", "model.xml", "model.param", "model.bin"
 ENGINES = {"onnx": ("onnxruntime", "openvino"), "openvino": ("openvino",), "ncnn": ("ncnn",)}
 
 
-def open_deployed(checkpoint: Checkpoint, backend: str = "auto") -> tuple[str, Engine]:
-    """An engine that runs an exported folder, with its name; auto is the first of its format that is installed.
+def open_deployed(checkpoint: Checkpoint, backend: str = "auto") -> Engine:
+    """An engine that runs an exported folder; auto is the first of its format that is installed.
 
     Raises:
         UsageError: the format does not run on this backend.
@@ -41,7 +41,7 @@ def open_deployed(checkpoint: Checkpoint, backend: str = "auto") -> tuple[str, E
         "ncnn": lambda: _ncnn(checkpoint),
     }
     try:
-        return chosen, openers[chosen]()
+        return openers[chosen]()
     except ResourceError:
         raise
     except Exception as error:  # engines raise whatever their readers do

@@ -33,9 +33,11 @@ class Engine:
     """A compiled network, as a Backend.
 
     Attributes:
+        name: of the backend.
         run: a batch [N, size, size, C] to logits [N, K] and embeddings [N, D].
     """
 
+    name: str
     run: Callable[[Pixels], tuple[Floats, Floats]]
 
     def __call__(self, batch: Pixels) -> Floats:
@@ -93,7 +95,7 @@ def onnxruntime_from(model: bytes | Path) -> Engine:
         logits, embedding = session.run(["logits", "embedding"], {PIXELS: batch})
         return logits, embedding
 
-    return Engine(run)
+    return Engine("onnxruntime", run)
 
 
 def import_openvino() -> Any:
@@ -141,7 +143,7 @@ def openvino_from(model: bytes | Path) -> Engine:
             found = request.infer({PIXELS: batch}, share_inputs=True)
             return found["logits"].copy(), found["embedding"].copy()
 
-    return Engine(run)
+    return Engine("openvino", run)
 
 
 def ncnn(graph: Graph, preprocess: Preprocess) -> Engine:
@@ -186,7 +188,7 @@ def ncnn_from(text: str, weights: str | Path, preprocess: Preprocess) -> Engine:
         found = list(pool.map(one, normalise(batch, preprocess)))
         return np.stack([each[0] for each in found]), np.stack([each[1] for each in found])
 
-    return Engine(run)
+    return Engine("ncnn", run)
 
 
 def _ncnn() -> Any:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from natsort import natsorted
 
 from resnetkit.errors import DataError, UsageError, printable
 from resnetkit.runtime.model import Model, load
 from resnetkit.tasks.classes import Prediction
+from resnetkit.verbs import many
 from resnetkit.verbs.console import bar
 
 
@@ -26,6 +28,7 @@ def predict(
     mirror: bool = False,
     coverage: float | None = None,
     skip: Collection[str] = (),
+    settings: Mapping[str, Any] | None = None,
     quiet: bool = True,
 ) -> Iterator[Prediction | DataError]:
     """Predict any number of files.
@@ -39,6 +42,7 @@ def predict(
         mirror: answer with the mean over an image and its mirror image, in twice the time.
         coverage: give the set of classes that holds the true one with this probability, 0..1, too.
         skip: printable paths of inputs that are passed over.
+        settings: "scale.engine": "ray" for many machines, "scale.workers": how many processes there.
         quiet: no progress on stderr.
 
     Yields:
@@ -47,19 +51,37 @@ def predict(
     Raises:
         DataError: an input matches no file.
         ModelError: the model is refused.
-        UsageError: `top` is under 1, `mirror` is asked of a model that is open already, or the model was calibrated on
-            too few images for the coverage, or on none.
+        ResourceError: what is asked for is not installed or not there.
+        UsageError: `top` is under 1, `mirror` or Ray is asked of a model that is open already, the model was calibrated
+            on too few images for the coverage, or on none, or there is no such setting.
     """
-    if isinstance(model, Model) and mirror:
-        raise UsageError("mirror is for a model that is opened here", fix="load(..., mirror=True)")
-    opened = model if isinstance(model, Model) else load(model, backend=backend, device=device, mirror=mirror)
+    scale = many.scale_from(settings or {})
+    opened = _opened(model, backend, device, mirror, scale)
     paths = list(expand(inputs, opened.task.modality.extensions))
     if skip:
         paths = [path for path in paths if printable(path) not in skip]
+    call = many.Call(top, coverage, backend, device, mirror)
+    ray = scale.engine == "ray"
+    answers = many.predictions(opened, paths, call, scale) if ray else opened.predictions(paths, top, coverage)
     with bar("predicting", len(paths), quiet=quiet) as advance:
-        for done, (_, answer) in enumerate(opened.predictions(paths, top, coverage), 1):
+        for done, (_, answer) in enumerate(answers, 1):
             yield answer
             advance(done)
+
+
+def _opened(model: str | Path | Model, backend: str, device: str, mirror: bool, scale: many.Scale) -> Model:
+    """The model; for Ray on the CPU of this machine, which need not have what the others have."""
+    if scale.engine == "ray":
+        if isinstance(model, Model):
+            raise UsageError("Ray's workers open the model themselves", fix="give its folder")
+        many.refuse_one_gpu(device)
+        many.import_ray()  # what is missing is told before anything else is done
+        device = "cpu"
+    elif isinstance(model, Model):
+        if mirror:
+            raise UsageError("mirror is for a model that is opened here", fix="load(..., mirror=True)")
+        return model
+    return load(model, backend=backend, device=device, mirror=mirror)
 
 
 def expand(inputs: Sequence[str | Path], extensions: Sequence[str]) -> Iterator[Path]:
