@@ -17,32 +17,34 @@ from numpy.typing import NDArray
 
 from resnetkit.errors import ResourceError
 from resnetkit.runtime.graph import INPUT, Graph
-from resnetkit.runtime.ncnn import ncnn_files
+from resnetkit.runtime.ncnn import blobs_of, ncnn_files
 from resnetkit.runtime.onnx import onnx_model
 from resnetkit.runtime.pipeline import num_threads
 
 Floats = NDArray[np.float32]
+BLOBS = ("logits", "embedding_2of2")  # of a whole network
 SILENCE, REPORTER = "ORT_DISABLE_TELEMETRY", "openvino_telemetry"
 PIP = 'pip install "resnetkit[runtime]"'
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A compiled network, as a Backend.
+    """A compiled graph; that of a whole network is a Backend.
 
     Attributes:
-        run: a batch [N, C, H, W] to logits [N, K] and embeddings [N, D].
+        run: a batch [N, C, H, W] to the outputs of the graph.
     """
 
-    run: Callable[[Floats], tuple[Floats, Floats]]
+    run: Callable[[Floats], tuple[Floats, ...]]
 
     def __call__(self, batch: Floats) -> Floats:
-        """Logits [N, K] of a batch [N, C, H, W]."""
+        """The first output, of a whole network logits [N, K], of a batch [N, C, H, W]."""
         return self.run(batch)[0]
 
     def outputs(self, batch: Floats) -> tuple[Floats, Floats]:
-        """Logits [N, K] and embeddings [N, D]."""
-        return self.run(batch)
+        """Logits [N, K] and embeddings [N, D] of a whole network."""
+        logits, embeddings = self.run(batch)
+        return logits, embeddings
 
 
 def import_onnxruntime() -> Any:
@@ -78,9 +80,8 @@ def onnxruntime(graph: Graph) -> Engine:
     content = onnx_model(graph).SerializeToString()
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
-    def run(batch: Floats) -> tuple[Floats, Floats]:
-        logits, embedding = session.run(["logits", "embedding"], {INPUT: batch})
-        return logits, embedding
+    def run(batch: Floats) -> tuple[Floats, ...]:
+        return tuple(session.run(list(graph.outputs), {INPUT: batch}))
 
     return Engine(run)
 
@@ -117,10 +118,10 @@ def openvino(graph: Graph) -> Engine:
     compiled = core.compile_model(model, "CPU", hints)
     request, alone = compiled.create_infer_request(), threading.Lock()
 
-    def run(batch: Floats) -> tuple[Floats, Floats]:
+    def run(batch: Floats) -> tuple[Floats, ...]:
         with alone:  # the answers lie in the request until they are copied
             found = request.infer({INPUT: batch}, share_inputs=True)
-            return found["logits"].copy(), found["embedding"].copy()
+            return tuple(found[name].copy() for name in graph.outputs)
 
     return Engine(run)
 
@@ -136,13 +137,13 @@ def ncnn(graph: Graph) -> Engine:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(weights)
-        return ncnn_from(text, path)
+        return ncnn_from(text, path, blobs_of(graph))
     finally:
         os.unlink(path)
 
 
-def ncnn_from(text: str, weights: str | Path) -> Engine:
-    """The engine of ncnn from the text of a .param and the path of a .bin.
+def ncnn_from(text: str, weights: str | Path, blobs: tuple[str, ...] = BLOBS) -> Engine:
+    """The engine of ncnn from the text of a .param and the path of a .bin, with the names of what it is to give.
 
     Raises:
         ResourceError: it is not installed.
@@ -157,15 +158,13 @@ def ncnn_from(text: str, weights: str | Path) -> Engine:
     net.load_model(str(weights))
     pool = ThreadPoolExecutor(num_threads())
 
-    def one(image: Floats) -> tuple[Floats, Floats]:
+    def one(image: Floats) -> tuple[Floats, ...]:
         extractor = net.create_extractor()
         extractor.input(INPUT, library.Mat(image))
-        logits, embedding = (np.array(extractor.extract(name)[1]) for name in ("logits", "embedding_2of2"))
-        return logits, embedding
+        return tuple(np.array(extractor.extract(name)[1]) for name in blobs)
 
-    def run(batch: Floats) -> tuple[Floats, Floats]:
-        found = list(pool.map(one, batch))
-        return np.stack([each[0] for each in found]), np.stack([each[1] for each in found])
+    def run(batch: Floats) -> tuple[Floats, ...]:
+        return tuple(map(np.stack, zip(*pool.map(one, batch), strict=True)))
 
     return Engine(run)
 
