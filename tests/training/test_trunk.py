@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 from pathlib import Path
 
@@ -84,8 +85,16 @@ def test_without_engines_or_with_few_images_it_is_torch(monkeypatch: pytest.Monk
     other = network()
     other.layer1 = torch.nn.Sequential(*other.layer1, copy.deepcopy(other.layer1[0]))
     assert trunk.with_engine(other, wanted, SETUP, many) == (chosen(wanted, "torch"), ""), "none of the family"
+
+
+def test_an_engine_that_is_named_is_taken_if_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     given = recipe(**{"finetune.engine": "ncnn"})
-    assert trunk.with_engine(network(), given, SETUP, many) == (given, "")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    assert trunk.with_engine(network(), given, SETUP, 10**9) == (given, "")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ncnn" else name)
+    assert trunk.with_engine(network(), given, Setup("mps", "f32"), 10**9) == (given, "")
+    with pytest.raises(ResourceError, match="needs the package ncnn .*pip install"):
+        trunk.with_engine(network(), given, SETUP, 10**9)
 
 
 def chosen(wanted: Recipe, name: str) -> Recipe:

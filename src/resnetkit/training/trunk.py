@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +23,7 @@ from resnetkit.ops.metrics import relative_difference
 from resnetkit.recipe import Recipe
 from resnetkit.runtime import choice
 from resnetkit.runtime.backends import TorchBackend, open_engine
+from resnetkit.runtime.engines import PIP
 from resnetkit.runtime.save import options_of, variant_of
 from resnetkit.training.device import Setup
 from resnetkit.training.objective import preprocess_of
@@ -85,8 +87,14 @@ def with_engine(network: ResNet, recipe: Recipe, setup: Setup, images: int, *, k
         setup: where it runs.
         images: that it is to see; torch is taken where they are too few.
         keep: whether later processes are to know.
+
+    Raises:
+        ResourceError: the engine that the recipe names is not installed.
     """
     if recipe.finetune.engine != "auto":
+        named = engine_of(recipe, setup)
+        if importlib.util.find_spec(named) is None:
+            raise ResourceError(f"finetune.engine={named} needs the package {named}", fix=PIP)
         return recipe, ""
     name, why = _fastest(network, recipe, setup, images, keep)
     return recipes.replace(recipe, {"finetune.engine": name}), f"features are made by {name} ({why})" if why else ""
