@@ -14,7 +14,7 @@ from resnetkit.checkpoint import read
 from resnetkit.data.image import Preprocess
 from resnetkit.errors import ResourceError
 from resnetkit.runtime import backends, choice
-from resnetkit.runtime.backends import TorchBackend, open_backend, open_engine
+from resnetkit.runtime.backends import TorchBackend, _engine, open_backend
 from resnetkit.runtime.engines import Engine
 from resnetkit.runtime.save import save
 
@@ -84,7 +84,7 @@ def broken_once():
         calls.append(how)
         if len(calls) == 1:
             raise RuntimeError("another version")
-        return open_engine(*how)
+        return _engine(*how)
 
     return opener
 
@@ -104,7 +104,7 @@ def test_measured_once_and_remembered(checkpoint, home, monkeypatch, caplog):
             open_backend(checkpoint)  # a GPU would be better than what was remembered of the CPU
         assert isinstance(open_backend(checkpoint, device="cpu"), Engine)
     with monkeypatch.context() as patch:
-        patch.setattr(backends, "open_engine", broken_once())
+        patch.setattr(backends, "_engine", broken_once())
         assert isinstance(open_backend(checkpoint), Engine)
     home.write_text("[]")
     monkeypatch.undo()

@@ -18,6 +18,7 @@ from resnetkit.nn.cut import cut
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
 from resnetkit.runtime import choice
+from resnetkit.runtime.graph import Graph
 from resnetkit.training import trunk
 from resnetkit.training.device import Setup
 from resnetkit.training.plan import settle
@@ -87,6 +88,13 @@ def test_without_engines_or_with_few_images_it_is_torch(monkeypatch: pytest.Monk
     assert trunk.with_engine(other, wanted, SETUP, many) == (chosen(wanted, "torch"), ""), "none of the family"
 
 
+def test_a_network_with_other_norms_is_run_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "installed", lambda: ("onnxruntime",))
+    other = network(norm_layer=lambda channels: torch.nn.GroupNorm(4, channels))
+    found, told = trunk.with_engine(other, recipe(), SETUP, 10**9)
+    assert found.finetune.engine == "torch" and "onnxruntime left out" in told
+
+
 def test_an_engine_that_is_named_is_taken_if_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     given = recipe(**{"finetune.engine": "ncnn"})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
@@ -124,10 +132,10 @@ def test_other_maps_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """In what is chosen, and in what a recipe names."""
     net = network()
 
-    def wrong(checkpoint: object, name: str, end: str = "logits"):
+    def wrong(graph: Graph, name: str):
         def run(batch: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
-                part = net.eval() if end == "logits" else cut(net, end)[0]
+                part = net.eval() if "logits" in graph.outputs else cut(net, "layer2")[0]
                 return 1.01 * part(torch.from_numpy(batch)).numpy()
 
         return run

@@ -20,6 +20,7 @@ from resnetkit.runtime.pipeline import num_threads
 if TYPE_CHECKING:
     from resnetkit.nn.resnet import ResNet
     from resnetkit.runtime.engines import Engine
+    from resnetkit.runtime.graph import Graph
 
 BACKENDS = ("auto", "torch", *choice.ENGINES)
 Floats = NDArray[np.float32]
@@ -55,21 +56,25 @@ def open_backend(checkpoint: Checkpoint, backend: str = "auto", device: str = "a
         return TorchBackend(*open_network(checkpoint, device))
     if device not in ("auto", "cpu"):
         raise UsageError(f"{backend} runs on the CPU, not on {device}", fix="--backend torch, or --device cpu")
-    return open_engine(checkpoint, backend)
+    return _engine(checkpoint, backend)
 
 
-def open_engine(checkpoint: Checkpoint, name: str, end: str = "logits") -> Engine:
-    """An engine of choice.ENGINES for a network, or for the first part of it (see `graph_of`).
+def _engine(checkpoint: Checkpoint, name: str) -> Backend:
+    from resnetkit.runtime.graph import graph_of
+
+    return open_engine(graph_of(checkpoint), name)
+
+
+def open_engine(graph: Graph, name: str) -> Engine:
+    """An engine of choice.ENGINES for a network, or for the first part of one.
 
     Raises:
-        ModelError: the tensors are not those of a network of the family.
         ResourceError: the engine's package is not installed.
     """
     from resnetkit.runtime import engines
-    from resnetkit.runtime.graph import graph_of
 
     opener = {"onnxruntime": engines.onnxruntime, "openvino": engines.openvino, "ncnn": engines.ncnn}[name]
-    return opener(graph_of(checkpoint, end))
+    return opener(graph)
 
 
 def _fastest(checkpoint: Checkpoint, device: str) -> Backend:
@@ -79,12 +84,12 @@ def _fastest(checkpoint: Checkpoint, device: str) -> Backend:
     known = choice.remembered(key) if names else "torch"
     if known not in (None, "torch") and not choice.may_have_gpu(device):
         with suppress(Exception):  # what cannot be opened any more is measured anew
-            return open_engine(checkpoint, str(known))
+            return _engine(checkpoint, str(known))
     network, where = open_network(checkpoint, device)
     reference = TorchBackend(network, where)
     if known == "torch" or where != "cpu":
         return reference
-    openers: dict[str, Callable[[], Backend]] = {name: partial(open_engine, checkpoint, name) for name in names}
+    openers: dict[str, Callable[[], Backend]] = {name: partial(_engine, checkpoint, name) for name in names}
     best, backend = choice.fastest(checkpoint, cast(Backend, reference), openers)
     choice.remember(key, best)
     return backend

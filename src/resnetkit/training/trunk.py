@@ -6,7 +6,7 @@ import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from resnetkit.recipe import Recipe
 from resnetkit.runtime import choice
 from resnetkit.runtime.backends import TorchBackend, open_engine
 from resnetkit.runtime.engines import PIP
+from resnetkit.runtime.graph import Graph, graph_of
 from resnetkit.runtime.save import options_of, variant_of
 from resnetkit.training.device import Setup
 from resnetkit.training.objective import preprocess_of
@@ -63,7 +64,7 @@ def open_trunk(network: ResNet, after: str, recipe: Recipe, setup: Setup) -> Run
     plain, name = cut(network, after)[0].eval(), engine_of(recipe, setup)
     if name == "torch":
         return plain
-    engine = open_engine(_checkpoint(network, recipe), name, "embedding" if after == AVGPOOL else after)
+    engine = open_engine(graph_of(_checkpoint(network, recipe), "embedding" if after == AVGPOOL else after), name)
 
     def run(images: Tensor) -> Tensor:
         maps = torch.from_numpy(engine(np.ascontiguousarray(images.numpy())))
@@ -117,11 +118,16 @@ def _fastest(network: ResNet, recipe: Recipe, setup: Setup, images: int, keep: b
     needed = images / len(batch) * _seconds_of(partial(reference, batch))
     if needed < WORTH:
         return "torch", ""
-    openers = {name: partial(open_engine, found, name) for name in names}
+    graph = cache(partial(graph_of, found))  # made once for all engines, and not for torch
+    openers = {name: partial(_opened, graph, name) for name in names}
     best, _, told = choice.compared(batch, reference, openers, max(choice.SECONDS, SHARE * needed))
     if keep:
         choice.remember(key, best)
     return best, told
+
+
+def _opened(graph: Callable[[], Graph], name: str) -> choice.Run:
+    return open_engine(graph(), name)
 
 
 def _seconds_of(work: Callable[[], object]) -> float:
