@@ -180,6 +180,9 @@ class Finetune:
     such stage; auto: as many as a time limit allows, 0 without one."""
     layer4_epochs: Annotated[int, Field(ge=0, le=100_000)] | Auto = "auto"
     """Passes over the training images of that stage, one view in each."""
+    engine: Literal["auto", "torch", "onnxruntime", "openvino", "ncnn"] = "auto"
+    """What runs the frozen network on a CPU; auto: the fastest that gives torch's answers, where it is worth measuring;
+    elsewhere, and in several processes, torch."""
 
 
 @dataclass(frozen=True, config=STRICT)

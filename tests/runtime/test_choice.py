@@ -92,7 +92,7 @@ def broken_once():
 def test_measured_once_and_remembered(checkpoint, home, monkeypatch, caplog):
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     monkeypatch.setattr(choice, "installed", lambda: ("onnxruntime",))
-    monkeypatch.setattr(choice, "_speeds", lambda running, batch: {name: float(len(name)) for name in running})
+    monkeypatch.setattr(choice, "_speeds", lambda running, *_: {name: float(len(name)) for name in running})
     with caplog.at_level(logging.WARNING, "resnetkit"):
         assert isinstance(open_backend(checkpoint), Engine)
     assert len(caplog.messages) == 1 and list(json.loads(home.read_text()).values()) == ["onnxruntime"]

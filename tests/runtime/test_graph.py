@@ -35,6 +35,16 @@ def test_batchnorm_is_folded(tmp_path):
     assert len(set(names)) == len(names) and (graph.channels, graph.size) == (3, 64)
 
 
+def test_a_graph_may_end_before_the_head(tmp_path):
+    checkpoint = saved(tmp_path / "model", "resnet50", {}, 64)
+    for end, output, count in (("layer1", "layer1_2", 11), ("layer3", "layer3_5", 43), ("embedding", "embedding", 53)):
+        graph = graph_of(checkpoint, end)
+        assert graph.outputs == (output,) and graph.nodes[-1].name == output
+        assert sum(isinstance(node, Conv) for node in graph.nodes) == count
+    headless = {name: array for name, array in checkpoint.tensors.items() if not name.startswith("fc.")}
+    graph_of(Checkpoint(checkpoint.folder, checkpoint.meta, headless), "embedding")
+
+
 @pytest.mark.parametrize("lost", ["bn1.running_var", "layer2.0.bn2.weight", "layer1.0.conv2.weight", "fc.weight"])
 def test_tensors_that_are_missing_are_named(tmp_path, lost):
     whole = saved(tmp_path / "model", "resnet18", {}, 32)

@@ -11,6 +11,7 @@ import torch
 from resnetkit import models
 from resnetkit import recipe as recipes
 from resnetkit.nn.cut import cut
+from resnetkit.runtime import choice
 from resnetkit.training import features
 from resnetkit.training.device import Setup
 from resnetkit.training.loader import Loader
@@ -41,7 +42,7 @@ def test_stored_maps_give_the_logits_of_the_network(tmp_path: Path, kept: bool) 
     trunk, tail = cut(net, "layer2")
     images, done = features.training_images(source), []
     folder = tmp_path / "f" if kept else None
-    maps = features.extract(trunk, images, (20, 2), folder, SETUP, done.append)
+    maps = features.extract(trunk.eval(), images, (20, 2), folder, SETUP, done.append)
     assert maps.views == 2 and done == [20, 40]
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items()), "buffers too"
     rows = np.array([3, 19, 0])
@@ -56,7 +57,7 @@ def test_stored_maps_give_the_logits_of_the_network(tmp_path: Path, kept: bool) 
 
 
 def test_what_lies_there_is_not_computed_again_unless_it_is_cut_short(tmp_path: Path, monkeypatch) -> None:
-    trunk, _ = cut(network(), "layer3")
+    trunk = cut(network(), "layer3")[0].eval()
     source, n = loader(CHUNK + 4), CHUNK + 4
     first = features.extract(trunk, features.training_images(source), (n, 1), tmp_path, SETUP, lambda done: None)
     before = [np.array(first.chunk(0, number)) for number in range(2)]
@@ -73,22 +74,27 @@ def test_what_lies_there_is_not_computed_again_unless_it_is_cut_short(tmp_path: 
     assert all(np.array_equal(before[number], again.chunk(0, number)) for number in range(2))
 
 
-def test_the_key_is_of_weights_images_and_how_they_are_prepared() -> None:
+def test_the_key_is_of_weights_images_and_how_they_are_made(monkeypatch) -> None:
     trunk, _ = cut(network(), "layer3")
     recipe = loader().recipe
     keys = {
-        features.key_of(trunk, recipe, b"a"),
-        features.key_of(trunk, recipe, b"b"),
-        features.key_of(trunk, recipes.replace(recipe, {"image.size": 40}), b"a"),
-        features.key_of(trunk, recipes.replace(recipe, {"augment.color": 0.1}), b"a"),
-        features.key_of(trunk, recipes.replace(recipe, {"train.seed": 1}), b"a"),
-        features.key_of(cut(network(), "layer2")[0], recipe, b"a"),
-        features.key_of(cut(network(), "avgpool")[0], recipe, b"a"),
-        features.key_of(trunk, recipes.replace(recipe, {"model.variant": "plain20"}), b"a"),
+        features.key_of(trunk, recipe, SETUP, b"a"),
+        features.key_of(trunk, recipe, SETUP, b"b"),
+        features.key_of(trunk, recipes.replace(recipe, {"image.size": 40}), SETUP, b"a"),
+        features.key_of(trunk, recipes.replace(recipe, {"augment.color": 0.1}), SETUP, b"a"),
+        features.key_of(trunk, recipes.replace(recipe, {"train.seed": 1}), SETUP, b"a"),
+        features.key_of(cut(network(), "layer2")[0], recipe, SETUP, b"a"),
+        features.key_of(cut(network(), "avgpool")[0], recipe, SETUP, b"a"),
+        features.key_of(trunk, recipes.replace(recipe, {"model.variant": "plain20"}), SETUP, b"a"),
+        features.key_of(trunk, recipes.replace(recipe, {"finetune.engine": "onnxruntime"}), SETUP, b"a"),
+        features.key_of(trunk, recipes.replace(recipe, {"finetune.engine": "openvino"}), SETUP, b"a"),
     }
-    assert len(keys) == 8 and features.key_of(trunk, recipe, b"a") in keys
+    assert len(keys) == 10 and features.key_of(trunk, recipe, SETUP, b"a") in keys
+    with monkeypatch.context() as patch:
+        patch.setattr(choice, "version_of", lambda name: "another")
+        assert features.key_of(trunk, recipe, SETUP, b"a") not in keys
     trunk.conv1.weight.data += 1
-    assert features.key_of(trunk, recipe, b"a") not in keys
+    assert features.key_of(trunk, recipe, SETUP, b"a") not in keys
 
 
 def test_the_first_view_is_what_evaluation_sees() -> None:

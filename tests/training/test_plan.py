@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from resnetkit.training.plan import MARGIN, Costs, Stages, choose, predicted
 
-COSTS = Costs(forward=0.08, trunk=0.066, tail=0.04, step=0.23)  # ResNet-34 at 224 px on two cores, seconds an image
+COSTS = Costs(
+    forward=0.08, features=0.08, trunk=0.066, top=0.014, tail=0.04, step=0.23
+)  # ResNet-34 at 224 px on two cores, seconds an image
 
 
 def chosen(minutes: float, train: int = 1_000, wanted: int = 10) -> Stages:
@@ -42,3 +46,11 @@ def test_what_is_not_done_takes_no_time() -> None:
     assert stored["features"] == pytest.approx(410 * 0.066) and stored["layer4"] == pytest.approx(
         8 * (100 + 10 / 3) * 0.04
     )
+
+
+def test_features_take_what_their_engine_takes() -> None:
+    quick = dataclasses.replace(COSTS, features=0.04, trunk=0.033)
+    alone = predicted(quick, (100, 10), 5_120, Stages(True, 0, 0, 0))
+    assert alone["features"] == pytest.approx(110 * 0.04)
+    stored = [predicted(costs, (100, 10), 5_120, Stages(True, 4, 8, 0)) for costs in (COSTS, quick)]
+    assert stored[1]["features"] == pytest.approx(410 * 0.033) and stored[0]["head"] == stored[1]["head"]

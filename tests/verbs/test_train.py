@@ -19,9 +19,11 @@ import safetensors.numpy
 from conftest import COLOURS, tiny, write_classes
 from resnetkit import api, run
 from resnetkit import recipe as recipes
-from resnetkit.training import features
+from resnetkit.runtime import choice
+from resnetkit.training import features, trunk
 from resnetkit.training import state as states
 from resnetkit.training import train as loop
+from resnetkit.verbs import job
 
 FILES = {
     "recipe.toml",
@@ -426,10 +428,8 @@ def test_fine_tuning_with_features_of_all_stages(photos: Path, run_cli, trained:
     assert code == 0 and recipes.read(Path("limited/recipe.toml")).finetune.views == 0
 
 
-@pytest.mark.parametrize(("stage", "step"), [("layer4", 0), ("layer4", 5), ("all", 0), ("all", 4)])
-def test_stages_resume_exactly(photos: Path, run_cli, monkeypatch, trained: Path, stage: str, step: int) -> None:
-    """An interruption in any stage, with features in a cache that is emptied meanwhile."""
-    assert run_cli("train", photos, *staged(trained), "--out", "whole")[0] == 0
+def interrupting(stage: str, step: int):
+    """The loop's forward pass, with Ctrl-C in one of them."""
     forward = loop._forward
 
     def forward_and_interrupt(network, batch, objective, plan):
@@ -437,8 +437,15 @@ def test_stages_resume_exactly(photos: Path, run_cli, monkeypatch, trained: Path
             os.kill(os.getpid(), signal.SIGINT)
         return forward(network, batch, objective, plan)
 
+    return forward_and_interrupt
+
+
+@pytest.mark.parametrize(("stage", "step"), [("layer4", 0), ("layer4", 5), ("all", 0), ("all", 4)])
+def test_stages_resume_exactly(photos: Path, run_cli, monkeypatch, trained: Path, stage: str, step: int) -> None:
+    """An interruption in any stage, with features in a cache that is emptied meanwhile."""
+    assert run_cli("train", photos, *staged(trained), "--out", "whole")[0] == 0
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_forward", forward_and_interrupt)
+        patch.setattr(loop, "_forward", interrupting(stage, step))
         assert run_cli("train", photos, *staged(trained), "--out", "parts")[0] == 130
     shutil.rmtree("cache-home/features")
     code, _, err = run_cli("train", "--resume", "--out", "parts")
@@ -446,6 +453,28 @@ def test_stages_resume_exactly(photos: Path, run_cli, monkeypatch, trained: Path
     assert same(Path("whole"), Path("parts"))
     whole, parts = ([{**row, "seconds": ""} for row in results(Path(name))] for name in ("whole", "parts"))
     assert whole == parts
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_stages_with_an_engine_resume_exactly(photos: Path, run_cli, monkeypatch, trained: Path, engine: str) -> None:
+    """The features are made anew, by the engine that was chosen then, though another one would be now."""
+    pytest.importorskip(engine, reason=f"needs {engine}")
+    with monkeypatch.context() as patch:
+        patch.setattr(choice, "installed", lambda: (engine,))
+        patch.setattr(choice, "_speeds", lambda running, *_: {name: float(len(name)) for name in running})
+        patch.setattr(trunk, "WORTH", 0.0)
+        code, _, err = run_cli("train", photos, *staged(trained), "--out", "whole")
+        assert code == 0 and f"features are made by {engine} (" in err and f"made by {engine} " in err
+        stored = np.load(next(Path("cache-home/features").rglob("*.npy")))
+        patch.setattr(loop, "_forward", interrupting("layer4", 5))
+        code, _, err = run_cli("train", photos, *staged(trained), "--out", "parts")
+        assert code == 130 and f"{engine} (as measured before)" in err
+    shutil.rmtree("cache-home")
+    code, _, err = run_cli("train", "--resume", "--out", "parts")
+    assert code == 0 and f"made by {engine} " in err, err
+    assert recipes.read(Path("parts/recipe.toml")).finetune.engine == engine
+    assert np.array_equal(stored, np.load(next(Path("cache-home/features").rglob("*.npy"))))
+    assert same(Path("whole"), Path("parts"))
 
 
 def test_ctrl_c_while_features_are_computed(photos: Path, run_cli, monkeypatch, trained: Path) -> None:
@@ -467,12 +496,13 @@ def test_ctrl_c_while_features_are_computed(photos: Path, run_cli, monkeypatch, 
     assert run_cli("train", "--resume", "--out", "r")[0] == 0
 
 
-def test_a_time_limit_plans_the_stages_and_writes_them_down(photos: Path, run_cli, trained: Path) -> None:
+def test_a_time_limit_plans_the_stages_and_writes_them_down(photos: Path, run_cli, trained: Path, monkeypatch) -> None:
     limited = [*tiny(without="model.weights"), "--weights", trained / "model" / "model.safetensors"]
     code, _, err = run_cli("train", photos, *limited, "--time-limit", "9h", "--out", "r")
     assert code == 0 and "plan: features " in err
     chosen = recipes.read(Path("r/recipe.toml"))
     assert chosen.train.epochs == 3 and chosen.finetune.views == 0 and chosen.finetune.layer4_epochs == 0
+    monkeypatch.setattr(job, "measure_costs", lambda *_: pytest.fail("there is no time for a step"))
     code, _, err = run_cli("train", photos, *limited, "--time-limit", "1s", "--out", "late")
     assert code == 0 and "more than the time limit" in err and results(Path("late"))[-1]["stage"] == "head"
 

@@ -13,7 +13,6 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 Norm = Callable[[int], nn.Module]
 
@@ -47,6 +46,16 @@ def conv3x3(in_planes: int, out_planes: int, stride: int = 1, groups: int = 1, d
 def conv1x1(in_planes: int, out_planes: int, stride: int = 1) -> nn.Conv2d:
     """1x1 convolution without bias: [N, in_planes, H, W] to [N, out_planes, ceil(H/stride), ceil(W/stride)]."""
     return nn.Conv2d(in_planes, out_planes, 1, stride=stride, bias=False)
+
+
+def _drop(chance: float) -> nn.Module:
+    """What skips the branch of each sample with this chance in training."""
+    if not chance:
+        return nn.Identity()
+    from torchvision.ops import StochasticDepth  # takes a second to import, and few networks have it
+
+    dropped: nn.Module = StochasticDepth(chance, "row")
+    return dropped
 
 
 class PadShortcut(nn.Module):
@@ -96,7 +105,7 @@ class BasicBlock(nn.Module):
         self.conv2 = conv3x3(planes, planes)
         self.bn2 = branch.norm(planes)
         self.downsample = downsample
-        self.drop = StochasticDepth(branch.drop, "row") if branch.drop else nn.Identity()
+        self.drop = _drop(branch.drop)
 
     @property
     def last_norm(self) -> nn.Module:
@@ -152,7 +161,7 @@ class Bottleneck(nn.Module):
         self.bn3 = branch.norm(planes * self.expansion)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
-        self.drop = StochasticDepth(branch.drop, "row") if branch.drop else nn.Identity()
+        self.drop = _drop(branch.drop)
 
     @property
     def last_norm(self) -> nn.Module:

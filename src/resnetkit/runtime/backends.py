@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit.checkpoint import Checkpoint
-from resnetkit.data.image import Pixels, preprocess_from
+from resnetkit.data.image import Pixels, Preprocess, preprocess_from
 from resnetkit.errors import ModelError, ResourceError, UsageError
 from resnetkit.runtime import choice
 from resnetkit.runtime.deployed import open_deployed
@@ -22,6 +22,8 @@ from resnetkit.tasks.task import task_named
 
 if TYPE_CHECKING:
     from resnetkit.nn.resnet import ResNet
+    from resnetkit.runtime.engines import Engine
+    from resnetkit.runtime.graph import Graph
 
 BACKENDS = ("auto", "torch", *choice.ENGINES)
 Floats = NDArray[np.float32]
@@ -73,11 +75,26 @@ def _refuse_device(what: str, device: str) -> None:
 
 
 def _engine(checkpoint: Checkpoint, name: str) -> Backend:
-    from resnetkit.runtime import engines
     from resnetkit.runtime.graph import graph_of
 
+    return open_engine(graph_of(checkpoint), name, preprocess_from(checkpoint.meta.preprocess, checkpoint.folder))
+
+
+def open_engine(graph: Graph, name: str, preprocess: Preprocess | None = None) -> Engine:
+    """An engine of choice.ENGINES for a network, or for the first part of one.
+
+    Args:
+        graph: the network.
+        name: of the engine.
+        preprocess: how it normalises pixels; None: it takes normalised images.
+
+    Raises:
+        ResourceError: the engine's package is not installed.
+    """
+    from resnetkit.runtime import engines
+
     opener = {"onnxruntime": engines.onnxruntime, "openvino": engines.openvino, "ncnn": engines.ncnn}[name]
-    return opener(graph_of(checkpoint), preprocess_from(checkpoint.meta.preprocess, checkpoint.folder))
+    return opener(graph, preprocess)
 
 
 def _fastest(checkpoint: Checkpoint, device: str) -> Backend:

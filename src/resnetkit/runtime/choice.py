@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import math
 import os
 import platform
 import time
@@ -17,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit.checkpoint import Checkpoint
-from resnetkit.data.image import Pixels
 from resnetkit.errors import ResourceError
 from resnetkit.files import cache_home, write
 from resnetkit.ops.metrics import relative_difference
@@ -31,7 +31,7 @@ MOST = 1e-3  # largest difference of two logits over the largest logit, from tor
 SECONDS = 2.0  # of all measuring
 BATCH = 8
 ROUNDS = 5
-Run = Callable[[Pixels], NDArray[np.float32]]
+Run = Callable[[NDArray[Any]], NDArray[np.float32]]
 R = TypeVar("R", bound=Run)
 
 
@@ -53,14 +53,14 @@ def key_of(checkpoint: Checkpoint, names: tuple[str, ...]) -> str:
     digest = hashlib.blake2b(digest_size=12)
     for name, array in sorted(checkpoint.tensors.items()):
         digest.update(name.encode() + np.ascontiguousarray(array).view(np.uint8).data)
-    versions = [(name, _version(name)) for name in ("resnetkit", "torch", "onnx", *names)]
+    versions = [(name, version_of(name)) for name in ("resnetkit", "torch", "onnx", *names)]
     machine = (platform.machine(), processor(text_of(CPUINFO)), num_threads())
     parts = (meta.variant, dict(meta.options), dict(meta.preprocess), machine, versions)
     digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
     """Of a package; "" where it comes under another name, as onnxruntime-gpu does."""
     try:
         return metadata.version(name)
@@ -104,25 +104,41 @@ def fastest(checkpoint: Checkpoint, reference: R, openers: Mapping[str, Callable
     """
     size, channels = int(checkpoint.meta.preprocess["size"]), len(checkpoint.meta.preprocess["mean"])
     batch = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, channels), np.uint8)
-    expected = reference(batch)
+    best, run, told = compared(batch, reference, openers)
+    log.warning("%s: runs on %s (%s)", checkpoint.folder, best, told)
+    return best, run
+
+
+def compared(
+    batch: NDArray[Any], reference: R, openers: Mapping[str, Callable[[], R]], most: float = math.inf
+) -> tuple[str, R, str]:
+    """The fastest on a batch of torch and the engines that give its answers: its name, itself, and what was measured.
+
+    Args:
+        batch: what all of them take.
+        reference: torch.
+        openers: each engine's name to what opens it.
+        most: seconds after which no further engine is opened.
+    """
+    expected, started = reference(batch), time.monotonic()
     running = {"torch": reference}
     refused: dict[str, str] = {}
     for name, opener in openers.items():
         try:
-            run = opener()
-            problem = disagreement(expected, run(batch))
+            late = time.monotonic() - started > most
+            run = reference if late else opener()
+            problem = "no time to try it" if late else disagreement(expected, run(batch))
         except Exception as error:  # an engine that fails, in whatever way, is left out
             problem = " ".join(str(error).split())[:100]
         if problem:
             refused[name] = problem
         else:
             running[name] = run
-    speeds = _speeds(running, batch)
+    speeds = _speeds(running, batch, min(SECONDS, max(0.0, started + most - time.monotonic())))
     best = max(speeds, key=speeds.__getitem__)
     told = ", ".join(f"{name} {speed:.1f}" for name, speed in sorted(speeds.items(), key=lambda item: -item[1]))
     left_out = "".join(f"; {name} left out: {why}" for name, why in refused.items())
-    log.warning("%s: runs on %s (images/s: %s%s)", checkpoint.folder, best, told, left_out)
-    return best, running[best]
+    return best, running[best], f"images/s: {told}{left_out}"
 
 
 def disagreement(expected: NDArray[np.floating], found: NDArray[np.floating]) -> str:
@@ -135,10 +151,10 @@ def disagreement(expected: NDArray[np.floating], found: NDArray[np.floating]) ->
     return "" if np.array_equal(found.argmax(1), expected.argmax(1)) else "another top-1"
 
 
-def _speeds(running: Mapping[str, Run], batch: Pixels) -> dict[str, float]:
-    """Images a second of each: the median of interleaved rounds, as many as the time allows."""
+def _speeds(running: Mapping[str, Run], batch: NDArray[Any], most: float) -> dict[str, float]:
+    """Images a second of each: the median of interleaved rounds, as many as `most` seconds allow but one at least."""
     seconds: dict[str, list[float]] = {name: [] for name in running}
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + most
     for _ in range(ROUNDS):
         for name, run in running.items():
             started = time.monotonic()

@@ -16,37 +16,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnetkit.data.image import Pixels, Preprocess, normalise
+from resnetkit.data.image import Preprocess, normalise
 from resnetkit.errors import ResourceError
 from resnetkit.runtime.graph import INPUT, Graph
-from resnetkit.runtime.ncnn import ncnn_files
+from resnetkit.runtime.ncnn import blobs_of, ncnn_files
 from resnetkit.runtime.onnx import PIXELS, onnx_model
 from resnetkit.runtime.pipeline import num_threads
 
 Floats = NDArray[np.float32]
+BLOBS = ("logits", "embedding_2of2")  # of a whole network
 SILENCE, REPORTER = "ORT_DISABLE_TELEMETRY", "openvino_telemetry"
 PIP = 'pip install "resnetkit[runtime]"'
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A compiled network, as a Backend.
+    """A compiled graph; that of a whole network is a Backend.
 
     Attributes:
         name: of the backend.
-        run: a batch [N, size, size, C] to logits [N, K] and embeddings [N, D].
+        run: a batch of pixels [N, size, size, C], or of normalised images [N, C, H, W] where it was opened for them, to
+            the outputs of the graph.
     """
 
     name: str
-    run: Callable[[Pixels], tuple[Floats, Floats]]
+    run: Callable[[NDArray[Any]], tuple[Floats, ...]]
 
-    def __call__(self, batch: Pixels) -> Floats:
-        """Logits [N, K] of a batch [N, size, size, C]."""
+    def __call__(self, batch: NDArray[Any]) -> Floats:
+        """The first output, of a whole network logits [N, K], of a batch."""
         return self.run(batch)[0]
 
-    def outputs(self, batch: Pixels) -> tuple[Floats, Floats]:
-        """Logits [N, K] and embeddings [N, D]."""
-        return self.run(batch)
+    def outputs(self, batch: NDArray[Any]) -> tuple[Floats, Floats]:
+        """Logits [N, K] and embeddings [N, D] of a whole network."""
+        logits, embeddings = self.run(batch)
+        return logits, embeddings
 
 
 def import_onnxruntime() -> Any:
@@ -69,17 +72,23 @@ def import_onnxruntime() -> Any:
     return library
 
 
-def onnxruntime(graph: Graph, preprocess: Preprocess) -> Engine:
+def onnxruntime(graph: Graph, preprocess: Preprocess | None = None) -> Engine:
     """ONNX Runtime on the CPU.
 
     Raises:
         ResourceError: it is not installed.
     """
-    return onnxruntime_from(onnx_model(graph, (preprocess, 1.0)).SerializeToString())
+    return onnxruntime_from(_content(graph, preprocess), INPUT if preprocess is None else PIXELS, graph.outputs)
 
 
-def onnxruntime_from(model: bytes | Path) -> Engine:
-    """ONNX Runtime on the CPU, from the content or the path of an ONNX model that takes pixels.
+def _content(graph: Graph, preprocess: Preprocess | None) -> bytes:
+    """Of an ONNX file that takes pixels, or normalised images where nothing says how to normalise."""
+    content: bytes = onnx_model(graph, None if preprocess is None else (preprocess, 1.0)).SerializeToString()
+    return content
+
+
+def onnxruntime_from(model: bytes | Path, given: str = PIXELS, outputs: tuple[str, ...] = Graph.outputs) -> Engine:
+    """ONNX Runtime on the CPU, from the content or the path of an ONNX model with the names of its input and outputs.
 
     Raises:
         ResourceError: it is not installed.
@@ -91,9 +100,8 @@ def onnxruntime_from(model: bytes | Path) -> Engine:
     content = model if isinstance(model, bytes) else str(model)
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
-    def run(batch: Pixels) -> tuple[Floats, Floats]:
-        logits, embedding = session.run(["logits", "embedding"], {PIXELS: batch})
-        return logits, embedding
+    def run(batch: NDArray[Any]) -> tuple[Floats, ...]:
+        return tuple(session.run(list(outputs), {given: batch}))
 
     return Engine("onnxruntime", run)
 
@@ -118,17 +126,22 @@ def import_openvino() -> Any:
     return library
 
 
-def openvino(graph: Graph, preprocess: Preprocess) -> Engine:
+def openvino(graph: Graph, preprocess: Preprocess | None = None) -> Engine:
     """OpenVINO on the CPU, in float32.
 
     Raises:
         ResourceError: it is not installed.
     """
-    return openvino_from(onnx_model(graph, (preprocess, 1.0)).SerializeToString())
+    return openvino_from(_content(graph, preprocess), INPUT if preprocess is None else PIXELS, graph.outputs)
 
 
-def openvino_from(model: bytes | Path) -> Engine:
-    """OpenVINO on the CPU, from the content or the path of a model that takes pixels; what is float32 stays so.
+def openvino_from(model: bytes | Path, given: str = PIXELS, outputs: tuple[str, ...] = Graph.outputs) -> Engine:
+    """OpenVINO on the CPU, from the content or the path of a model; what is float32 in it stays so.
+
+    Args:
+        model: the content or the path.
+        given: name of its input.
+        outputs: names of what it gives.
 
     Raises:
         ResourceError: it is not installed.
@@ -138,15 +151,15 @@ def openvino_from(model: bytes | Path) -> Engine:
     compiled = core.compile_model(core.read_model(model), "CPU", hints)
     request, alone = compiled.create_infer_request(), threading.Lock()
 
-    def run(batch: Pixels) -> tuple[Floats, Floats]:
+    def run(batch: NDArray[Any]) -> tuple[Floats, ...]:
         with alone:  # the answers lie in the request until they are copied
-            found = request.infer({PIXELS: batch}, share_inputs=True)
-            return found["logits"].copy(), found["embedding"].copy()
+            found = request.infer({given: batch}, share_inputs=True)
+            return tuple(found[name].copy() for name in outputs)
 
     return Engine("openvino", run)
 
 
-def ncnn(graph: Graph, preprocess: Preprocess) -> Engine:
+def ncnn(graph: Graph, preprocess: Preprocess | None = None) -> Engine:
     """The engine of ncnn on the CPU, in float32 with Winograd convolutions, an image a thread.
 
     Raises:
@@ -157,13 +170,13 @@ def ncnn(graph: Graph, preprocess: Preprocess) -> Engine:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(weights)
-        return ncnn_from(text, path, preprocess)
+        return ncnn_from(text, path, preprocess, blobs_of(graph))
     finally:
         os.unlink(path)
 
 
-def ncnn_from(text: str, weights: str | Path, preprocess: Preprocess) -> Engine:
-    """The engine of ncnn from the text of a .param and the path of a .bin.
+def ncnn_from(text: str, weights: str | Path, preprocess: Preprocess | None, blobs: tuple[str, ...] = BLOBS) -> Engine:
+    """The engine of ncnn from the text of a .param and the path of a .bin, with the names of what it is to give.
 
     Raises:
         ResourceError: it is not installed.
@@ -178,15 +191,14 @@ def ncnn_from(text: str, weights: str | Path, preprocess: Preprocess) -> Engine:
     net.load_model(str(weights))
     pool = ThreadPoolExecutor(num_threads())
 
-    def one(image: Floats) -> tuple[Floats, Floats]:
+    def one(image: Floats) -> tuple[Floats, ...]:
         extractor = net.create_extractor()
         extractor.input(INPUT, library.Mat(image))
-        logits, embedding = (np.array(extractor.extract(name)[1]) for name in ("logits", "embedding_2of2"))
-        return logits, embedding
+        return tuple(np.array(extractor.extract(name)[1]) for name in blobs)
 
-    def run(batch: Pixels) -> tuple[Floats, Floats]:
-        found = list(pool.map(one, normalise(batch, preprocess)))
-        return np.stack([each[0] for each in found]), np.stack([each[1] for each in found])
+    def run(batch: NDArray[Any]) -> tuple[Floats, ...]:
+        images = batch if preprocess is None else normalise(batch, preprocess)
+        return tuple(map(np.stack, zip(*pool.map(one, images), strict=True)))
 
     return Engine("ncnn", run)
 

@@ -6,7 +6,7 @@ before it (y = s (Wx) + b, s = gamma / sqrt(var + eps)), and the padding shortcu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,37 +84,58 @@ Node = Conv | MaxPool | AveragePool | AddRelu | Mean | Linear
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in the order of the work, from `image` [N, channels, size, size] to `embedding` [N, D] and `logits` [N, K].
+    """Nodes in the order of the work, from `image` [N, channels, size, size] to what is asked for.
 
     Attributes:
         nodes: each has the names of those before it as sources.
         channels: of the input.
         size: of the input, pixels.
+        outputs: names of nodes: `logits` [N, K], `embedding` [N, D], or one with maps [N, C, h, w].
     """
 
     nodes: tuple[Node, ...]
     channels: int
     size: int
+    outputs: tuple[str, ...] = ("logits", "embedding")
 
 
-def graph_of(checkpoint: Checkpoint) -> Graph:
-    """The network of a model folder.
+def graph_of(checkpoint: Checkpoint, end: str = "logits") -> Graph:
+    """The network of a model folder, or the first part of it.
+
+    Args:
+        checkpoint: the network.
+        end: "layer1" .. "layer4" for the maps of a stage, "embedding", or "logits" for these with the embedding.
 
     Raises:
         ModelError: the tensors are not those of a network of the family.
     """
     options = checkpoint.meta.options
     try:
-        nodes = tuple(_nodes({name: _float(array) for name, array in checkpoint.tensors.items()}, checkpoint))
+        tensors = {name: _float(array) for name, array in checkpoint.tensors.items()}
+        nodes = tuple(_until(end, _nodes(tensors, checkpoint)))
         channels = int(options.get("in_channels", len(checkpoint.meta.preprocess["mean"])))
-        return Graph(nodes, channels, int(checkpoint.meta.preprocess["size"]))
+        outputs = Graph.outputs if end == "logits" else (nodes[-1].name,)
+        return Graph(nodes, channels, int(checkpoint.meta.preprocess["size"]), outputs)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         what = f"its tensors are not those of a {checkpoint.meta.variant}: {error}"
         raise ModelError(what, path=checkpoint.folder, fix="train or save the model again") from error
 
 
 def _float(array: NDArray[Any]) -> NDArray[Any]:
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+
+
+def _until(end: str, nodes: Iterable[Node]) -> Iterator[Node]:
+    """The nodes up to the one of this name, or up to the last one of this stage."""
+    inside = False
+    for node in nodes:
+        belongs = node.name == end or node.name.startswith(f"{end}_")
+        if inside and not belongs:
+            return
+        inside = inside or belongs
+        yield node
+        if node.name == end:
+            return
 
 
 def _nodes(tensors: Mapping[str, NDArray[Any]], checkpoint: Checkpoint) -> Iterator[Node]:

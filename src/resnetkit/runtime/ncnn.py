@@ -31,11 +31,18 @@ class Layer:
 
 
 def ncnn_files(graph: Graph) -> tuple[str, bytes]:
-    """The .param and the .bin, from `image` [C, size, size] to `logits` [K] and `embedding_2of2` [D]."""
-    layers = list(_split([Layer("Input", INPUT, (), (INPUT,)), *(x for node in graph.nodes for x in _layers(node))]))
+    """The .param and the .bin, from `image` [C, size, size] to the graph's outputs, named by `blobs_of`."""
+    layers = [Layer("Input", INPUT, (), (INPUT,)), *(x for node in graph.nodes for x in _layers(node))]
+    layers = list(_split(layers, graph.outputs))
     blobs = sum(len(layer.targets) for layer in layers)
     lines = [str(MAGIC), f"{len(layers)} {blobs}", *(layer.line() for layer in layers)]
     return "\n".join(lines) + "\n", b"".join(layer.weights for layer in layers)
+
+
+def blobs_of(graph: Graph) -> tuple[str, ...]:
+    """What the graph's outputs are called: `logits`, and `embedding_2of2`, whose first half goes into the logits."""
+    uses = Counter(source for node in graph.nodes for layer in _layers(node) for source in layer.sources)
+    return tuple(f"{name}_{uses[name] + 1}of{uses[name] + 1}" if uses[name] else name for name in graph.outputs)
 
 
 def _layers(node: Node) -> Iterator[Layer]:
@@ -74,10 +81,10 @@ def _bytes(node: Conv | Linear) -> bytes:
     return RAW + node.weight.astype("<f4").tobytes() + node.bias.astype("<f4").tobytes()
 
 
-def _split(layers: list[Layer]) -> Iterator[Layer]:
+def _split(layers: list[Layer], outputs: tuple[str, ...]) -> Iterator[Layer]:
     """With a Split after what several layers take, as ncnn gives each of its blobs to one layer only."""
     uses = Counter(source for layer in layers for source in layer.sources)
-    uses["embedding"] += 1  # it is an output too
+    uses.update(outputs)
     taken: Counter[str] = Counter()
 
     def own(source: str) -> str:

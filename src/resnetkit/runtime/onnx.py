@@ -1,4 +1,4 @@
-"""A graph as an ONNX model: one file, a batch of any size, logits and embedding."""
+"""A graph as an ONNX model: one file, a batch of any size, the graph's outputs under their names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PIXELS, SCORES = "pixels", "scores"
 def onnx_model(
     graph: Graph, inside: tuple[Preprocess, float] | None = None, quantization: Quantization | None = None
 ) -> onnx.ModelProto:
-    """The model: `image` float32 [batch, C, size, size] to `logits` [batch, K] and `embedding` [batch, D].
+    """The model: `image` float32 [batch, C, size, size] to the outputs of the graph, float32 too.
 
     Args:
         graph: the network.
@@ -48,18 +48,24 @@ def onnx_model(
         writer.normalise(inside[0])
     for node in graph.nodes:
         writer.add(node)
-    head = next(node for node in graph.nodes if isinstance(node, Linear))
-    classes, width = head.weight.shape
-    found = {"logits": classes, "embedding": width}
+    found = {name: _shape(graph, name) for name in graph.outputs}
     if inside is not None:
         writer.scores(inside[1])
-        found = {SCORES: classes, **found}
-    given_out = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (BATCH, n)) for name, n in found.items()]
+        found = {SCORES: found["logits"], **found}
+    given_out = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in found.items()]
     made = helper.make_graph(writer.nodes, "resnetkit", [given], given_out, writer.tensors)
     # what engines of this process are given is checked by them, what is written for others by `deploy`
     return helper.make_model(
         made, producer_name="resnetkit", ir_version=8, opset_imports=[helper.make_opsetid("", OPSET)]
     )
+
+
+def _shape(graph: Graph, name: str) -> tuple[str | int | None, ...]:
+    """Of an output, as far as it is known: maps have four dimensions."""
+    if name not in Graph.outputs:
+        return (BATCH, None, None, None)
+    widths = next((node.weight.shape for node in graph.nodes if isinstance(node, Linear)), (None, None))
+    return (BATCH, dict(zip(Graph.outputs, widths, strict=True))[name])
 
 
 class _Writer:

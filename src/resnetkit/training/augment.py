@@ -7,7 +7,6 @@ the same resampling that crops and turns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import functional as V
 
 from resnetkit.data.image import Preprocess
 from resnetkit.recipe import Augment
@@ -115,39 +113,21 @@ def color(images: Tensor, strength: float, rng: Draws) -> Tensor:
     mean = images.mean((1, 2, 3), keepdim=True)
     images.sub_(mean).mul_(factors[1]).add_(mean)
     if images.shape[1] == 3:
-        grey = V.rgb_to_grayscale(images)
+        grey = _grey(images)
         images.sub_(grey).mul_(factors[2]).add_(grey)
     return images.clamp_(0, 1)
 
 
-def _shift(image: Tensor, x: float, y: float) -> Tensor:
-    moved: Tensor = V.affine(image, 0.0, [round(x), round(y)], 1.0, [0.0, 0.0])
-    return moved
-
-
-# TrivialAugment's wide space (arXiv 2103.10158, table 2): an image [C, H, W] in 0..1 and a strength of -1..1.
-TRIVIAL: tuple[Callable[[Tensor, float], Tensor], ...] = (
-    lambda image, s: image,
-    lambda image, s: V.affine(image, 0.0, [0, 0], 1.0, [math.degrees(math.atan(0.99 * s)), 0.0]),
-    lambda image, s: V.affine(image, 0.0, [0, 0], 1.0, [0.0, math.degrees(math.atan(0.99 * s))]),
-    lambda image, s: _shift(image, s * image.shape[-1] / 4, 0),
-    lambda image, s: _shift(image, 0, s * image.shape[-2] / 4),
-    lambda image, s: V.rotate(image, 135 * s),
-    lambda image, s: V.adjust_brightness(image, 1 + 0.99 * s),
-    lambda image, s: V.adjust_saturation(image, 1 + 0.99 * s) if image.shape[0] == 3 else image,
-    lambda image, s: V.adjust_contrast(image, 1 + 0.99 * s),
-    lambda image, s: V.adjust_sharpness(image, 1 + 0.99 * s),
-    lambda image, s: V.posterize(image, 8 - round(6 * abs(s))),
-    lambda image, s: V.solarize(image, 1 - abs(s)),
-    lambda image, s: V.autocontrast(image),
-    lambda image, s: V.equalize(image),
-)
-
-GEOMETRIC = 6  # the first of them move pixels, and take any number of channels
+def _grey(images: Tensor) -> Tensor:
+    """Brightness by ITU-R BT.601 of RGB images [n, 3, H, W], as torchvision computes it: [n, 1, H, W]."""
+    red, green, blue = images.unbind(1)
+    return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)[:, None]
 
 
 def trivial(images: Tensor, rng: Draws) -> Tensor:
     """TrivialAugment: for each image one operation of random strength; of colours for grey and RGB only."""
+    from resnetkit.training.trivial import GEOMETRIC, TRIVIAL
+
     operations = TRIVIAL if images.shape[1] in (1, 3) else TRIVIAL[:GEOMETRIC]
     choices, strengths = rng.integers(len(operations)), rng.uniform(-1, 1)
     pairs = zip(images, choices, strengths, strict=True)

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from resnetkit.data.dataset import File
 from resnetkit.errors import DataError
-from resnetkit.nn.cut import AVGPOOL, cut
+from resnetkit.nn.cut import AVGPOOL
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
 from resnetkit.runtime import pipeline
 from resnetkit.tasks.task import Modality
 from resnetkit.training.device import Setup
 from resnetkit.training.objective import preprocess_of
+from resnetkit.training.trunk import open_trunk
 
 
 def embed(
@@ -31,11 +32,11 @@ def embed(
     Args:
         network: is put into evaluation mode.
         files: of the images.
-        how: the settled recipe, what is read, and the device.
+        how: the settled recipe, which says what runs the network, what is read, and the device.
         progress: called with the number of images done.
     """
     recipe, modality, setup = how
-    preprocess, trunk = preprocess_of(recipe), cut(network.to(setup.device).eval(), AVGPOOL)[0]
+    preprocess, trunk = preprocess_of(recipe), open_trunk(network.to(setup.device), AVGPOOL, recipe, setup)
     found = np.full((len(files), network.fc.in_features), np.nan, np.float32)
 
     def read(file: File) -> NDArray[Any]:

@@ -28,9 +28,9 @@ from resnetkit.training.device import Setup, wait_for_first
 from resnetkit.training.loader import Loader
 from resnetkit.training.maps import CHUNK, Half, Maps
 from resnetkit.training.objective import preprocess_of
+from resnetkit.training.trunk import BATCH, Run, made_by
 
 FORMAT = 1
-BATCH = 32  # images that the trunk sees at a time
 Images = Callable[[int, NDArray[np.intp]], Tensor]  # a view and rows to [n, C, H, W]
 Progress = Callable[[int], None]
 
@@ -54,12 +54,12 @@ def num_chunks(images: int) -> int:
 
 
 def extract(
-    trunk: nn.Module, images: Images, shape: tuple[int, int], folder: Path | None, setup: Setup, progress: Progress
+    trunk: Run, images: Images, shape: tuple[int, int], folder: Path | None, setup: Setup, progress: Progress
 ) -> Maps:
     """The maps of all views of all images, from their folder as far as they lie there.
 
     Args:
-        trunk: images to maps; is put into evaluation mode, and changed in nothing.
+        trunk: images to maps, as `trunk.open_trunk` gives it.
         images: makes a view of some rows.
         shape: number of images, and of views.
         folder: where they are kept; None: in memory.
@@ -70,7 +70,6 @@ def extract(
         ResourceError: the disk refuses.
     """
     total, views = shape
-    trunk.eval()
     jobs = [(view, chunk) for view in range(views) for chunk in range(num_chunks(total))]
     found: dict[tuple[int, int], Half] = {}
     for done, (view, chunk) in enumerate(jobs):
@@ -108,7 +107,7 @@ def _keep(path: Path, count: int, make: Callable[[], Half]) -> None:
 
 
 @torch.inference_mode()
-def _maps(trunk: nn.Module, images: Images, which: tuple[int, NDArray[np.intp]], setup: Setup) -> Half:
+def _maps(trunk: Run, images: Images, which: tuple[int, NDArray[np.intp]], setup: Setup) -> Half:
     view, rows = which
     batches = (images(view, part) for part in np.array_split(rows, math.ceil(len(rows) / BATCH)))
     parts = [trunk(batch.to(setup.device)).clamp_(-65504, 65504).half().cpu() for batch in batches]
@@ -116,15 +115,21 @@ def _maps(trunk: nn.Module, images: Images, which: tuple[int, NDArray[np.intp]],
     return found
 
 
-def key_of(trunk: nn.Module, recipe: Recipe, content: bytes) -> str:
-    """Name of the store of these features: of the trunk, how images are prepared and augmented, and their bytes."""
+def key_of(trunk: nn.Module, recipe: Recipe, setup: Setup, content: bytes) -> str:
+    """Name of the store of these features: of the trunk, what runs it, how images are made, and their bytes."""
     digest = hashlib.blake2b(content, digest_size=16)
     for name, tensor in trunk.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     model = recipe.model
     network = [model.variant, model.stem, model.shortcut, model.pool, *(name for name, _ in trunk.named_children())]
     how = {"network": network, "preprocess": preprocess_of(recipe).as_dict(), "augment": asdict(recipe.augment)}
-    parts = {"format": FORMAT, "torch": torch.__version__, "seed": recipe.train.seed, **how}
+    parts = {
+        "format": FORMAT,
+        "torch": torch.__version__,
+        "by": made_by(recipe, setup),
+        "seed": recipe.train.seed,
+        **how,
+    }
     digest.update(json.dumps(parts, sort_keys=True).encode())
     return digest.hexdigest()
 

@@ -29,12 +29,14 @@ from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.optim import make_optimizer, train_mode
 from resnetkit.training.state import TrainState
 from resnetkit.training.train import plan_of, train
+from resnetkit.training.trunk import engine_of, open_trunk
 
 SMALL = 64  # images under this are too small for ImageNet's weights and its stem
 STEPS, SECONDS = 8, 2.0  # measured for each memory format: so many steps, or what fits but three at least
 MARGIN = 0.92  # of the time that is left is planned: steps take longer than they took when they were measured
 FEWEST = 3  # epochs of the whole network that are worth more than layer4 on stored maps
 FEWEST_VIEWS, MOST_VIEWS, MOST_EPOCHS, EPOCHS_A_VIEW = 2, 8, 24, 2  # of layer4 on stored maps
+LEAST_STEP = 2.0  # times what evaluation takes, a training step takes for certain: three to four were measured
 SMALLEST_BATCH = 8  # on which costs are measured, at 224 px
 SECONDS_A_HEAD, SECONDS_A_FEATURE = 1.0, 4e-7  # to fit the head: measured with scikit-learn 1.9 on one core
 PROBED = 200  # images whose header is read; steps under which measuring costs more than it brings
@@ -171,14 +173,18 @@ class Costs:
     """Measured seconds an image.
 
     Attributes:
-        forward: the whole network in evaluation.
-        trunk: the network up to layer3 in evaluation.
+        forward: the whole network in evaluation, by torch.
+        features: the frozen network, by its engine.
+        trunk: the frozen network up to layer3, by its engine.
+        top: layer4 and the head in evaluation on stored maps, by torch.
         tail: a training step of layer4 and the head, on stored maps.
         step: a training step of the whole network.
     """
 
     forward: float
+    features: float
     trunk: float
+    top: float
     tail: float
     step: float
 
@@ -203,8 +209,8 @@ def predicted(costs: Costs, images: tuple[int, int], features: int, stages: Stag
         stages: what is done.
     """
     train, val = images
-    stored = (train * stages.views + val) * costs.trunk if stages.views else (train + val) * costs.forward
-    rest = (train + val) * (costs.forward - costs.trunk) if stages.views else 0.0  # from the maps to the embedding
+    stored = (train * stages.views + val) * costs.trunk if stages.views else (train + val) * costs.features
+    rest = (train + val) * costs.top if stages.views else 0.0  # from the maps to the embedding
     fit = SECONDS_A_HEAD + SECONDS_A_FEATURE * train * features
     return {
         "features": stored if stages.head or stages.views else 0.0,
@@ -243,15 +249,24 @@ def choose(
     return alone
 
 
+def least_costs(loader: Loader, setup: Setup, network: nn.Module) -> tuple[str, Costs]:
+    """The memory format asked for, or the usual one, and what evaluation costs in it; steps at the least they can."""
+    layout = _formats(loader)[0]
+    return layout, _costs(loader, setup, _trial(loader, setup, network, layout), None)
+
+
 def measure_costs(loader: Loader, setup: Setup, network: nn.Module) -> tuple[str, Costs]:
     """The memory format asked for, or that in which a step is faster, and what all costs in it, on random images."""
-    wanted = loader.recipe.train.memory_format
-    formats = ("contiguous", "channels_last") if wanted == "auto" else (wanted,)
     trial = partial(_trial, loader, setup, network)
     # one copy at a time: with its gradients and moments it takes four times the memory of the weights
-    steps = {layout: _seconds_of(_step(loader, setup, *trial(layout))) for layout in formats}
+    steps = {layout: _seconds_of(_step(loader, setup, *trial(layout))) for layout in _formats(loader)}
     layout = min(steps, key=steps.__getitem__)
     return layout, _costs(loader, setup, trial(layout), steps[layout])
+
+
+def _formats(loader: Loader) -> tuple[str, ...]:
+    wanted = loader.recipe.train.memory_format
+    return ("contiguous", "channels_last") if wanted == "auto" else (wanted,)
 
 
 def _trial(loader: Loader, setup: Setup, network: nn.Module, layout: str) -> tuple[nn.Module, Tensor]:
@@ -280,27 +295,40 @@ def _step(loader: Loader, setup: Setup, part: nn.Module, x: Tensor) -> Callable[
     return step
 
 
-def _costs(loader: Loader, setup: Setup, trial: tuple[nn.Module, Tensor], step: float) -> Costs:
-    """Seconds an image, of a copy of the network on a batch whose training step takes `step` seconds."""
+def _costs(loader: Loader, setup: Setup, trial: tuple[nn.Module, Tensor], step: float | None) -> Costs:
+    """Seconds an image, of a copy of the network on a batch whose training step takes `step` seconds.
+
+    None: no step is measured; it takes LEAST_STEP times the evaluation at least, and so does one of layer4.
+    """
     network, images = trial
     assert isinstance(network, ResNet)
     trunk, tail = cut(network, last_cut(network))
     batch = len(images)
 
     @torch.inference_mode()
-    def evaluate(part: nn.Module, x: Tensor) -> Tensor:
-        found: Tensor = part.eval()(x)
-        float(found.flatten()[0])  # waits for a GPU
-        return found
+    def seconds(part: Callable[[Tensor], Tensor], x: Tensor) -> float:
+        # reading a number waits for a GPU
+        return _seconds_of(lambda: float(part(x).flatten()[0])) / batch
 
-    maps = evaluate(trunk, images).clone()
+    with torch.inference_mode():
+        found = trunk.eval()(images)
+    maps = found.clone()  # from which gradients can be computed
     full = dataclasses.replace(loader, recipe=replace(loader.recipe, {"image.start_size": 0}))
     prepare = _seconds_of(partial(full.batch, 0)) / len(full.batch(0).rows)
-    below = _seconds_of(partial(evaluate, trunk, images)) / batch
-    rest = _seconds_of(partial(evaluate, tail, maps)) / batch
-    tail_step = _seconds_of(_step(loader, setup, tail, maps)) / batch
-    whole_step = step / batch * share_of_work(loader.recipe)
-    return Costs(prepare + below + rest, prepare + below, tail_step, prepare + whole_step)
+    below, top = seconds(trunk, images), seconds(tail.eval(), maps)
+    engine = open_trunk(network, last_cut(network), loader.recipe, setup)
+    gain = below / seconds(engine, images) if engine_of(loader.recipe, setup) != "torch" else 1.0
+    tail_step, whole_step = LEAST_STEP * top, LEAST_STEP * (below + top)
+    if step is not None:
+        tail_step, whole_step = _seconds_of(_step(loader, setup, tail, maps)) / batch, step / batch
+    return Costs(
+        forward=prepare + below + top,
+        features=prepare + (below + top) / gain,
+        trunk=prepare + below / gain,
+        top=top,
+        tail=tail_step,
+        step=prepare + whole_step * share_of_work(loader.recipe),
+    )
 
 
 def _seconds_of(work: Callable[[], object]) -> float:

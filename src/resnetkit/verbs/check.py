@@ -31,6 +31,7 @@ from resnetkit.training.embed import embed
 from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.pixels import refuse_unreadable
 from resnetkit.training.plan import settle, typical_side
+from resnetkit.training.trunk import with_engine
 from resnetkit.trust.check import Findings, Seen, findings, inspected
 from resnetkit.trust.check_page import write_page
 from resnetkit.trust.labels import FOLDS, Suspicions, suspicions
@@ -172,9 +173,12 @@ def _judge(dataset: Dataset, recipe: Recipe) -> tuple[Recipe, ResNet]:
 def _suspicions(seen: Seen, judge: tuple[Recipe, ResNet], device: str, quiet: bool) -> Suspicions:
     """Labels that the features speak against; what is nearly the same picture is never in two folds."""
     files, (recipe, network) = seen.dataset.files, judge
-    with processes(device, "f32") as setup, bar("features", len(files), quiet=quiet) as advance:
+    with processes(device, "f32") as setup:
         torch.set_num_threads(setup.threads)
-        features = embed(network, files, (recipe, TASKS["classify"].modality, setup), advance)
+        recipe, told = with_engine(network.to(setup.device), recipe, setup, len(files))
+        note(told, quiet or not told)
+        with bar("features", len(files), quiet=quiet) as advance:
+            features = embed(network, files, (recipe, TASKS["classify"].modality, setup), advance)
     rows = np.flatnonzero(seen.first != np.arange(len(seen.first)))
     pairs = np.concatenate([seen.near.pairs, np.stack([seen.first[rows], rows], 1)])
     with bar("judging labels", FOLDS, quiet=quiet) as advance:

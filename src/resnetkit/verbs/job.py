@@ -35,12 +35,14 @@ from resnetkit.training.plan import (
     Stages,
     choose,
     epochs_that_fit,
+    least_costs,
     measure,
     measure_costs,
     predicted,
     seconds_with_growth,
 )
 from resnetkit.training.state import TrainState, growth_of
+from resnetkit.training.trunk import with_engine
 from resnetkit.trust.calibrate import calibrate
 from resnetkit.trust.gallery import OVERLAYS
 from resnetkit.verbs.console import note
@@ -120,14 +122,30 @@ def _refuse_too_few(recipe: Recipe, images: int, world: int) -> None:
         raise UsageError(what, fix=f"a --batch-size of {2 * world} or more, or fewer processes")
 
 
-def planned(job: Job, network: ResNet) -> Job:
-    """Measure what a choice depends on and decide it: the memory format, the stages, the epochs that fit the time."""
+def planned(job: Job, network: ResNet, *, keep: bool = True) -> Job:
+    """Measure what a choice depends on and decide it: the engine, the memory format, the stages, the epochs that fit.
+
+    Args:
+        job: whose recipe has "auto" in it.
+        network: at its beginning.
+        keep: whether later processes are to know which engine is the fastest.
+    """
+    recipe, told = with_engine(network, job.recipe, job.setup, _num_frozen(job), keep=keep)
+    note(told, job.quiet or not told)
+    job = replace(job, recipe=recipe, loader=replace(job.loader, recipe=recipe))
     if job.recipe.finetune.views == "auto":
         job, changes = _stages_that_fit(job, network)
     else:
         job, changes = _epochs_that_fit(job, network)
     settled = recipes.replace(job.recipe, from_first(changes, job.setup))
     return replace(job, recipe=settled, loader=replace(job.loader, recipe=settled))
+
+
+def _num_frozen(job: Job) -> int:
+    """Images, each of its views for one, that the frozen network is to see."""
+    tune = job.recipe.finetune
+    views = 1 if tune.views == "auto" else tune.views or int(tune.head)
+    return job.dataset.num_samples("train") * views + job.dataset.num_samples("val") if views else 0
 
 
 def _epochs_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
@@ -159,7 +177,7 @@ def _epochs_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
 def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
     """Also the deadline, which leaves the time to score the held-out images and to write the report."""
     recipe = job.recipe
-    layout, costs = measure_costs(job.loader, job.setup, network)
+    layout, costs = _costs_that_matter(job, network)
     after = _seconds_after(job, costs.forward)
     after = from_first({"after": after}, job.setup)["after"]
     job = replace(job, deadline=job.started + recipe.train.time_limit - after)
@@ -177,6 +195,16 @@ def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
         "finetune.views": stages.views,
         "finetune.layer4_epochs": stages.layer4_epochs,
     }
+
+
+def _costs_that_matter(job: Job, network: ResNet) -> tuple[str, Costs]:
+    """The memory format and what all costs in it; what learning takes is not measured where there is no time for it."""
+    layout, least = least_costs(job.loader, job.setup, network)
+    left = job.started + job.recipe.train.time_limit - _seconds_after(job, least.forward) - time.monotonic()
+    stages = choose(least, *_sizes(job, network), job.recipe.train.epochs, left, _most_views(job, network))
+    alone = job.recipe.finetune.head and not (stages.views or stages.epochs)
+    alone = bool(from_first({"alone": alone}, job.setup)["alone"])
+    return (layout, least) if alone else measure_costs(job.loader, job.setup, network)
 
 
 def _most_views(job: Job, network: ResNet) -> int:
@@ -203,7 +231,8 @@ def tell_plan(job: Job, network: ResNet) -> Job:
     in_memory(probed, store_preprocess(job.recipe), lambda done: None)
     seconds = (time.monotonic() - started) / len(probed) * len(job.dataset)
     note(f"decoding {len(job.dataset):,} images: {seconds:.0f} s, unless they are in the cache", job.quiet)
-    job = planned(replace(job, started=job.started - seconds, deadline=job.deadline - seconds), network)
+    late = replace(job, started=job.started - seconds, deadline=job.deadline - seconds)
+    job = planned(late, network, keep=False)
     if not job.recipe.train.time_limit:
         tune = job.recipe.finetune
         assert tune.views != "auto" and tune.layer4_epochs != "auto", "they are decided"
@@ -231,7 +260,8 @@ def _tell_prediction(job: Job, network: ResNet, costs: Costs, stages: Stages) ->
     seconds = predicted(costs, *_sizes(job, network), stages)
     seconds["scoring and report"] = _seconds_after(job, costs.forward)
     words = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items() if value)
-    note(f"an image: {1000 * costs.step:.1f} ms to learn from, {1000 * costs.forward:.1f} ms to evaluate", job.quiet)
+    learnt = f"{1000 * costs.step:.1f} ms to learn from, " if stages.epochs or stages.views else ""
+    note(f"an image: {learnt}{1000 * costs.features:.1f} ms for its features", job.quiet)
     note(f"plan: {words}; {sum(seconds.values()):.0f} s in all", job.quiet)
     return sum(seconds.values())
 

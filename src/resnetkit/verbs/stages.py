@@ -31,6 +31,7 @@ from resnetkit.training.loader import Loader
 from resnetkit.training.maps import Maps
 from resnetkit.training.objective import preprocess_of
 from resnetkit.training.pixels import make_room
+from resnetkit.training.trunk import made_by, open_trunk
 from resnetkit.verbs.caches import cache_folder
 from resnetkit.verbs.console import Signals, bar, note
 from resnetkit.verbs.job import Inputs, Job, Rows, images_of, on_validation
@@ -91,7 +92,8 @@ def stored_maps(job: Job, network: ResNet, signals: Signals) -> tuple[nn.Sequent
     """
     views = job.recipe.finetune.views
     assert views != "auto", "the verb decides before the first step"
-    trunk, tail = cut(network, last_cut(network) if views else AVGPOOL)
+    after = last_cut(network) if views else AVGPOOL
+    trunk, tail = cut(network, after)
     counts = {split: job.dataset.num_samples(split) for split in SPLITS_USED}
     numbers = {"train": max(1, views), "val": 1}
     folder = _folder(job, trunk, sum(counts[split] * numbers[split] for split in counts))
@@ -100,6 +102,7 @@ def stored_maps(job: Job, network: ResNet, signals: Signals) -> tuple[nn.Sequent
     def held_out(view: int, rows: Rows) -> Tensor:
         return torch.from_numpy(job.task.modality.normalise(job.examples.pixels["val"].store(rows), preprocess))
 
+    run = open_trunk(network, after, job.recipe, job.setup)
     images = {"train": features.training_images(job.loader), "val": held_out}
     found = {}
     for split, count in counts.items():
@@ -113,7 +116,7 @@ def stored_maps(job: Job, network: ResNet, signals: Signals) -> tuple[nn.Sequent
                     fix = f"go on with: resnetkit train --resume --out {job.folder}"
                     raise Interrupted(signals.received, path=job.folder, fix=fix)
 
-            found[split] = features.extract(trunk, images[split], (count, numbers[split]), place, job.setup, progress)
+            found[split] = features.extract(run, images[split], (count, numbers[split]), place, job.setup, progress)
     return tail, found
 
 
@@ -127,12 +130,13 @@ def _folder(job: Job, trunk: nn.Module, images: int) -> Path | None:
     pixels = cache_folder(job.recipe.cache.folder)
     files = [file for split in SPLITS_USED for file in job.dataset.select(split).files]
     counts = [job.dataset.num_samples(split) for split in SPLITS_USED]
-    key = features.key_of(trunk, job.recipe, repr(counts).encode() + content_digest(files, num_threads()))
+    key = features.key_of(trunk, job.recipe, job.setup, repr(counts).encode() + content_digest(files, num_threads()))
     folder = None
     if pixels is not None:
         place = pixels.parent if job.recipe.cache.folder == "auto" else pixels
         folder = _with_room(job, place / "features" / key, needed)
-    note(f"features: {needed / 1e6:,.0f} MB, kept in {folder or 'memory'}", job.quiet)
+    by = made_by(job.recipe, job.setup)
+    note(f"features: {needed / 1e6:,.0f} MB, made by {by}, kept in {folder or 'memory'}", job.quiet)
     return folder
 
 

@@ -200,7 +200,7 @@ def _trained(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> r
 
 
 def _prepare(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> None:
-    run.check_space(job.folder, states.size(begun(job, whole(job, network), Reached(), fingerprint)))
+    run.check_space(job.folder, _bytes_needed(job, network, fingerprint))
     aside = run.prepare(job.folder, resume=choices.resume, overwrite=choices.overwrite, data=fingerprint)
     if aside:
         note(f"moved the older {job.folder} to {aside}", job.quiet)
@@ -209,6 +209,13 @@ def _prepare(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> N
         with read_errors(job.recipe.data.fixes):
             write(job.folder / FIXES, Path(job.recipe.data.fixes).read_bytes())
     job.examples.write_findings(job.folder)
+
+
+def _bytes_needed(job: Job, network: ResNet, fingerprint: str) -> int:
+    """Of a saved state, or of the model where only a head is fitted; making an optimizer takes torch a second."""
+    if job.recipe.train.epochs or job.recipe.finetune.views:
+        return states.size(begun(job, whole(job, network), Reached(), fingerprint))
+    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
 
 
 def _finish(job: Job, trained: ResNet, reached: Reached) -> run.Run:

@@ -9,8 +9,6 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from torchvision.models import get_model_weights
-
 from resnetkit.data.image import Preprocess
 
 # The same values as torchvision published them until 2020, in the older serialisation and without the batch counters
@@ -74,6 +72,8 @@ def sha256_prefix(file: str) -> str:
 
 def published(variant: str) -> dict[str, Published]:
     """The weights of a variant by name; nothing where torchvision has none."""
+    from torchvision.models import get_model_weights  # takes a second, and weights from a file need none of it
+
     try:
         return {weights.name: _published(variant, weights) for weights in get_model_weights(variant)}
     except ValueError:  # not a model of torchvision's
