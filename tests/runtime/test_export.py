@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +59,7 @@ TAKEN |= {
         "resnet20": ("resnet20", {}),
         "all, six channels": ("resnet18", {"pool": "all", "in_channels": 6}),
     }
-    for name in ENGINES
+    for name in (*ENGINES, "torchscript", "safetensors")
 }
 REFUSED = {
     ("torchvision", "resnet20", ()): "torchvision has no resnet20",
@@ -119,7 +120,8 @@ def test_the_library_gives_our_logits(form, case, tmp_path, sealed):
     ours = opened(saved(tmp_path / "model", variant, **options))
     FORMATS[form].refuse(ours.checkpoint.meta)
     done = write_export(ours, form, tmp_path / "out")
-    library = {"torchvision": "torchvision", "huggingface": "transformers", **ENGINES}[form]
+    libraries_of = {"torchvision": "torchvision", "huggingface": "transformers", **ENGINES}
+    library = libraries_of.get(form, "torch")
     version = sys.modules[library].__version__.partition("-")[0]
     assert done.folder == tmp_path / "out" and done.opened_in == f"{library} {version}"
     assert 0 <= done.difference < 2e-5
@@ -129,13 +131,15 @@ def test_the_library_gives_our_logits(form, case, tmp_path, sealed):
         "onnx": {"model.onnx"},
         "openvino": {"model.xml", "model.bin"},
         "ncnn": {"model.param", "model.bin"},
+        "torchscript": {"model.pt", "classes.json", "preprocess.json"},
+        "safetensors": {"model.json", "classes.json", "preprocess.json"},
     }
     names = {"README.md", "proof.json", *files[form]}
     if form in ENGINES:
         picture_file = "golden.npy" if ours.preprocess.channels > 3 else "golden.png"
         names |= {"model.json", "classes.json", "preprocess.json"}
         names |= {"golden.json", "golden.f32", "golden.u8", picture_file}
-    else:
+    elif form != "torchscript":
         names.add("model.safetensors")
     assert set(verify_manifest(done.folder)) == names
     assert {path.name for path in tmp_path.iterdir()} == {"model", "out"}
@@ -163,7 +167,7 @@ def test_several_labels_are_said(model, tmp_path):
         form.write(several, tmp_path / name)
         usage = (tmp_path / name / "README.md").read_text()
         assert "(logits[0] >= 0).nonzero()" in usage and "argmax" not in usage
-        assert name not in ENGINES or ".nonzero()[0]" in usage
+        assert name in ("torchvision", "huggingface") or ".nonzero()[0]" in usage
     config = json.loads((tmp_path / "huggingface" / "config.json").read_text())
     assert config["problem_type"] == "multi_label_classification"
 
@@ -281,6 +285,7 @@ def test_their_image_processor_does_what_our_preprocess_does(name, size, tmp_pat
     assert grey_levels.mean() < (1 if prepare.resize == "squash" else 4)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 @pytest.mark.parametrize("resize", ["crop", "squash", "letterbox"])
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_readme_loads_it(form, resize, tmp_path, monkeypatch, capsys):
@@ -297,10 +302,10 @@ def test_the_readme_loads_it(form, resize, tmp_path, monkeypatch, capsys):
     spoken: dict = {}
     exec(compile(code, "README.md", "exec"), spoken)
     logits = next(iter(ours.answers(["photo.jpg"])))[1]
-    found = spoken["logits"] if form in ENGINES else spoken["logits"].detach().numpy()
+    found = spoken["logits"] if isinstance(spoken["logits"], np.ndarray) else spoken["logits"].detach().numpy()
     np.testing.assert_allclose(found[0], logits, atol=0.1 * np.abs(logits).max())
     assert capsys.readouterr().out.strip() == CLASSES[int(logits.argmax())].strip()
-    if form in ENGINES or (form == "torchvision" and resize != "crop"):
+    if form not in ("huggingface", "torchvision") or (form == "torchvision" and resize != "crop"):
         np.testing.assert_allclose(np.asarray(found)[0], logits, rtol=1e-4, atol=1e-5)
 
 
@@ -356,6 +361,28 @@ def test_an_onnx_model_gives_calibrated_scores_for_any_batch(model, tmp_path):
         expected = model.backend.outputs(some)
         np.testing.assert_allclose(logits, expected[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(embedding, expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_several_labels_have_a_score_each(model, tmp_path):
+    ort = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    several = replace(model.checkpoint, meta=replace(model.checkpoint.meta, task="multilabel"))
+    some = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    expected = 1 / (1 + np.exp(-model.backend(some)))
+    onnx = write_export(replace(model, checkpoint=several), "onnx", tmp_path / "onnx").folder
+    session = ort.InferenceSession(str(onnx / "model.onnx"), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(["scores"], {"pixels": some})[0], expected, rtol=1e-4, atol=1e-6)
+    script = write_export(replace(model, checkpoint=several), "torchscript", tmp_path / "script").folder
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        scores = torch.jit.load(str(script / "model.pt"))(torch.from_numpy(some))[0]
+    np.testing.assert_allclose(scores.detach().numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_safetensors_is_a_model_folder(model, tmp_path):
+    again = load(write_export(model, "safetensors", tmp_path / "out").folder, backend="torch", device="cpu")
+    some = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    np.testing.assert_array_equal(again.backend(some), model.backend(some))
+    assert again.classes == model.classes and again.preprocess == model.preprocess
 
 
 def test_onnx_in_node(model, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,9 +25,9 @@ def test_a_table_and_json(trained: Path, run_cli) -> None:
     code, out, err = run_cli("bench", trained, *TORCH, "--batch", "1", "--batch", "3", "--seconds", "0.05")
     assert code == 0 and "timing 10/10" in err
     lines = out.splitlines()
-    assert lines[0].startswith("resnet18 at 32 px") and [line.split()[:3] for line in lines[2:4]] == [
-        ["torch", "cpu", "1"],
-        ["torch", "cpu", "3"],
+    assert lines[0].startswith("resnet18 at 32 px") and [line.split()[:4] for line in lines[2:4]] == [
+        ["torch", "f32", "cpu", "1"],
+        ["torch", "f32", "cpu", "3"],
     ]
     assert "of this whole process so far" in lines[-1]
     code, out, _ = run_cli("bench", trained, *TORCH, "--batch", "2", "--seconds", "0.01", "--json")
@@ -54,7 +55,7 @@ def test_a_device_that_only_torch_knows(trained: Path, monkeypatch) -> None:
 def test_from_files(trained: Path, photos: Path, run_cli) -> None:
     flags = (*TORCH, "--batch", "1", "--seconds", "0.01")
     code, out, _ = run_cli("bench", trained, photos, *flags, "--quiet")
-    assert code == 0 and "torch from files: " in out and "(36 files, each once)" in out
+    assert code == 0 and "torch f32 from files: " in out and "(36 files, each once)" in out
     code, out, err = run_cli("bench", trained, photos / "red" / "1.png", "gone.png", *flags, "--json")
     assert code == 4 and "gone.png" in err and "1 of 2 files" in err
     (files,) = json.loads(out)["from_files"]
@@ -120,7 +121,21 @@ def test_what_cannot_be(trained: Path) -> None:
 
 def test_no_difference_without_torch(trained: Path) -> None:
     (row, *_) = api.bench(trained, backends=["torch"], batches=[1], seconds=0.01, quiet=True).measured
-    bare = verb.Measured("other", "cpu", 1, row.timing, None, None)
+    bare = verb.Measured("other", "f32", "cpu", 1, row.timing, None, None)
     assert bare.row()["difference"] is None
     lines = list(verb.bench_lines(verb.Bench("resnet18", 32, 1, (bare,), (), {}, None)))
     assert lines[2].split()[-2:] == ["-", "-"] and "memory" not in lines[-1]
+
+
+def test_exports_in_int8_are_measured_beside_the_others(trained: Path, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="needs openvino")
+    shutil.copytree(trained / "model", tmp_path / "mine")
+    exported = api.export(tmp_path / "mine", "openvino", int8=True, data=photos, max_drop=1.0, quiet=True).folder
+    found = api.bench(tmp_path / "mine", [photos / "red"], batches=[1], seconds=0.01, quiet=True)
+    rows = [(row.backend, row.precision) for row in found.measured]
+    assert rows == [("torch", "f32"), *((name, "f32") for name in installed()), ("openvino", "int8")]
+    assert found.measured[-1].difference > found.measured[0].difference == 0
+    assert [(row.backend, row.precision) for row in found.from_files] == rows
+    assert any(line.startswith("openvino      int8 ") for line in verb.bench_lines(found))
+    (alone,) = api.bench(exported, batches=[1], seconds=0.01, quiet=True).measured
+    assert (alone.backend, alone.precision, alone.difference) == ("openvino", "int8", None)

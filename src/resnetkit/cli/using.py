@@ -128,7 +128,10 @@ def embed(
 def export(
     model: ModelArgument,
     form: Annotated[
-        str, typer.Option("--format", help="onnx, openvino, ncnn, torchvision or huggingface.", metavar="NAME")
+        str,
+        typer.Option(
+            "--format", help="onnx, openvino, ncnn, torchscript, safetensors, torchvision, huggingface.", metavar="NAME"
+        ),
     ],
     out: Annotated[
         str | None, typer.Option(help="The new folder; beside the model if left out.", metavar="DIR")

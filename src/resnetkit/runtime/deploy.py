@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,29 +19,10 @@ from resnetkit.runtime.deployed import BIN, ONNX, PARAM, XML, open_deployed
 from resnetkit.runtime.graph import graph_of
 from resnetkit.runtime.libraries import Infer, public, write_json
 from resnetkit.runtime.ncnn import ncnn_files
-from resnetkit.runtime.onnx import onnx_model
+from resnetkit.runtime.onnx import Ends, onnx_model
+from resnetkit.runtime.usage import usage
 
 GOLDEN = "golden"  # .png, .json, .u8 and .f32
-READ = """\
-```python
-import json
-
-import numpy as np
-from PIL import Image, ImageOps
-{imports}
-with open("classes.json", encoding="utf-8") as file:
-    classes = json.load(file)
-image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("{mode}")
-{resize}
-pixels = np.asarray(image).reshape({size}, {size}, {channels})
-{run}
-{answer}
-```
-"""
-NORMALISED = """\
-mean, std = np.array({mean}, np.float32), np.array({std}, np.float32)
-floats = np.ascontiguousarray(((pixels / np.float32(255) - mean) / std).transpose(2, 0, 1))
-"""
 ELSEWHERE = """
 In a page or in node, with onnxruntime-web; `pixels` is a Uint8Array of the bytes of all channels, row by row:
 
@@ -121,8 +101,8 @@ def refuse_none(meta: Meta) -> None:
 def write_onnx(checkpoint: Checkpoint, folder: Path, quantization: Quantization | None = None) -> None:
     """model.onnx: `pixels` uint8 [batch, size, size, C] to calibrated `scores`, `logits` and `embedding`."""
     (folder / ONNX).write_bytes(_onnx(checkpoint, quantization))
-    usage = _usage(checkpoint, IMPORT_ONNX, RUN_ONNX) + _told(checkpoint, ELSEWHERE + IN_CPP, ONNX)
-    _write_rest(checkpoint, folder, Deployed("onnx", INT8 if quantization else FLOAT32), usage)
+    text = usage(checkpoint, IMPORT_ONNX, RUN_ONNX) + _told(checkpoint, ELSEWHERE + IN_CPP, ONNX)
+    _write_rest(checkpoint, folder, Deployed("onnx", INT8 if quantization else FLOAT32), text)
 
 
 def write_openvino(checkpoint: Checkpoint, folder: Path, quantization: Quantization | None = None) -> None:
@@ -134,8 +114,8 @@ def write_openvino(checkpoint: Checkpoint, folder: Path, quantization: Quantizat
     library = engines.import_openvino()
     content = _onnx(checkpoint, quantization)
     library.save_model(library.Core().read_model(content), folder / XML, compress_to_fp16=False)
-    usage = _usage(checkpoint, IMPORT_OPENVINO, RUN_OPENVINO) + _told(checkpoint, IN_CPP, XML)
-    _write_rest(checkpoint, folder, Deployed("openvino", INT8 if quantization else FLOAT32), usage)
+    text = usage(checkpoint, IMPORT_OPENVINO, RUN_OPENVINO) + _told(checkpoint, IN_CPP, XML)
+    _write_rest(checkpoint, folder, Deployed("openvino", INT8 if quantization else FLOAT32), text)
 
 
 def write_ncnn(checkpoint: Checkpoint, folder: Path) -> None:
@@ -143,7 +123,7 @@ def write_ncnn(checkpoint: Checkpoint, folder: Path) -> None:
     text, weights = ncnn_files(graph_of(checkpoint))
     (folder / PARAM).write_text(text, encoding="ascii")
     (folder / BIN).write_bytes(weights)
-    _write_rest(checkpoint, folder, Deployed("ncnn", FLOAT32), _usage(checkpoint, "import ncnn", RUN_NCNN))
+    _write_rest(checkpoint, folder, Deployed("ncnn", FLOAT32), usage(checkpoint, "import ncnn", RUN_NCNN))
 
 
 def _onnx(checkpoint: Checkpoint, quantization: Quantization | None) -> bytes:
@@ -151,7 +131,11 @@ def _onnx(checkpoint: Checkpoint, quantization: Quantization | None) -> bytes:
     from onnx import checker
 
     temperature = checkpoint.calibration.temperature if checkpoint.calibration else 1.0
-    model = onnx_model(graph_of(checkpoint), (_preprocess(checkpoint), temperature), quantization)
+    model = onnx_model(
+        graph_of(checkpoint),
+        Ends(_preprocess(checkpoint), temperature, checkpoint.meta.task == "multilabel"),
+        quantization,
+    )
     content: bytes = model.SerializeToString()
     checker.check_model(content)
     return content
@@ -163,7 +147,7 @@ def _told(checkpoint: Checkpoint, text: str, file: str) -> str:
     return text.format(size=prepare.size, channels=prepare.channels, file=file)
 
 
-def _write_rest(checkpoint: Checkpoint, folder: Path, deployed: Deployed, usage: str) -> None:
+def _write_rest(checkpoint: Checkpoint, folder: Path, deployed: Deployed, text: str) -> None:
     """model.json with the calibration, classes.json, preprocess.json, the golden picture, and README.md."""
     meta = public(checkpoint.meta)
     write_meta(folder, meta, checkpoint.calibration, deployed)
@@ -175,7 +159,7 @@ def _write_rest(checkpoint: Checkpoint, folder: Path, deployed: Deployed, usage:
         checkpoint, folder, open_backend(checkpoint if exact else written, "torch" if exact else "auto", "cpu")
     )
     told = _told(checkpoint, HOW_IT_IS_CHECKED.replace("{rounding}", "" if exact else ROUNDING), "")
-    (folder / CARD).write_text(card(meta, deployed.format, usage + told), encoding="utf-8")
+    (folder / CARD).write_text(card(meta, deployed.format, text + told), encoding="utf-8")
 
 
 def golden_picture(channels: int) -> NDArray[np.uint8]:
@@ -199,35 +183,6 @@ def _write_golden(checkpoint: Checkpoint, folder: Path, backend: Backend) -> Non
     logits = backend(square)[0]
     answer = {"input_sha256": hashlib.sha256(content).hexdigest(), "logits": [float(value) for value in logits]}
     write_json(folder / f"{GOLDEN}.json", answer)
-
-
-def _usage(checkpoint: Checkpoint, imports: str, run: str) -> str:
-    """Python that reads a photo and says what it is, without resnetkit and without torch."""
-    meta, prepare = checkpoint.meta, _preprocess(checkpoint)
-    answer = "print(classes[int(logits.argmax())])"
-    if meta.task == "multilabel":
-        answer = "print([classes[index] for index in (logits[0] >= 0).nonzero()[0].tolist()])"
-    if "floats" in run:
-        run = NORMALISED.format(mean=list(prepare.mean), std=list(prepare.std)) + run
-    mode = "L" if prepare.channels == 1 else "RGB"
-    numbers = {"size": prepare.size, "channels": prepare.channels, "mode": mode, "resize": _resize(prepare)}
-    return READ.format(imports=imports, run=run, answer=answer, **numbers)
-
-
-def _resize(prepare: Preprocess) -> str:
-    """The resize as Python that uses Pillow: what `data.image.pixels` does."""
-    size, method = prepare.size, f"Image.Resampling.{prepare.interpolation.upper()}"
-    if prepare.resize == "squash":
-        return f"image = image.resize(({size}, {size}), {method})"
-    if prepare.resize == "letterbox":
-        colour = tuple(round(255 * value) for value in prepare.mean)
-        fill: Any = colour if len(colour) > 1 else colour[0]
-        return f"image = ImageOps.pad(image, ({size}, {size}), {method}, color={fill})"
-    return (
-        f"side = max(1, {prepare.crop_ratio} * min(image.size))\n"
-        "left, top = (image.width - side) / 2, (image.height - side) / 2\n"
-        f"image = image.resize(({size}, {size}), {method}, box=(left, top, left + side, top + side))"
-    )
 
 
 def _preprocess(checkpoint: Checkpoint) -> Preprocess:

@@ -20,7 +20,7 @@ from resnetkit.data.image import Preprocess, normalise
 from resnetkit.errors import ResourceError
 from resnetkit.runtime.graph import INPUT, Graph
 from resnetkit.runtime.ncnn import blobs_of, ncnn_files
-from resnetkit.runtime.onnx import PIXELS, onnx_model
+from resnetkit.runtime.onnx import PIXELS, Ends, onnx_model
 from resnetkit.runtime.pipeline import num_threads
 
 Floats = NDArray[np.float32]
@@ -83,7 +83,7 @@ def onnxruntime(graph: Graph, preprocess: Preprocess | None = None) -> Engine:
 
 def _content(graph: Graph, preprocess: Preprocess | None) -> bytes:
     """Of an ONNX file that takes pixels, or normalised images where nothing says how to normalise."""
-    content: bytes = onnx_model(graph, None if preprocess is None else (preprocess, 1.0)).SerializeToString()
+    content: bytes = onnx_model(graph, None if preprocess is None else Ends(preprocess)).SerializeToString()
     return content
 
 

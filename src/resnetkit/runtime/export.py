@@ -23,7 +23,7 @@ from resnetkit.files import new_folder, set_aside
 from resnetkit.ops.intervals import Metric, wilson
 from resnetkit.ops.metrics import relative_difference
 from resnetkit.ops.quantization import Quantization
-from resnetkit.runtime import deploy, libraries
+from resnetkit.runtime import deploy, libraries, torchfiles
 from resnetkit.runtime.choice import MOST
 from resnetkit.runtime.libraries import write_json
 from resnetkit.runtime.model import Model
@@ -59,6 +59,8 @@ FORMATS = {
         deploy.refuse_none, deploy.write_openvino, partial(deploy.opened, form="openvino"), deploy.write_openvino
     ),
     "ncnn": Format(deploy.refuse_none, deploy.write_ncnn, partial(deploy.opened, form="ncnn")),
+    "torchscript": Format(deploy.refuse_none, torchfiles.write_torchscript, torchfiles.open_torchscript),
+    "safetensors": Format(deploy.refuse_none, torchfiles.write_safetensors, torchfiles.open_safetensors),
 }
 
 

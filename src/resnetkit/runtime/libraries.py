@@ -138,7 +138,7 @@ def write_torchvision(checkpoint: Checkpoint, folder: Path) -> None:
         std=list(prepare.std),
         answer=_answer(meta, "classes[{}]"),
     )
-    _write_weights(folder, checkpoint.tensors)
+    write_weights(folder, checkpoint.tensors)
     write_json(folder / "classes.json", list(meta.classes))
     write_json(folder / "preprocess.json", asdict(prepare))
     (folder / CARD).write_text(card(public(meta), "torchvision", usage), encoding="utf-8")
@@ -153,7 +153,7 @@ def write_huggingface(checkpoint: Checkpoint, folder: Path) -> None:
     usage = LOAD_HUGGING_FACE.format(mode="L" if prepare.channels == 1 else "RGB", answer=answer)
     if prepare.channels == 1:
         usage += "\nThe network takes grey images; `pipeline` would give it RGB.\n"
-    _write_weights(folder, {hugging_face_name(name): array for name, array in checkpoint.tensors.items()})
+    write_weights(folder, {hugging_face_name(name): array for name, array in checkpoint.tensors.items()})
     write_json(folder / "config.json", resnet_config(meta))
     write_json(folder / "preprocessor_config.json", image_processor(prepare))
     (folder / CARD).write_text(card(public(meta), "transformers", usage), encoding="utf-8")
@@ -294,7 +294,7 @@ def public(meta: Meta) -> Meta:
     return meta if meta.weights.startswith("hf://") else replace(meta, weights=Path(meta.weights).name)
 
 
-def _write_weights(folder: Path, tensors: Tensors) -> None:
+def write_weights(folder: Path, tensors: Tensors) -> None:
     """In float32, as our own backend computes: a library that takes the type of the file would compute in float16."""
     whole = {n: np.asarray(a, np.float32 if a.dtype.kind == "f" else a.dtype, order="C") for n, a in tensors.items()}
     # serialised in memory, since save_file would make a file that only its owner can read

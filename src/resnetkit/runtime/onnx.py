@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,15 +21,28 @@ BATCH = "batch"
 PIXELS, SCORES = "pixels", "scores"
 
 
-def onnx_model(
-    graph: Graph, inside: tuple[Preprocess, float] | None = None, quantization: Quantization | None = None
-) -> onnx.ModelProto:
+@dataclass(frozen=True)
+class Ends:
+    """What lies before and behind the network, to be in the model.
+
+    Attributes:
+        preprocess: how pixels are normalised.
+        temperature: what logits are divided by.
+        several: each label has a score of its own; else the scores of all classes make one.
+    """
+
+    preprocess: Preprocess
+    temperature: float = 1.0
+    several: bool = False
+
+
+def onnx_model(graph: Graph, ends: Ends | None = None, quantization: Quantization | None = None) -> onnx.ModelProto:
     """The model: `image` float32 [batch, C, size, size] to the outputs of the graph, float32 too.
 
     Args:
         graph: the network.
-        inside: how images are normalised, and the temperature, to have both in the model: then it takes `pixels` uint8
-            [batch, size, size, C], and also gives `scores`, the softmax of the calibrated logits.
+        ends: normalising and scores, to have both in the model: then it takes `pixels` uint8 [batch, size, size, C],
+            and also gives `scores`, the softmax or sigmoid of the calibrated logits.
         quantization: of convolutions in int8, as pairs of QuantizeLinear and DequantizeLinear, which engines take
             for what they are; the head stays float32.
 
@@ -41,16 +55,16 @@ def onnx_model(
         raise ResourceError("ONNX needs the package onnx", fix='pip install "resnetkit[runtime]"') from error
     writer = _Writer(quantization)
     square = (graph.size, graph.size)
-    if inside is None:
+    if ends is None:
         given = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, (BATCH, graph.channels, *square))
     else:
         given = helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, (BATCH, *square, graph.channels))
-        writer.normalise(inside[0])
+        writer.normalise(ends.preprocess)
     for node in graph.nodes:
         writer.add(node)
     found = {name: _shape(graph, name) for name in graph.outputs}
-    if inside is not None:
-        writer.scores(inside[1])
+    if ends is not None:
+        writer.scores(ends)
         found = {SCORES: found["logits"], **found}
     given_out = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in found.items()]
     made = helper.make_graph(writer.nodes, "resnetkit", [given], given_out, writer.tensors)
@@ -86,11 +100,14 @@ class _Writer:
         self._node("Mul", ["centred", self._tensor("scale", scale)], "scaled")
         self._node("Transpose", ["scaled"], INPUT, perm=[0, 3, 1, 2])
 
-    def scores(self, temperature: float) -> None:
-        """Softmax of logits / temperature."""
-        divisor = self._tensor("temperature", np.array(temperature, np.float32))
+    def scores(self, ends: Ends) -> None:
+        """Softmax or sigmoid of logits / temperature."""
+        divisor = self._tensor("temperature", np.array(ends.temperature, np.float32))
         self._node("Div", ["logits", divisor], "calibrated")
-        self._node("Softmax", ["calibrated"], SCORES, axis=1)
+        if ends.several:
+            self._node("Sigmoid", ["calibrated"], SCORES)
+        else:
+            self._node("Softmax", ["calibrated"], SCORES, axis=1)
 
     def add(self, node: Node) -> None:
         """A node of the graph."""

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit import run
+from resnetkit.checkpoint import FLOAT32
 from resnetkit.data.image import Pixels
 from resnetkit.errors import DataError, ResnetkitError, ResourceError, UsageError
 from resnetkit.ops.metrics import relative_difference
 from resnetkit.ops.timing import Timing, timing
 from resnetkit.runtime.backends import BACKENDS, TorchBackend
-from resnetkit.runtime.export import probe
+from resnetkit.runtime.export import PROOF, probe
 from resnetkit.runtime.model import Model, load
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.verbs.console import Advance, bar, note
@@ -38,6 +39,7 @@ class Measured:
 
     Attributes:
         backend: its name.
+        precision: "f32", or "int8" of an export that lies beside the model.
         device: where it runs.
         batch: images in each call.
         timing: of the calls, from normalised arrays to logits.
@@ -46,6 +48,7 @@ class Measured:
     """
 
     backend: str
+    precision: str
     device: str
     batch: int
     timing: Timing
@@ -64,20 +67,22 @@ class FromFiles:
 
     Attributes:
         backend: its name.
+        precision: "f32" or "int8".
         files: number of files.
         seconds: for all of them.
         failed: why some could not be read; they count as files.
     """
 
     backend: str
+    precision: str
     files: int
     seconds: float
     failed: tuple[DataError, ...]
 
     def row(self) -> dict[str, Any]:
         """As `--json` prints it."""
-        told = {"backend": self.backend, "files": self.files, "failed": len(self.failed), "seconds": self.seconds}
-        return {**told, "images_per_second": self.files / self.seconds}
+        told = {"backend": self.backend, "precision": self.precision, "files": self.files, "failed": len(self.failed)}
+        return {**told, "seconds": self.seconds, "images_per_second": self.files / self.seconds}
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,8 @@ def bench(
 ) -> Bench:
     """Measure a model on this machine.
 
+    Exports in int8 that lie beside the model are measured, too, where no backend is named.
+
     Every backend with every batch size has its turn in each of five rounds, after a call that is not counted: so
     another process's load hits all alike.
 
@@ -149,7 +156,7 @@ def bench(
     first = next(iter(opened.values()))
     paths = list(expand(inputs, first.task.modality.extensions))
     measured = _measured(opened, _torch_logits(Path(model), opened, device), (batches, seconds), quiet)
-    files = tuple(_from_files(name, each, paths, quiet) for name, each in opened.items()) if paths else ()
+    files = tuple(_from_files(each, paths, quiet) for each in opened.values()) if paths else ()
     told = first.checkpoint.meta.variant, first.preprocess.size, num_threads()
     return Bench(*told, measured, files, skipped, peak_memory())
 
@@ -166,9 +173,31 @@ def _opened(folder: Path, names: Sequence[str], device: str, quiet: bool) -> tup
             if names:
                 raise
             note(f"{name}: left out: {error}", quiet)
+    if not names:
+        opened |= dict(_int8_beside(folder, quiet))
     if not opened:
         raise next(iter(missing.values()))
     return opened, {name: str(error) for name, error in missing.items()}
+
+
+def _int8_beside(folder: Path, quiet: bool) -> Iterator[tuple[str, Model]]:
+    """The exports in int8 of a run (inside it) or of a model folder (beside it), as far as they can be opened."""
+    run_folder = (folder / "model").is_dir()
+    for path in sorted(folder.glob("*") if run_folder else folder.parent.glob(f"{folder.name}-*")):
+        if not (path / PROOF).is_file():
+            continue
+        try:
+            found = load(path)
+        except ResnetkitError as error:
+            note(f"{path}: left out: {error}", quiet)
+            continue
+        if precision_of(found) != FLOAT32:
+            yield f"{found.backend.name} {precision_of(found)}", found
+
+
+def precision_of(model: Model) -> str:
+    """That of an export, else "f32"."""
+    return model.checkpoint.deployed.precision if model.checkpoint.deployed else FLOAT32
 
 
 def _torch_logits(folder: Path, opened: dict[str, Model], device: str) -> Floats | None:
@@ -176,7 +205,7 @@ def _torch_logits(folder: Path, opened: dict[str, Model], device: str) -> Floats
     found = next((model for model in opened.values() if isinstance(model.backend, TorchBackend)), None)
     try:
         reference = found or load(folder, backend="torch", device=device)
-    except ResourceError:
+    except (ResourceError, UsageError):  # not installed; an export, which has no weights for it
         return None
     return reference.backend(probe(reference))
 
@@ -194,9 +223,13 @@ def _measured(
     unknown = None, None
     agrees = {n: unknown if reference is None else agreement(reference, opened[n].backend(images)) for n in opened}
     return tuple(
-        Measured(name, _device(opened[name]), batch, timing(rounds, batch), *agrees[name])
+        Measured(*_named(opened[name]), _device(opened[name]), batch, timing(rounds, batch), *agrees[name])
         for (name, batch), rounds in zip(pairs, times, strict=True)
     )
+
+
+def _named(model: Model) -> tuple[str, str]:
+    return model.backend.name, precision_of(model)
 
 
 def _device(model: Model) -> str:
@@ -247,19 +280,19 @@ def agreement(reference: Floats, logits: Floats) -> tuple[float, float]:
     return relative_difference(reference, logits), float(same)
 
 
-def _from_files(name: str, model: Model, paths: Sequence[Path], quiet: bool) -> FromFiles:
+def _from_files(model: Model, paths: Sequence[Path], quiet: bool) -> FromFiles:
     """Every file once through a model; they are read once before, so that each backend finds them in memory alike."""
     for path in paths:
         with suppress(OSError):  # the model says what is wrong with it
             path.read_bytes()
     failed = []
     started = time.perf_counter()
-    with bar(f"{name} from files", len(paths), quiet=quiet) as advance:
+    with bar(f"{' '.join(_named(model))} from files", len(paths), quiet=quiet) as advance:
         for done, (_, answer) in enumerate(model.answers(paths, FILES_BATCH), 1):
             if isinstance(answer, DataError):
                 failed.append(answer)
             advance(done)
-    return FromFiles(name, len(paths), time.perf_counter() - started, tuple(failed))
+    return FromFiles(*_named(model), len(paths), time.perf_counter() - started, tuple(failed))
 
 
 def peak_memory() -> int | None:
@@ -275,14 +308,15 @@ def peak_memory() -> int | None:
 def bench_lines(found: Bench) -> Iterator[str]:
     """A table of backends and batches, and what is to be known of it."""
     yield f"{found.variant} at {found.size} px, threads: {found.threads}"
-    yield "backend       device  batch   images/s    p50 ms    p99 ms   calls  difference  same top-1"
+    yield "backend       precision  device  batch   images/s    p50 ms    p99 ms   calls  difference  same top-1"
     yield from map(_line, found.measured)
     yield f"images/s: the median of {ROUNDS} rounds; p99: of fewer than 100 calls, the slowest"
     yield "difference: the largest from torch's logits over the largest logit, on 7 made inputs, as same top-1"
     for each in found.from_files:
         rate = each.files / each.seconds
         unread = f", {len(each.failed):,} of them could not be read" if each.failed else ""
-        yield f"{each.backend} from files: {rate:,.1f} images/s ({each.files:,} files, each once{unread})"
+        name = f"{each.backend} {each.precision}"
+        yield f"{name} from files: {rate:,.1f} images/s ({each.files:,} files, each once{unread})"
     if found.peak_memory is not None:
         yield f"memory: {found.peak_memory / 1e6:,.0f} MB at most, of this whole process so far"
 
@@ -292,7 +326,6 @@ def _line(each: Measured) -> str:
     agrees = f"{'-':>10}  {'-':>10}"
     if each.difference is not None and each.agreement is not None:
         agrees = f"{each.difference:10.1e}  {100 * each.agreement:8.0f} %"
-    return (
-        f"{each.backend:13} {each.device:6} {each.batch:6} {speed.images_per_second:10,.1f} {speed.p50:9,.2f} "
-        f"{speed.p99:9,.2f} {speed.calls:7,}  {agrees}"
-    )
+    name = f"{each.backend:13} {each.precision:9}  {each.device:6} {each.batch:6}"
+    times = f"{speed.images_per_second:10,.1f} {speed.p50:9,.2f} {speed.p99:9,.2f} {speed.calls:7,}"
+    return f"{name} {times}  {agrees}"

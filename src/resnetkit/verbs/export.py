@@ -35,7 +35,7 @@ def export(
 
     Args:
         model: a run folder or a model folder.
-        format: "onnx", "openvino", "ncnn", "torchvision" or "huggingface".
+        format: "onnx", "openvino", "ncnn", "torchscript", "safetensors", "torchvision" or "huggingface".
         data: images to compare both on; by default the validation images of the run, or else synthetic ones.
         int8: compute convolutions in int8, with ranges from training images; "onnx" and "openvino" have it.
         max_drop: largest share of the images, 0..1, that int8 may lose.
