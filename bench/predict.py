@@ -7,7 +7,9 @@ Distinct crops of the photos are written as JPEG files, and a ResNet-34 with fre
 other, as a model folder and as ONNX. Every contestant is a process of its own, in turns; it counts from the first file
 to the last answer, without imports, loading and one batch to warm up. Pillow decodes for all of them; the peers decode
 whole files, resize the short side to 256 px and crop 224. torchvision and timm have a DataLoader of two workers, the
-plain loops read, infer, read. Ratios are medians of the rounds, to the fastest peer of each round.
+plain loops read, infer, read. Ratios are medians of the rounds, to the fastest peer of each round; those in int8 have
+int8 peers: OpenVINO with the same int8 network (it takes pixels, so nobody normalises) in a plain loop, and in one
+whose two threads decode ahead.
 """
 
 from __future__ import annotations
@@ -20,34 +22,53 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from load import write_photos
 
 BATCH = 32
-OURS = ("resnetkit",)
-PEERS = ("torchvision", "timm", "onnxruntime", "openvino")
+PEERS = {
+    "resnetkit": ("torchvision", "timm", "onnxruntime", "openvino"),
+    "resnetkit int8": ("openvino int8", "openvino int8, ahead"),
+}
 
 
 def make_models(folder: Path) -> None:
-    """A model folder, and an ONNX file that takes normalised images."""
+    """A model folder, an ONNX file that takes normalised images, and an export in int8, whatever accuracy it loses."""
+    import numpy as np
+
     import resnetkit
-    from resnetkit.checkpoint import read
+    from resnetkit.runtime.export import Evidence
     from resnetkit.runtime.graph import graph_of
+    from resnetkit.runtime.int8 import Gate, write_int8
     from resnetkit.runtime.onnx import onnx_model
+    from resnetkit.runtime.quantize import quantization_for
 
     resnetkit.save(resnetkit.resnet34(num_classes=1000).eval(), folder / "model")
-    (folder / "model.onnx").write_bytes(onnx_model(graph_of(read(folder / "model"))).SerializeToString())
+    model = resnetkit.load(folder / "model", backend="torch", device="cpu")
+    graph = graph_of(model.checkpoint)
+    (folder / "model.onnx").write_bytes(onnx_model(graph).SerializeToString())
+    pixels = np.stack([model.read(path) for path in photos_of(folder)[:BATCH]])
+    logits = model.backend(pixels)
+    gate = Gate(Evidence("photos", pixels, logits.argmax(1)), logits, most=1.0)
+    quantization = quantization_for(graph, pixels, model.normalise, lambda done: None)
+    write_int8(model, "openvino", folder / "int8", gate, quantization)
 
 
-def ours(folder: Path, files: list[Path], backend: str) -> float:
+def photos_of(folder: Path) -> list[Path]:
+    """The files that all contestants are given."""
+    return sorted((folder / "photos").rglob("*.jpg"))
+
+
+def ours(model_folder: Path, files: list[Path]) -> float:
     """Seconds of resnetkit."""
     import resnetkit
     from resnetkit.verbs.memory import keep_freed_memory
 
     keep_freed_memory()
-    model = resnetkit.load(folder / "model", backend=backend, device="cpu")
+    model = resnetkit.load(model_folder, device="cpu")
     list(model.predictions(files[:BATCH]))
     started = time.perf_counter()
     answers = list(model.predictions(files))
@@ -98,28 +119,43 @@ def timm_loop(files: list[Path]) -> float:
     return through_loader(network, transform, files)
 
 
-def plain_loop(infer: Callable[[Any], Any], files: list[Path]) -> float:
-    """Seconds of a loop that decodes a batch with Pillow and numpy, and infers it."""
+def square(path: Path) -> Any:
+    """A file as 224 x 224 pixels, by Pillow."""
     import numpy as np
     from PIL import Image
 
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    scale = 256 / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+    left, top = (image.width - 224) // 2, (image.height - 224) // 2
+    return np.asarray(image.crop((left, top, left + 224, top + 224)))
+
+
+def plain_loop(
+    infer: Callable[[Any], Any], files: list[Path], *, normalised: bool = True, ahead: bool = False
+) -> float:
+    """Seconds of a loop that decodes a batch with Pillow and numpy, and infers it; or that decodes in threads ahead."""
+    import numpy as np
+
     mean, std = (np.array(each, np.float32) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
-    def batches() -> Iterator[Any]:
-        for start in range(0, len(files), BATCH):
-            squares = []
-            for path in files[start : start + BATCH]:
-                with Image.open(path) as opened:
-                    image = opened.convert("RGB")
-                scale = 256 / min(image.size)
-                image = image.resize(
-                    (round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR
-                )
-                left, top = (image.width - 224) // 2, (image.height - 224) // 2
-                squares.append(np.asarray(image.crop((left, top, left + 224, top + 224))))
-            yield np.ascontiguousarray(((np.stack(squares) / np.float32(255) - mean) / std).transpose(0, 3, 1, 2))
+    def prepared(squares: list[Any]) -> Any:
+        pixels = np.stack(squares)
+        if not normalised:
+            return pixels
+        return np.ascontiguousarray(((pixels / np.float32(255) - mean) / std).transpose(0, 3, 1, 2))
 
-    infer(np.zeros((BATCH, 3, 224, 224), np.float32))
+    def batches() -> Iterator[Any]:
+        starts = range(0, len(files), BATCH)
+        if not ahead:
+            yield from (prepared([square(path) for path in files[start : start + BATCH]]) for start in starts)
+            return
+        with ThreadPoolExecutor(2) as pool:
+            coming = [pool.submit(square, path) for path in files]
+            yield from (prepared([each.result() for each in coming[start : start + BATCH]]) for start in starts)
+
+    infer(prepared([np.zeros((224, 224, 3), np.uint8)] * BATCH))
     started = time.perf_counter()
     answers = np.concatenate([np.argsort(-infer(batch), axis=1)[:, :5] for batch in batches()])
     assert len(answers) == len(files)
@@ -137,27 +173,29 @@ def onnxruntime_loop(folder: Path, files: list[Path]) -> float:
     return plain_loop(lambda batch: session.run(["logits"], {"image": batch})[0], files)
 
 
-def openvino_loop(folder: Path, files: list[Path]) -> float:
-    """Seconds of OpenVINO, in float32, with its own choice of threads; without its reports home."""
+def openvino_loop(file: Path, given: str, files: list[Path], *, ahead: bool = False) -> float:
+    """Seconds of OpenVINO with its own choice of threads, what is float32 as such; without its reports home."""
     from resnetkit.runtime.engines import import_openvino
 
-    model = (
-        import_openvino().Core().compile_model(str(folder / "model.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    )
-    return plain_loop(lambda batch: model({"image": batch})["logits"], files)
+    model = import_openvino().Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    normalised = given == "image"
+    return plain_loop(lambda batch: model({given: batch})["logits"], files, normalised=normalised, ahead=ahead)
 
 
 def one(name: str, folder: Path) -> None:
     """Print the seconds of one contestant."""
-    files = sorted((folder / "photos").rglob("*.jpg"))
+    files, int8 = photos_of(folder), folder / "int8" / "model.xml"
     loops: dict[str, Callable[[], float]] = {
         "torchvision": lambda: torchvision_loop(files),
         "timm": lambda: timm_loop(files),
         "onnxruntime": lambda: onnxruntime_loop(folder, files),
-        "openvino": lambda: openvino_loop(folder, files),
+        "openvino": lambda: openvino_loop(folder / "model.onnx", "image", files),
+        "openvino int8": lambda: openvino_loop(int8, "pixels", files),
+        "openvino int8, ahead": lambda: openvino_loop(int8, "pixels", files, ahead=True),
+        "resnetkit": lambda: ours(folder / "model", files),
+        "resnetkit int8": lambda: ours(folder / "int8", files),
     }
-    backend = name.partition("--backend ")[2] or "auto"
-    print(json.dumps(loops[name]() if name in loops else ours(folder, files, backend)))
+    print(json.dumps(loops[name]()))
 
 
 def main() -> None:
@@ -174,19 +212,21 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        make_models(folder)
         write_photos(folder / "photos", arguments.photos, arguments.count, 0.9 if arguments.large else 0.6)
-        speeds: dict[str, list[float]] = {name: [] for name in (*OURS, *PEERS)}
+        make_models(folder)
+        speeds: dict[str, list[float]] = {name: [] for ours, peers in PEERS.items() for name in (ours, *peers)}
         for _ in range(arguments.rounds):
             for name, found in speeds.items():
                 command = [sys.executable, __file__, "--one", name, str(folder)]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 found.append(arguments.count / json.loads(done.stdout.splitlines()[-1]))
-    best = [max(speeds[name][i] for name in PEERS) for i in range(arguments.rounds)]
-    for name, found in speeds.items():
-        ratio = statistics.median(mine / peer for mine, peer in zip(found, best, strict=True))
-        spread = f"{min(found):.1f} to {max(found):.1f}"
-        print(f"{name:32} {statistics.median(found):6.1f} images/s ({spread})  {ratio:.2f} times the fastest peer")
+    for mine, peers in PEERS.items():
+        best = [max(speeds[name][i] for name in peers) for i in range(arguments.rounds)]
+        for name in (mine, *peers):
+            found = speeds[name]
+            ratio = statistics.median(one / peer for one, peer in zip(found, best, strict=True))
+            spread = f"{min(found):.1f} to {max(found):.1f}"
+            print(f"{name:22} {statistics.median(found):6.1f} images/s ({spread})  {ratio:.2f} times the fastest peer")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,3 +92,9 @@ def test_no_torch_is_imported(folder, photos):
     command = [sys.executable, "-c", code, "predict", str(folder), str(photos / "red" / "0.png")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "0 False", done.stderr
+
+
+def test_it_is_scored_with_a_report_without_overlays(folder, photos, run_cli):
+    code, out, err = run_cli("eval", folder, photos, "--out", "scored")
+    assert code == 0 and "accuracy" in out, err
+    assert "<html" in Path("scored/report.html").read_text(encoding="utf-8")

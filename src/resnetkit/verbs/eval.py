@@ -154,8 +154,10 @@ def score_split(model: Model, part: tuple[str, Dataset], quiet: bool) -> Scores:
     return score(model.task, split, model.classes, dataset.names, dataset.targets, answers)
 
 
-def overlays_of(model: Model) -> Overlays:
-    """What a report draws over pictures."""
+def overlays_of(model: Model) -> Overlays | None:
+    """What a report draws over pictures; nothing of an export, into which one cannot look."""
+    if model.checkpoint.deployed is not None:
+        return None
 
     def overlays(files: Sequence[File], classes: Sequence[int]) -> Iterator[Image.Image | DataError]:
         from resnetkit.trust import explain
