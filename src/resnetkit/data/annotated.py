@@ -21,26 +21,12 @@ from resnetkit.data.names import Names
 from resnetkit.data.place import Finding, Findings, Place
 from resnetkit.errors import DataError, printable
 from resnetkit.ops.boxes import clip, turned, without_area
+from resnetkit.ops.matching import Objects as Objects
 
 LYING = (5, 6, 7, 8)  # orientations whose upright picture is as wide as the stored one is high
 Size = tuple[int, int]  # width and height in pixels
 TOO_FAR = 0.2  # share of boxes beyond their image from which they are in another form than the format's
 NO_BOXES = np.zeros((0, 4), np.float32)
-
-
-@dataclass(frozen=True)
-class Objects:
-    """What is in one image.
-
-    Attributes:
-        boxes: xyxy in pixels of the upright image, float32 [n, 4].
-        labels: class index of each, int64 [n].
-        crowds: boxes that are not judged: COCO's crowds, and what Pascal VOC calls difficult [n].
-    """
-
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    crowds: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
