@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from resnetkit.ops.intervals import Z95, Metric, bootstrap, weighted_bootstrap, wilson
+from resnetkit.ops.intervals import Z95, Metric, bootstrap, weighted_bootstrap, weighted_bootstraps, wilson
 
 
 @pytest.mark.parametrize(("successes", "n"), [(1, 2), (7, 10), (1, 30), (350, 360), (49_999, 100_000)])
@@ -81,3 +81,19 @@ def test_the_weighted_bootstrap_of_what_does_not_exist():
     assert missing == Metric(None, 3, None, None, "no positives")
     sometimes = weighted_bootstrap(lambda drawn: np.where(drawn[:, 0] > 0, drawn[:, 0] / 3, np.nan), 3)
     assert 0 < sometimes.low < sometimes.high <= 1
+
+
+def test_several_statistics_are_those_of_one() -> None:
+    values = np.random.default_rng(0).random(40)
+
+    def mean(drawn: np.ndarray) -> np.ndarray:
+        return drawn @ values / drawn.sum(1)
+
+    def both(drawn: np.ndarray) -> np.ndarray:
+        return np.stack([mean(drawn), np.full(len(drawn), np.nan)], 1)
+
+    one, none = weighted_bootstraps(both, 40, ["", "no reason"])
+    assert one == weighted_bootstrap(mean, 40)
+    assert (none.value, none.low, none.n, none.method) == (None, None, 40, "no reason")
+    assert weighted_bootstraps(both, 0, ["", ""])[0].method == "no samples"
+    assert weighted_bootstraps(both, 40, ["", ""], at_once=100)[0] == one

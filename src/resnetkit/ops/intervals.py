@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -112,3 +112,40 @@ def _draws(rng: np.random.Generator, count: int, n: int) -> NDArray[np.float32]:
     """How often each of n samples is drawn in `count` draws of n [count, n]."""
     rows = rng.integers(0, n, (count, n)) + np.arange(count)[:, None] * n
     return np.bincount(rows.ravel(), minlength=count * n).reshape(count, n).astype(np.float32)
+
+
+def weighted_bootstraps(
+    statistics: Callable[[Array], Array],
+    n: int,
+    reasons: Sequence[str],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    at_once: int = 2**22,
+) -> list[Metric]:
+    """As `weighted_bootstrap`, of several statistics of the same resamples.
+
+    Args:
+        statistics: of the number of times that each sample was drawn [B, n]: [B, M], NaN where one does not exist.
+        n: number of samples.
+        reasons: why each of the M does not exist, where it does not.
+        resamples: number of resamples.
+        seed: of the resampling.
+        at_once: numbers in an array of draws, at most.
+    """
+    if not n:
+        return [Metric(None, 0, None, None, "no samples") for _ in reasons]
+    values = statistics(np.ones((1, n)))[0]
+    rng = np.random.default_rng(seed)
+    step = max(1, at_once // n)
+    drawn = [statistics(_draws(rng, min(step, resamples - done), n)) for done in range(0, resamples, step)]
+    found = np.concatenate(drawn)
+    method = f"bootstrap, {resamples} resamples"
+
+    def metric(at: int) -> Metric:
+        if math.isnan(values[at]):
+            return Metric(None, n, None, None, reasons[at])
+        low, high = np.nanquantile(found[:, at], [0.025, 0.975])
+        return Metric(float(values[at]), n, float(low), float(high), method)
+
+    return [metric(at) for at in range(len(reasons))]

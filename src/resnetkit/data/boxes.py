@@ -1,0 +1,57 @@
+"""Images with boxes, read in place: COCO JSON, Pascal VOC XML or YOLO text; which of them it is, is recognised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from resnetkit.data import coco, voc, yolo
+from resnetkit.data.annotated import Boxed, refuse_nothing
+from resnetkit.data.place import Place, opened
+from resnetkit.errors import DataError
+
+A_SOURCE = (
+    "give COCO JSON (images, annotations, categories), Pascal VOC (Annotations/*.xml, JPEGImages/), "
+    "or YOLO (images/, labels/*.txt, data.yaml)"
+)
+
+
+def scan(source: Path, *, follow_links: bool = False) -> Boxed:
+    """Read a folder or an archive of images with boxes, a COCO JSON or a YOLO data.yaml.
+
+    Args:
+        source: folder, .zip, .tar, .json or .yaml.
+        follow_links: follow links to files outside the folder.
+
+    Raises:
+        DataError: no format is recognised, or two are; an annotation is damaged; no image is there.
+        ResourceError: a file cannot be read.
+    """
+    found = recognised(source, follow_links=follow_links)
+    if found is None:
+        raise DataError("holds no boxes in a form that is known", path=source, fix=A_SOURCE)
+    return refuse_nothing(found, source)
+
+
+def recognised(source: Path, *, follow_links: bool = False) -> Boxed | None:
+    """As `scan`; None where there are no boxes in a form that is known, so that it may be something else.
+
+    Raises:
+        DataError, ResourceError: as `scan`.
+    """
+    lone = source.is_file() and source.suffix.lower() in (".json", ".yaml", ".yml")
+    place = opened(source.parent if lone else source, follow_links=follow_links)
+    if lone and source.suffix.lower() == ".json":
+        return coco.scan(place, coco.sources(place, source.name))
+    files = [] if lone else coco.sources(place)
+    annotations = [] if lone else voc.sources(place)
+    images = yolo.sources(place)
+    forms = [name for name, any_ in ((coco.FORM, files), (voc.FORM, annotations), (yolo.FORM, images)) if any_]
+    if len(forms) > 1:
+        raise DataError(f"holds both {' and '.join(forms)}", path=source, fix="keep one, or name the .json or .yaml")
+    return _read(place, files, annotations, images) if forms else None
+
+
+def _read(place: Place, files: list[coco.Source], annotations: list[str], images: list[str]) -> Boxed:
+    if files:
+        return coco.scan(place, files)
+    return voc.scan(place, annotations) if annotations else yolo.scan(place, images)

@@ -1,0 +1,240 @@
+"""Boxes that were found beside those that are there: who matches whom, and average precision with the COCO rules.
+
+The numbers are those of pycocotools. They are computed here because an interval needs what no library gives away: the
+matches of each image, from which the precision of any resample of images follows without matching again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnetkit.ops.boxes import areas, overlaps
+
+Floats = NDArray[np.floating]
+Flags = NDArray[np.bool_]
+THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the IoU from which a box is found
+AT_50, AT_75 = 0, 5  # among them
+RECALLS = np.linspace(0, 1, 101)  # at which precision is averaged
+MOST = 100  # boxes of a class in an image that are judged
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+ANY_SIZE = (0.0, 1e10)
+AT_ONCE = 2**23  # numbers in an array, at most
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What is in one image.
+
+    Attributes:
+        boxes: xyxy in pixels of the upright image [n, 4].
+        labels: class index of each [n].
+        crowds: boxes that are not judged: COCO's crowds, and what Pascal VOC calls difficult [n].
+    """
+
+    boxes: Floats
+    labels: NDArray[np.integer]
+    crowds: Flags
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in one image.
+
+    Attributes:
+        boxes: xyxy in pixels of the upright image [m, 4].
+        labels: class index of each [m].
+        scores: of each, 0..1 [m].
+    """
+
+    boxes: Floats
+    labels: NDArray[np.integer]
+    scores: Floats
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What became of the boxes of one class in many images.
+
+    Attributes:
+        scores: of the boxes that were found [m].
+        images: number of the image of each [m].
+        hits: whether each matches one that is there, at each of `THRESHOLDS` [T, m].
+        ignored: whether each is neither right nor wrong: it matches a crowd, or is of a size that is not judged [T, m].
+        there: boxes of each image that are to be found [n].
+    """
+
+    scores: Floats
+    images: NDArray[np.integer]
+    hits: Flags
+    ignored: Flags
+    there: NDArray[np.integer]
+
+
+def match(found: Found, there: Objects, size: tuple[float, float] = ANY_SIZE) -> tuple[Flags, Flags, int]:
+    """Match the boxes of one class in one image, the highest score first, each with the best that is still free.
+
+    Args:
+        found: in order of their scores, from the highest down.
+        there: with crowds, which match any number of boxes.
+        size: square pixels of the boxes that are judged, from and to.
+
+    Returns:
+        Hits [T, m] and ignored [T, m] of those found, and the number of those that are to be found.
+    """
+    # box sizes of exactly the limit count on both sides, as in pycocotools
+    outside = (areas(there.boxes) < size[0]) | (areas(there.boxes) > size[1])
+    unjudged = there.crowds | outside
+    order = np.argsort(unjudged, kind="stable")
+    boxes, crowds, unjudged = there.boxes[order], there.crowds[order], unjudged[order]
+    overlap = _overlap(found.boxes, boxes, crowds)
+    hits = np.zeros((len(THRESHOLDS), len(found.boxes)), bool)
+    ignored, taken = np.zeros_like(hits), np.zeros((len(THRESHOLDS), len(boxes)), bool)
+    limits = np.minimum(THRESHOLDS, 1 - 1e-10)
+    judged = int((~unjudged).sum())
+    for row in range(len(found.boxes) if len(boxes) else 0):
+        open_ = (overlap[row] >= limits[:, None]) & (~taken | crowds)
+        # one that is judged comes before one that is not
+        candidates = np.where(open_, overlap[row], -1.0)
+        first = _last_best(candidates[:, :judged])
+        chosen = np.where(first >= 0, first, _last_best(candidates[:, judged:], judged))
+        hit = np.flatnonzero(chosen >= 0)
+        hits[hit, row], taken[hit, chosen[hit]] = True, True
+        ignored[hit, row] = unjudged[chosen[hit]]
+    wrong_size = (areas(found.boxes) < size[0]) | (areas(found.boxes) > size[1])
+    return hits, ignored | (~hits & wrong_size), judged
+
+
+def _last_best(candidates: Floats, offset: int = 0) -> NDArray[np.intp]:
+    """Column of the largest number [T] of [T, m], the last one of equals; -1 where none is from 0."""
+    if not candidates.shape[1]:
+        return np.full(len(candidates), -1)
+    last = candidates.shape[1] - 1 - candidates[:, ::-1].argmax(1)
+    return np.where(candidates.max(1) >= 0, last + offset, -1)
+
+
+def _overlap(found: Floats, there: Floats, crowds: Flags) -> Floats:
+    """IoU [n, m]; of a crowd the share of the box that lies in it."""
+    common, own = overlaps(found, there), areas(found)[:, None]
+    union = np.where(crowds, own, own + areas(there) - common)
+    return np.asarray(common / np.where(union > 0, union, 1))
+
+
+def _found_of(found: Found, label: int) -> Found:
+    """The boxes of a class from the highest score down, `MOST` at most."""
+    rows = np.flatnonzero(found.labels == label)
+    rows = rows[np.argsort(-found.scores[rows], kind="stable")][:MOST]
+    return Found(found.boxes[rows], found.labels[rows], found.scores[rows])
+
+
+def _there_of(there: Objects, label: int) -> Objects:
+    rows = there.labels == label
+    return Objects(there.boxes[rows], there.labels[rows], there.crowds[rows])
+
+
+def matches(
+    found: Sequence[Found], there: Sequence[Objects], label: int, size: tuple[float, float] = ANY_SIZE
+) -> Matches:
+    """Match the boxes of a class in every image; both sequences are of the same images."""
+    pairs = [(_found_of(f, label), _there_of(t, label)) for f, t in zip(found, there, strict=True)]
+    each = [match(f, t, size) for f, t in pairs]
+    nothing = np.zeros((len(THRESHOLDS), 0), bool)
+    return Matches(
+        np.concatenate([np.zeros(0), *(f.scores for f, _ in pairs)]),
+        np.repeat(np.arange(len(pairs)), [len(f.boxes) for f, _ in pairs]),
+        np.concatenate([nothing, *(hits for hits, _, _ in each)], 1),
+        np.concatenate([nothing, *(ignored for _, ignored, _ in each)], 1),
+        np.array([judged for _, _, judged in each], np.int64),
+    )
+
+
+def average_precision(matched: Matches, drawn: Floats) -> tuple[Floats, Floats]:
+    """Average precision and highest recall of a class, for each weighting of the images.
+
+    Args:
+        matched: of one class.
+        drawn: how often each image counts, B times [B, n].
+
+    Returns:
+        Both [B, T]; NaN where no image with such a box counts.
+    """
+    order = np.argsort(-matched.scores, kind="stable")
+    total = drawn @ matched.there.astype(drawn.dtype)
+    step = max(1, AT_ONCE // max(1, len(order)))
+    parts = [
+        _in_order(matched, order, drawn[at : at + step], total[at : at + step]) for at in range(0, len(drawn), step)
+    ]
+    precision, recall = (np.concatenate(each) for each in zip(*parts, strict=True))
+    empty = total == 0
+    precision[empty], recall[empty] = np.nan, np.nan
+    return precision, recall
+
+
+def _in_order(matched: Matches, order: NDArray[np.intp], drawn: Floats, total: Floats) -> tuple[Floats, Floats]:
+    weights = drawn[:, matched.images[order]].astype(np.float64)
+    precision, recall = np.zeros((2, len(drawn), len(THRESHOLDS)))
+    for t in range(len(THRESHOLDS) if len(order) else 0):
+        counted = weights * ~matched.ignored[t, order]
+        right = np.cumsum(counted * matched.hits[t, order], 1)
+        all_ = np.cumsum(counted, 1)
+        steps = right / (all_ + np.spacing(1))
+        steps = np.maximum.accumulate(steps[:, ::-1], 1)[:, ::-1]
+        reached = right / np.where(total > 0, total, 1)[:, None]
+        recall[:, t] = reached[:, -1]
+        precision[:, t] = _at_recalls(reached, steps)
+    return precision, recall
+
+
+def _at_recalls(reached: Floats, steps: Floats) -> Floats:
+    """Mean precision [B] at the 101 recalls, of recall and precision after each box [B, m]; 0 where not reached."""
+    # one search for all rows, which are set apart by 2; the first row, that of the value, is as it is
+    apart = 2.0 * np.arange(len(reached))[:, None]
+    at = np.searchsorted((reached + apart).ravel(), (RECALLS + apart).ravel(), side="left").reshape(len(reached), -1)
+    at -= np.arange(len(reached))[:, None] * reached.shape[1]
+    padded = np.concatenate([steps, np.zeros((len(steps), 1))], 1)
+    return np.asarray(np.take_along_axis(padded, at, 1).mean(1))
+
+
+def curve(matched: Matches, threshold: float = 0.5) -> tuple[Floats, Floats, Floats]:
+    """Score, precision and recall of a class after each box that was found [m], from the highest score down."""
+    t = int(np.argmin(np.abs(THRESHOLDS - threshold)))
+    order = np.argsort(-matched.scores, kind="stable")
+    order = order[~matched.ignored[t, order]]
+    right = np.cumsum(matched.hits[t, order])
+    return (
+        matched.scores[order],
+        right / np.arange(1, len(order) + 1),
+        right / max(1, int(matched.there.sum())),
+    )
+
+
+def confusion(found: Found, there: Objects, num_classes: int, score: float, least: float = 0.5) -> NDArray[np.int64]:
+    """What boxes of one image are taken for [K + 1, K + 1]: row is the target, column what is said, the last nothing.
+
+    Pairs are made from the largest overlap down, whatever their classes; crowds, and what lies in them, do not count.
+
+    Args:
+        found: of all classes.
+        there: of all classes.
+        num_classes: K.
+        score: boxes with a lower one do not count, 0..1.
+        least: IoU of a pair, 0..1.
+    """
+    matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+    kept = np.flatnonzero(found.scores >= score)
+    crowds = there.crowds
+    overlap = _overlap(found.boxes[kept], there.boxes, crowds)
+    free, open_ = np.ones(len(kept), bool), np.ones(len(there.boxes), bool)
+    for at in np.argsort(-overlap, axis=None, kind="stable"):
+        row, column = np.unravel_index(at, overlap.shape)
+        if overlap[row, column] < least:
+            break
+        if free[row] and open_[column]:
+            free[row], open_[column] = False, bool(crowds[column])
+            matrix[there.labels[column], found.labels[kept[row]]] += not crowds[column]
+    matrix[:-1, -1] = np.bincount(there.labels[open_ & ~crowds], minlength=num_classes)
+    matrix[-1, :-1] = np.bincount(found.labels[kept[free]], minlength=num_classes)
+    return matrix
