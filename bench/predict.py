@@ -1,7 +1,8 @@
 """A folder of photos to predictions: resnetkit against torchvision, timm, and plain loops over two engines.
 
-    python bench/predict.py --photos ../shared/data/imagenet-samples --count 1000
-    python bench/predict.py --photos ../shared/data/photos/large --count 200 --large
+    python bench/predict.py --photos ../shared/data/imagenet-samples --count 1000 > small.txt
+    python bench/predict.py --photos ../shared/data/photos/large --count 200 --large > large.txt
+    python bench/predict.py --picture docs/predict.svg small.txt large.txt
 
 Distinct crops of the photos are written as JPEG files, and a ResNet-34 with fresh weights, whose speed is that of any
 other, as a model folder and as ONNX. Every contestant is a process of its own, in turns; it counts from the first file
@@ -16,12 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from typing import Any
 from load import write_photos
 
 BATCH = 32
+LINE = r"^(.{22}) +([\d.]+) images/s \(([\d.]+) to ([\d.]+)\)"  # of a table that is printed
 PEERS = {
     "resnetkit": ("torchvision", "timm", "onnxruntime", "openvino"),
     "resnetkit int8": ("openvino int8", "openvino int8, ahead"),
@@ -198,6 +201,27 @@ def one(name: str, folder: Path) -> None:
     print(json.dumps(loops[name]()))
 
 
+def picture(path: Path, tables: Sequence[Path]) -> None:
+    """Bars of images a second, with the range over the rounds, from printed tables; a panel each."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams["svg.hashsalt"] = "resnetkit"  # the same numbers give the same file
+    figure, axes = pyplot.subplots(1, len(tables), figsize=(5.4 * len(tables), 3.2), squeeze=False)
+    for axis, table in zip(axes[0], tables, strict=True):
+        rows = re.findall(LINE, table.read_text(encoding="utf-8"), re.MULTILINE)[::-1]
+        middle, low, high = ([float(row[i]) for row in rows] for i in (1, 2, 3))
+        ranges = [[m - a for m, a in zip(middle, low, strict=True)], [b - m for m, b in zip(middle, high, strict=True)]]
+        colours = ["tab:blue" if row[0].startswith("resnetkit") else "lightgrey" for row in rows]
+        axis.barh([row[0].strip() for row in rows], middle, xerr=ranges, color=colours, ecolor="grey")
+        axis.set(title=table.stem, xlabel="images/s")
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
 def main() -> None:
     """Run every contestant in turns and print medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -206,7 +230,12 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="crops of 8 megapixels and more of large photos")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--picture", type=Path, help="draw this file from tables that were printed before")
+    parser.add_argument("tables", nargs="*", type=Path)
     arguments = parser.parse_args()
+    if arguments.picture:
+        picture(arguments.picture, arguments.tables)
+        return
     if arguments.one:
         one(arguments.one[0], Path(arguments.one[1]))
         return
