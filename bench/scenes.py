@@ -84,7 +84,7 @@ def box_work(data: Boxed, held: list[int], options: argparse.Namespace) -> Work:
         options.network or "fcos",
         backbone(options),
         len(data.classes),
-        detection.Options(width=options.width or 128, trained_stages=4, score_threshold=0.02),
+        detection.Options(width=options.width or 128, score_threshold=0.02),
     )
     canvas = tuple(options.size)
 

@@ -47,7 +47,8 @@ class Options:
             they have to learn.
         norm_eps: what frozen norms add to variances; torchvision's published COCO_V1 weights of RetinaNet and Faster
             R-CNN were trained with 0.
-        trained_stages: of the backbone, counted from its end, that learn; 5 is all of them with the stem.
+        trained_stages: of the backbone, counted from its end, that learn; 5 is all of them with the stem; torchvision
+            trains 3.
         min_size, max_size: short and long side in pixels to which the network resizes images that are handed to it in
             a list; nothing else resizes.
     """
@@ -58,7 +59,7 @@ class Options:
     max_boxes: int = 100
     freeze_norms: bool = True
     norm_eps: float | None = None
-    trained_stages: int = 3
+    trained_stages: int = 4
     min_size: int = 800
     max_size: int = 1333
 
