@@ -1,9 +1,9 @@
 """How well the networks for sounds and texts do with plain loops, to find defaults; the linear model beside them.
 
-    python bench/sequence.py digits ../shared/data/fsdd/recordings.zip --seconds 480
-    python bench/sequence.py digits ../shared/data/fsdd/recordings.zip --seconds 480 --without theo
-    python bench/sequence.py texts ../shared/data/sst2 --network words --seconds 120
-    python bench/sequence.py texts ../shared/data/sst2 --network vdcnn --seconds 480
+    python bench/sequence.py digits ../shared/data/fsdd/recordings.zip --lr 2e-3 --seconds 200
+    python bench/sequence.py digits ../shared/data/fsdd/recordings.zip --lr 2e-3 --seconds 200 --without theo
+    python bench/sequence.py texts ../shared/data/sst2 --network words --seconds 50
+    python bench/sequence.py texts ../shared/data/sst2 --network vdcnn --lr 1e-3 --seconds 480
     python bench/sequence.py linear ../shared/data/sst2
 
 digits: a ResNet-18 of half the width on log-mel spectra, the source's split, or all of one speaker as the test set.
@@ -130,7 +130,7 @@ def digits(arguments: argparse.Namespace) -> dict[str, Any]:
         return sounds.mixup(inputs, known[rows], 0.2, rng) if arguments.mixup else (inputs, known[rows])
 
     network = build("resnet18", num_classes=10, in_channels=1, width=arguments.width)
-    work = Work(network, len(waves), batch, 2e-3, arguments.seconds)
+    work = Work(network, len(waves), batch, arguments.lr, arguments.seconds, arguments.decay)
     told = fit(work, arguments.seed)
     return told | tested(network, torch.from_numpy(audio.normalise(clips[held], preprocess)), targets[held])
 
@@ -159,8 +159,8 @@ def sentences(arguments: argparse.Namespace) -> dict[str, Any]:
             arguments.depth, len(known), preprocess.num_tokens, shortcut=arguments.shortcut, hidden=0
         )
     else:
-        network = TextResNet(len(known), preprocess.num_tokens)
-    told = fit(Work(network, len(train), batch, 1e-3, arguments.seconds, arguments.decay), arguments.seed)
+        network = TextResNet(len(known), preprocess.num_tokens, dropout=arguments.dropout)
+    told = fit(Work(network, len(train), batch, arguments.lr, arguments.seconds, arguments.decay), arguments.seed)
     parts = zip(("val", "test"), held, (val, test), strict=True)
     inputs = {name: (torch.from_numpy(tokens.normalise(each, preprocess)), s.rows.targets) for name, each, s in parts}
     return told | {name: tested(network, *pair) for name, pair in inputs.items()}
@@ -196,6 +196,8 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=9)
     parser.add_argument("--shortcut", choices=("none", "A", "B"), default="none")
     parser.add_argument("--drop", type=float, default=0.1)
+    parser.add_argument("--dropout", type=float, default=0.3)
+    parser.add_argument("--lr", type=float, default=4e-3, help="digits and vdcnn want less")
     parser.add_argument("--decay", type=float, default=0.05)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)

@@ -97,10 +97,14 @@ def _stages(network: nn.Module, layers: Sequence[int], width: int, shortcut: Sho
 
 
 def _initialise(network: nn.Module) -> None:
-    """Kaiming for convolutions (arXiv 1502.01852, fan_out, ReLU); norms start as the identity by themselves."""
+    """Kaiming for convolutions (arXiv 1502.01852, fan_out, ReLU); small vectors, which few texts can still turn."""
     for module in network.modules():
         if isinstance(module, nn.Conv1d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.1)
+            with torch.no_grad():
+                module.weight[0] = 0
 
 
 class VDCNN(nn.Module):
@@ -216,7 +220,7 @@ class TextResNet(nn.Module):
         layers: Sequence[int] = (1, 1),
         dim: int = 128,
         width: int = 64,
-        dropout: float = 0.5,
+        dropout: float = 0.3,
         shortcut: Shortcut = "B",
     ) -> None:
         super().__init__()
