@@ -29,7 +29,7 @@ THREADS = "RESNETKIT_THREADS"
 FULL = 2 * 10**9  # bytes free, under which a disk is nearly full: a few training states
 CORE = (
     *("torch", "torchvision", "numpy", "pillow", "safetensors", "scikit-learn", "scipy", "pydantic", "tomli-w"),
-    *("typer", "rich", "jinja2", "matplotlib", "filelock", "huggingface-hub", "natsort"),
+    *("typer", "rich", "jinja2", "matplotlib", "filelock", "huggingface-hub", "natsort", "pyyaml"),
 )
 RUNTIME = 'pip install "resnetkit[runtime]"'
 # package, what it brings, how to have it, and whether it makes networks faster

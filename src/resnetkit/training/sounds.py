@@ -1,0 +1,145 @@
+"""Augmentation of sounds: of clips in NumPy, of log-mel spectra as tensors; every number comes from one generator.
+
+What is drawn is drawn for the whole batch in a fixed order, so a generator of the same state gives the same batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Samples = NDArray[np.float32]
+Rng = np.random.Generator
+FINE = 1000  # speeds are told apart to a thousandth
+
+
+@dataclass(frozen=True)
+class SpecAugment:
+    """How much of a spectrum is hidden (Park et al. 2019, arXiv 1904.08779, section 2; no time warping).
+
+    Attributes:
+        bands: bands that one mask hides at most.
+        frames: frames that one mask hides at most.
+        num_bands, num_frames: masks of each kind.
+    """
+
+    bands: int = 8
+    frames: int = 12
+    num_bands: int = 2
+    num_frames: int = 2
+
+
+def spec_augment(spectra: Tensor, settings: SpecAugment, rng: Rng) -> Tensor:
+    """Spectra with bands and frames hidden, each sample's others.
+
+    Args:
+        spectra: normalised, so that 0 is the mean [N, 1, mels, T].
+        settings: how much; no mask hides more than half of the bands or frames.
+        rng: of the masks.
+
+    Returns:
+        A new tensor, 0 where it is hidden.
+    """
+    n, _, mels, frames = spectra.shape
+    in_bands = _spans(n, mels, settings.bands, settings.num_bands, rng)
+    in_frames = _spans(n, frames, settings.frames, settings.num_frames, rng)
+    hidden = in_bands[:, None, :, None] | in_frames[:, None, None, :]
+    return spectra.masked_fill(torch.from_numpy(hidden).to(spectra.device), 0.0)
+
+
+def _spans(n: int, length: int, most: int, count: int, rng: Rng) -> NDArray[np.bool_]:
+    """Whether each place lies in one of `count` spans of 0 to `most` places [n, length]."""
+    widths = rng.integers(0, min(most, length // 2) + 1, (n, count, 1))
+    starts = np.floor(rng.random((n, count, 1)) * (length - widths + 1)).astype(np.int64)
+    places = np.arange(length)
+    return np.asarray(((places >= starts) & (places < starts + widths)).any(1))
+
+
+def time_shift(clips: Samples, most: int, rng: Rng) -> Samples:
+    """Clips moved by up to `most` samples to either side, each by its own number; zeros come in [N, L]."""
+    n, length = clips.shape
+    shifts = rng.integers(-most, most + 1, (n, 1))
+    sources = np.arange(length) - shifts
+    inside = (sources >= 0) & (sources < length)
+    moved = np.take_along_axis(clips, sources.clip(0, length - 1), 1)
+    return np.asarray(np.where(inside, moved, np.float32(0)))
+
+
+def speed(clip: Samples, factor: float) -> Samples:
+    """A clip that plays `factor` times as fast, pitch and all, about its middle, at its own length [L].
+
+    What a slower clip has too much is cut on both sides, what a faster one lacks is zeros (Ko et al. 2015, "Audio
+    augmentation for speech recognition"). Band-limited (SciPy's polyphase filter); the factor is rounded to 1/1000.
+    """
+    from scipy.signal import resample_poly
+
+    up, down = FINE, max(1, round(FINE * factor))
+    shared = gcd(up, down)
+    played = resample_poly(clip, up // shared, down // shared).astype(np.float32)
+    length, n = len(clip), len(played)
+    if n >= length:
+        return np.asarray(played[(n - length) // 2 :][:length])
+    before = (length - n) // 2
+    return np.pad(played, (before, length - n - before))
+
+
+def random_speed(clips: Samples, factors: Sequence[float], rng: Rng) -> Samples:
+    """Clips each at one of some speeds [N, L]."""
+    chosen = rng.integers(0, len(factors), len(clips))
+    played = [clip if factors[i] == 1 else speed(clip, factors[i]) for clip, i in zip(clips, chosen, strict=True)]
+    return np.stack(played) if played else clips
+
+
+def add_noise(clips: Samples, snr: NDArray[np.floating], noise: Samples) -> Samples:
+    """Clips with noise at a ratio of powers.
+
+    Args:
+        clips: [N, L].
+        snr: power of the clip over that of the noise, in dB, of each [N].
+        noise: of any loudness [N, L].
+
+    Returns:
+        Clips [N, L] whose noise has exactly that ratio; a clip or a noise without power stays as it is.
+    """
+    signal, disturbance = (np.square(each, dtype=np.float64).mean(1) for each in (clips, noise))
+    wanted = signal / 10 ** (snr / 10)
+    gain = np.sqrt(np.divide(wanted, disturbance, out=np.zeros_like(wanted), where=disturbance > 0))
+    return np.asarray(clips + gain[:, None].astype(np.float32) * noise)
+
+
+def white_noise(clips: Samples, low: float, high: float, rng: Rng) -> Samples:
+    """Clips with white noise at a ratio of `low` to `high` dB, each its own [N, L]."""
+    snr = rng.uniform(low, high, len(clips))
+    return add_noise(clips, snr, rng.standard_normal(clips.shape, np.float32))
+
+
+def random_gain(clips: Samples, most: float, rng: Rng) -> Samples:
+    """Clips made up to `most` dB louder or quieter, each by its own number [N, L]."""
+    decibels = rng.uniform(-most, most, (len(clips), 1))
+    return np.asarray(clips * (10 ** (decibels / 20)).astype(np.float32))
+
+
+def mixup(inputs: Tensor, targets: Tensor, alpha: float, rng: Rng) -> tuple[Tensor, Tensor]:
+    """Each sample mixed with another, its target too (Zhang et al. 2018, arXiv 1710.09412, section 2).
+
+    Args:
+        inputs: [N, ...].
+        targets: shares of the classes [N, K].
+        alpha: both parameters of the Beta law that the share is drawn from; above 0.
+        rng: of shares and partners.
+
+    Returns:
+        Mixed inputs and targets, each sample's own share at least a half.
+    """
+    shares = rng.beta(alpha, alpha, len(inputs)).astype(np.float32)
+    own = torch.from_numpy(np.maximum(shares, 1 - shares)).to(inputs.device)
+    partner = torch.from_numpy(rng.permutation(len(inputs))).to(inputs.device)
+    wide = own.reshape(-1, *[1] * (inputs.ndim - 1))
+    mixed = wide * inputs + (1 - wide) * inputs[partner]
+    return mixed, own[:, None] * targets + (1 - own[:, None]) * targets[partner]

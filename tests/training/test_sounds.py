@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+import torch
+
+from resnetkit.training import sounds
+from resnetkit.training.sounds import SpecAugment
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def clips(n=4, length=800):
+    return rng(9).normal(0, 0.1, (n, length)).astype(np.float32)
+
+
+def test_spec_augment_hides_whole_bands_and_frames():
+    spectra = torch.ones(200, 1, 40, 60)
+    settings = SpecAugment(bands=5, frames=7, num_bands=1, num_frames=1)
+    found = sounds.spec_augment(spectra, settings, rng())
+    assert spectra.min() == 1, "the input stays"
+    bands, frames = (found[:, 0] == 0).all(2).sum(1), (found[:, 0] == 0).all(1).sum(1)
+    assert bands.max() == 5 and frames.max() == 7 and bands.min() == frames.min() == 0
+    assert torch.equal(found[:, 0].sum((1, 2)), ((40 - bands) * (60 - frames)).float())
+    assert torch.equal(found, sounds.spec_augment(spectra, settings, rng()))
+    assert (found[1:] != found[:-1]).any((1, 2, 3)).float().mean() > 0.9
+    edges = (found[:, 0] == 0).all(2).float().mean(0)
+    assert edges[0] > 0 and edges[-1] > 0
+
+
+def test_spec_augment_of_little():
+    assert sounds.spec_augment(torch.ones(9, 1, 8, 1), SpecAugment(100, 100, 1, 1), rng()).sum((1, 2, 3)).min() >= 4
+    none = SpecAugment(0, 0)
+    assert sounds.spec_augment(torch.ones(2, 1, 8, 8), none, rng()).min() == 1
+
+
+def test_time_shift():
+    ramp = np.tile(np.arange(1, 11, dtype=np.float32), (50, 1))
+    found = sounds.time_shift(ramp, 3, rng())
+    starts = {tuple(row.astype(int)) for row in found}
+    assert (4, 5, 6, 7, 8, 9, 10, 0, 0, 0) in starts and (0, 0, 0, 1, 2, 3, 4, 5, 6, 7) in starts and len(starts) == 7
+    assert np.array_equal(sounds.time_shift(ramp, 0, rng()), ramp)
+
+
+@pytest.mark.parametrize("factor", [0.8, 0.9, 1.1, 1.25])
+def test_speed(factor):
+    tone = np.sin(2 * np.pi * 100 * np.arange(8000) / 8000).astype(np.float32)
+    found = sounds.speed(tone, factor)
+    assert found.shape == tone.shape and found.dtype == np.float32
+    middle = found[2000:6000]
+    assert abs(np.abs(np.fft.rfft(middle)).argmax() * 2 - 100 * factor) <= 1
+    assert (factor > 1) == (found[0] == 0)
+
+
+def test_random_speed():
+    found = sounds.random_speed(clips(), (1.0,), rng())
+    assert np.array_equal(found, clips())
+    assert sounds.random_speed(clips(), (0.9, 1.1), rng()).shape == (4, 800)
+    assert sounds.random_speed(clips(0), (0.9,), rng()).shape == (0, 800)
+
+
+@pytest.mark.parametrize("snr", [-5.0, 0.0, 20.0])
+def test_noise_has_the_ratio_that_was_asked_for(snr):
+    noise = rng(1).normal(0, 3, (4, 800)).astype(np.float32)
+    added = sounds.add_noise(clips(), np.full(4, snr), noise) - clips()
+    ratio = 10 * np.log10((clips() ** 2).mean(1) / (added**2).mean(1))
+    assert np.allclose(ratio, snr, atol=1e-3)
+
+
+def test_noise_of_silence_is_silence():
+    silent = np.zeros((2, 800), np.float32)
+    assert not sounds.white_noise(silent, 0, 10, rng()).any()
+    assert np.array_equal(sounds.add_noise(clips(2), np.zeros(2), silent), clips(2))
+
+
+def test_white_noise_and_gain_are_in_range():
+    added = sounds.white_noise(clips(100), 5, 15, rng()) - clips(100)
+    ratio = 10 * np.log10((clips(100) ** 2).mean(1) / (added**2).mean(1))
+    assert 4.9 < ratio.min() < 6 and 14 < ratio.max() < 15.1
+    gains = 20 * np.log10(sounds.random_gain(clips(100), 6, rng())[:, 0] / clips(100)[:, 0])
+    assert -6.01 < gains.min() < -5 and 5 < gains.max() < 6.01
+
+
+def test_mixup():
+    inputs, targets = torch.arange(6.0)[:, None].expand(6, 3), torch.eye(6)
+    mixed, shares = sounds.mixup(inputs, targets, 0.5, rng())
+    assert torch.allclose(shares.sum(1), torch.ones(6)) and (shares.diagonal() >= 0.5).all()
+    assert torch.allclose(mixed[:, 0], shares @ torch.arange(6.0))
+    assert (shares.diagonal() < 1).any()
+
+
+def test_the_same_generator_gives_the_same_batch():
+    for change in (
+        lambda r: sounds.time_shift(clips(), 100, r),
+        lambda r: sounds.random_speed(clips(), (0.9, 1.0, 1.1), r),
+        lambda r: sounds.white_noise(clips(), 0, 20, r),
+        lambda r: sounds.random_gain(clips(), 6, r),
+        lambda r: sounds.mixup(torch.from_numpy(clips()), torch.eye(4), 0.3, r)[0].numpy(),
+    ):
+        assert np.array_equal(change(rng(3)), change(rng(3))) and not np.array_equal(change(rng(3)), change(rng(4)))
