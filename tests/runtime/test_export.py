@@ -378,6 +378,14 @@ def test_several_labels_have_a_score_each(model, tmp_path):
     np.testing.assert_allclose(scores.detach().numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_agreement_on_several_labels_is_on_each_of_them(model):
+    ours, theirs = np.array([[2.0, 1.0], [2.0, -1.0]]), np.array([[2.0, 1.5], [2.0, 0.5]])
+    assert export.agreement(model, ours, theirs).value == 1
+    meta = replace(model.checkpoint.meta, task="multilabel")
+    several = replace(model, checkpoint=replace(model.checkpoint, meta=meta))
+    assert export.agreement(several, ours, theirs).value == 0.5
+
+
 def test_safetensors_is_a_model_folder(model, tmp_path):
     again = load(write_export(model, "safetensors", tmp_path / "out").folder, backend="torch", device="cpu")
     some = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)

@@ -140,7 +140,7 @@ def export(
         Path | None, typer.Option(help="Images to compare both on; the run's val if left out.", metavar="DATA")
     ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Convolutions in int8: onnx and openvino.")] = False,
-    max_drop: Annotated[float, typer.Option(help="Share of the images that int8 may lose.", metavar="X")] = 0.005,
+    max_drop: Annotated[float, typer.Option(help="How far accuracy, 0..1, may fall in int8.", metavar="X")] = 0.005,
     push: Annotated[
         str, typer.Option(help="Upload it to the Hugging Face Hub; a new repository is private.", metavar="OWNER/NAME")
     ] = "",
@@ -170,8 +170,8 @@ def export_lines(done: Exported) -> Iterator[str]:
     yield f"compared on {proof.source}: {differ}, {percent} the same answer"
     if done.int8:
         lost, speeds = done.int8["lost"], done.int8["images_per_second"]
-        shares = (f"{100 * lost[key]:.1f}" for key in ("value", "low", "high"))
-        yield "int8 loses {} % of the right answers ({} to {} %, n = {:,})".format(*shares, lost["n"])
+        points = (f"{100 * lost[key]:.1f}" for key in ("value", "low", "high"))
+        yield "in int8 accuracy falls by {} points ({} to {}, n = {:,})".format(*points, lost["n"])
         yield f"int8 answers {speeds['int8']:.1f} images/s, float32 {speeds['f32']:.1f}, in batches of 8"
         if done.int8["float32"]:
             yield f"stay float32: {', '.join(done.int8['float32'])}"

@@ -13,7 +13,7 @@ from PIL import Image
 from resnetkit.checkpoint import CARD, FLOAT32, INT8, Checkpoint, Deployed, Meta, card, write_meta
 from resnetkit.data.image import Preprocess, from_array, normalise, pixels, preprocess_from
 from resnetkit.ops.quantization import Quantization
-from resnetkit.runtime import engines
+from resnetkit.runtime import choice, engines
 from resnetkit.runtime.backends import Backend, open_backend
 from resnetkit.runtime.deployed import BIN, ONNX, PARAM, XML, open_deployed
 from resnetkit.runtime.graph import graph_of
@@ -64,7 +64,7 @@ before it is normalised (uint8, [{size}, {size}, {channels}]). What prepares ima
 numbers.{rounding}
 """
 ROUNDING = (
-    " This model computes in int8, which every engine rounds a little otherwise: its logits may move by a hundredth."
+    " This model computes in int8, which every engine rounds a little otherwise: its logits move with the engine."
 )
 IMPORT_ONNX = """
 import os
@@ -196,4 +196,4 @@ def opened(folder: Path, meta: Meta, form: str) -> tuple[Infer, str]:
         ResourceError: it is not installed.
     """
     backend = open_deployed(Checkpoint(folder, meta, {}, None, Deployed(form, FLOAT32)))
-    return backend, f"{backend.name} {engines.version_of(backend.name)}"
+    return backend, f"{backend.name} {choice.version_of(backend.name)}"

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -209,8 +208,3 @@ def _ncnn() -> Any:
     except ImportError as error:
         raise ResourceError("the backend ncnn needs its package", fix=PIP) from error
     return library
-
-
-def version_of(name: str) -> str:
-    """Of an engine's package, which is installed, without what follows the number."""
-    return metadata.version(name).partition("-")[0]

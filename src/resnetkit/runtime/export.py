@@ -195,11 +195,19 @@ def prove(model: Model, infer: libraries.Infer, opened_in: str, evidence: Eviden
         worst = max(worst, relative_difference(ours, theirs))
     if same and worst <= MOST:  # within which only near ties can have another answer
         source = evidence.source if evidence is not None else f"{len(images)} synthetic images"
-        equal = ours.argmax(1) == theirs.argmax(1)
-        return Proof(source, worst, wilson(int(equal.sum()), len(equal)), latency(infer, images[:1]))
+        return Proof(source, worst, agreement(model, ours, theirs), latency(infer, images[:1]))
     what = f"opened in {opened_in} it gives other logits: a difference of {worst:.1e} of the largest logit"
     what += "" if same else ", another top-1"
     raise IncompleteError(f"{what}; nothing was written", path=model.checkpoint.folder, fix="report it as a bug")
+
+
+def agreement(model: Model, ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> Metric:
+    """Share of images with the same answer from logits [N, K]: the class on top, or each of several labels."""
+    if model.checkpoint.meta.task == "multilabel":
+        equal = ((ours >= 0) == (theirs >= 0)).all(1)
+    else:
+        equal = ours.argmax(1) == theirs.argmax(1)
+    return wilson(int(equal.sum()), len(equal))
 
 
 def in_batches(infer: Callable[[Pixels], NDArray[np.float32]], pixels: Pixels) -> NDArray[np.float32]:

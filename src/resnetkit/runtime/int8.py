@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from resnetkit.checkpoint import INT8
 from resnetkit.errors import IncompleteError, UsageError
 from resnetkit.files import new_folder, set_aside
-from resnetkit.ops.intervals import Metric, wilson
+from resnetkit.ops.intervals import Metric
 from resnetkit.ops.metrics import relative_difference
 from resnetkit.ops.paired import share_lost
 from resnetkit.ops.quantization import Quantization
@@ -25,6 +27,7 @@ from resnetkit.runtime.export import (
     Exported,
     Format,
     Proof,
+    agreement,
     bytes_of,
     format_named,
     in_batches,
@@ -36,6 +39,7 @@ from resnetkit.runtime.libraries import Infer, write_json
 from resnetkit.runtime.model import Model
 from resnetkit.runtime.quantize import least_tolerant
 
+log = logging.getLogger("resnetkit")
 ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
 JUDGED = 32  # images that tell which convolutions bear int8 the least
 KEPT = (1, 2, 4, 8, 16)  # of them stay float32, one number after the other
@@ -107,13 +111,12 @@ def write_int8(
             if lost.value is not None and lost.value <= gate.most:
                 break
         else:
-            what = (
-                f"in int8 it loses {_percent(lost.value)} of the images, with {len(tried.kept)} convolutions in float32"
-            )
-            fix = f"--max-drop {lost.value:.3f} accepts it; or keep float32"
+            drop = lost.value or 0.0
+            what = f"in int8 accuracy falls by {100 * drop:.1f} points, with {len(tried.kept)} convolutions in float32"
+            fix = f"--max-drop {math.ceil(1000 * drop) / 1000} accepts it; or keep float32"
             raise IncompleteError(f"{what}; nothing was written", path=model.checkpoint.folder, fix=fix)
         told = _told(model, infer, ENGINES[name], (gate, lost, tried))
-        done = Exported(folder, name, opened_in, _proof(gate, logits, infer), size_of(temporary), INT8, told)
+        done = Exported(folder, name, opened_in, _proof(model, gate, logits, infer), size_of(temporary), INT8, told)
         write_json(temporary / PROOF, {**done.as_dict(), "folder": folder.name})
         if overwrite:
             set_aside(folder)
@@ -131,6 +134,7 @@ def _written(model: Model, form: Format, folder: Path, quantization: Quantizatio
 def _candidates(model: Model, gate: Gate, quantization: Quantization) -> Iterator[Quantization]:
     """All convolutions in int8, then with more and more of them in float32; at most half."""
     yield quantization
+    log.warning("int8 loses too much: looking for the convolutions that bear it least")
     graph = graph_of(model.checkpoint)
     order = least_tolerant(graph, model.normalise(gate.evidence.pixels[:JUDGED]), quantization)
     for count in KEPT:
@@ -138,12 +142,9 @@ def _candidates(model: Model, gate: Gate, quantization: Quantization) -> Iterato
             yield replace(quantization, kept=frozenset(order[:count]))
 
 
-def _proof(gate: Gate, logits: Floats, infer: Infer) -> Proof:
-    equal = gate.logits.argmax(1) == logits.argmax(1)
-    difference = relative_difference(gate.logits, logits)
-    return Proof(
-        gate.evidence.source, difference, wilson(int(equal.sum()), len(equal)), latency(infer, gate.evidence.pixels[:1])
-    )
+def _proof(model: Model, gate: Gate, logits: Floats, infer: Infer) -> Proof:
+    same, difference = agreement(model, gate.logits, logits), relative_difference(gate.logits, logits)
+    return Proof(gate.evidence.source, difference, same, latency(infer, gate.evidence.pixels[:1]))
 
 
 def _told(model: Model, infer: Infer, engine: str, found: tuple[Gate, Metric, Quantization]) -> dict[str, Any]:
@@ -161,7 +162,3 @@ def _told(model: Model, infer: Infer, engine: str, found: tuple[Gate, Metric, Qu
     speeds = {name: TIMED / float(np.median(each)) for name, each in seconds.items()}
     kept = sorted(quantization.kept)
     return {"lost": lost.as_dict(), "images_per_second": speeds, "float32": kept, "weight_levels": quantization.most}
-
-
-def _percent(share: float | None) -> str:
-    return f"{100 * (share or 0):.1f} %"

@@ -29,7 +29,7 @@ from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.optim import make_optimizer, train_mode
 from resnetkit.training.state import TrainState
 from resnetkit.training.train import plan_of, train
-from resnetkit.training.trunk import engine_of, open_trunk
+from resnetkit.training.trunk import engine_of, open_trunk, seconds_of
 
 SMALL = 64  # images under this are too small for ImageNet's weights and its stem
 STEPS, SECONDS = 8, 2.0  # measured for each memory format: so many steps, or what fits but three at least
@@ -259,7 +259,7 @@ def measure_costs(loader: Loader, setup: Setup, network: nn.Module) -> tuple[str
     """The memory format asked for, or that in which a step is faster, and what all costs in it, on random images."""
     trial = partial(_trial, loader, setup, network)
     # one copy at a time: with its gradients and moments it takes four times the memory of the weights
-    steps = {layout: _seconds_of(_step(loader, setup, *trial(layout))) for layout in _formats(loader)}
+    steps = {layout: seconds_of(_step(loader, setup, *trial(layout))) for layout in _formats(loader)}
     layout = min(steps, key=steps.__getitem__)
     return layout, _costs(loader, setup, trial(layout), steps[layout])
 
@@ -308,19 +308,19 @@ def _costs(loader: Loader, setup: Setup, trial: tuple[nn.Module, Tensor], step: 
     @torch.inference_mode()
     def seconds(part: Callable[[Tensor], Tensor], x: Tensor) -> float:
         # reading a number waits for a GPU
-        return _seconds_of(lambda: float(part(x).flatten()[0])) / batch
+        return seconds_of(lambda: float(part(x).flatten()[0])) / batch
 
     with torch.inference_mode():
         found = trunk.eval()(images)
     maps = found.clone()  # from which gradients can be computed
     full = dataclasses.replace(loader, recipe=replace(loader.recipe, {"image.start_size": 0}))
-    prepare = _seconds_of(partial(full.batch, 0)) / len(full.batch(0).rows)
+    prepare = seconds_of(partial(full.batch, 0)) / len(full.batch(0).rows)
     below, top = seconds(trunk, images), seconds(tail.eval(), maps)
     engine = open_trunk(network, last_cut(network), loader.recipe, setup)
     gain = below / seconds(engine, images) if engine_of(loader.recipe, setup) != "torch" else 1.0
     tail_step, whole_step = LEAST_STEP * top, LEAST_STEP * (below + top)
     if step is not None:
-        tail_step, whole_step = _seconds_of(_step(loader, setup, tail, maps)) / batch, step / batch
+        tail_step, whole_step = seconds_of(_step(loader, setup, tail, maps)) / batch, step / batch
     return Costs(
         forward=prepare + below + top,
         features=prepare + (below + top) / gain,
@@ -329,17 +329,6 @@ def _costs(loader: Loader, setup: Setup, trial: tuple[nn.Module, Tensor], step: 
         tail=tail_step,
         step=prepare + whole_step * share_of_work(loader.recipe),
     )
-
-
-def _seconds_of(work: Callable[[], object]) -> float:
-    """Seconds of some work: the best of one or more after a first one, a third of a second of them."""
-    work()
-    found: list[float] = []
-    while not found or sum(found) < 0.3:
-        started = time.monotonic()
-        work()
-        found.append(time.monotonic() - started)
-    return min(found)
 
 
 def epochs_that_fit(wanted: int, steps_per_epoch: int, seconds_a_step: float, seconds_left: float) -> int:

@@ -38,7 +38,7 @@ def export(
         format: "onnx", "openvino", "ncnn", "torchscript", "safetensors", "torchvision" or "huggingface".
         data: images to compare both on; by default the validation images of the run, or else synthetic ones.
         int8: compute convolutions in int8, with ranges from training images; "onnx" and "openvino" have it.
-        max_drop: largest share of the images, 0..1, that int8 may lose.
+        max_drop: how far accuracy, 0..1, may fall in int8.
         out: the folder to write; named after the format, beside the model, if left out.
         push: owner/name on the Hugging Face Hub, to upload the folder to; a new repository is private.
         overwrite: move an older folder aside.
