@@ -28,6 +28,8 @@ FORMAT = 1
 WEIGHTS, META, TIMM_CONFIG, CARD = "model.safetensors", "model.json", "config.json", "README.md"
 CALIBRATION = "calibration.safetensors"
 FLOAT32, INT8 = "f32", "int8"
+ONNX, XML, PARAM, BIN = "model.onnx", "model.xml", "model.param", "model.bin"
+ENGINE_FILES = {"onnx": (ONNX,), "openvino": (XML, BIN), "ncnn": (PARAM, BIN)}  # of an export, by its format
 Tensors = Mapping[str, NDArray[Any]]
 CIFAR = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")  # timm has no networks of these names
 DEEP = ("resnet34d", "resnet50d")  # their stem has several convolutions
@@ -143,9 +145,14 @@ def read(folder: Path) -> Checkpoint:
     folder = folder / "model" if os.path.isfile(folder / "model" / META) else folder
     _refuse_others(folder)
     _refuse_large(folder)
-    verify_manifest(folder)
+    verified = verify_manifest(folder)
     meta, more = _read_meta(folder / META)
     deployed = _deployed(more.get("deployed"), folder / META)
+    for name in ENGINE_FILES.get(deployed.format, ()) if deployed else ():
+        if name not in verified:
+            raise ModelError(
+                "is not in manifest.json, so nobody knows if it is whole", path=folder / name, fix=COPY_AGAIN
+            )
     tensors: Tensors = {}
     if deployed is None:
         tensors = _read_tensors(folder / WEIGHTS)
@@ -165,10 +172,10 @@ def read(folder: Path) -> Checkpoint:
 def _deployed(values: Any, path: Path) -> Deployed | None:
     if values is None:
         return None
-    try:
-        return Deployed(str(values["format"]), str(values["precision"]))
-    except (KeyError, TypeError) as error:
-        raise ModelError("does not say what runs it", path=path, fix="export it again") from error
+    known = isinstance(values, dict) and values.get("precision") in (FLOAT32, INT8)
+    if not known or not isinstance(values.get("format"), str) or len(values["format"]) > MAX_TEXT:
+        raise ModelError("does not say what runs it", path=path, fix="export it again")
+    return Deployed(values["format"], values["precision"])
 
 
 def _refuse_others(folder: Path) -> None:

@@ -32,6 +32,12 @@ def folder(form, model, tmp_path):
     return write_export(model, form, tmp_path / "out").folder
 
 
+def seal(folder):
+    """A manifest that fits what lies there: bytes are what they should be, only not what model.json says of them."""
+    (folder / MANIFEST).unlink()
+    _write_manifest(folder)
+
+
 def test_it_answers_as_the_model_does(form, folder, model):
     images = [picture(colour, seed) for seed, colour in enumerate([(220, 50, 40), (40, 60, 220), (90, 90, 90)])]
     for backend in ("auto", *ENGINES[form]):
@@ -51,7 +57,7 @@ def test_what_it_cannot_do_is_told(form, folder, run_cli, photos):
         load(folder, backend=other)
     with pytest.raises(UsageError, match="not on torch"):
         load(folder, backend="torch")
-    with pytest.raises(UsageError, match="runs on the CPU, not on cuda"):
+    with pytest.raises(UsageError, match="runs on the CPU, not on cuda .leave --device out"):
         load(folder, device="cuda")
     for command in (
         ["explain", folder, photos / "red" / "0.png", "--out", "why"],
@@ -66,20 +72,68 @@ def test_a_damaged_one_is_refused(form, folder):
     file.write_bytes(b"\xff" * 100)
     with pytest.raises(ModelError, match="corrupt|does not match|changed"):
         load(folder)
-    (folder / MANIFEST).unlink()
-    _write_manifest(folder)
-    if form != "ncnn":  # whose reader takes whatever bytes it finds
-        with pytest.raises(ModelError, match="cannot read it"):
-            load(folder)
+    seal(folder)
+    with pytest.raises(ModelError, match="cannot run it as model.json says"):
+        load(folder)
 
 
-@pytest.mark.parametrize("deployed", [{"format": "tensorrt", "precision": "f32"}, {"format": "onnx"}, 3])
+@pytest.mark.parametrize(
+    "deployed",
+    [
+        {"format": "tensorrt", "precision": "f32"},
+        {"format": "onnx"},
+        {"format": "onnx", "precision": "\x1b[31m"},
+        {"format": "o" * 5000, "precision": "f32"},
+        3,
+    ],
+    ids=["format", "no precision", "precision", "long", "number"],
+)
 def test_one_of_another_version(folder, deployed):
     values = json.loads((folder / "model.json").read_text()) | {"deployed": deployed}
     (folder / "model.json").write_text(json.dumps(values))
-    (folder / MANIFEST).unlink()
-    _write_manifest(folder)
+    seal(folder)
     with pytest.raises(ModelError, match="is an export of the format 'tensorrt'|does not say what runs it"):
+        load(folder)
+
+
+def test_what_the_files_are_not_is_refused(form, folder):
+    values = json.loads((folder / "model.json").read_text())
+    prepare = values["preprocess"]
+    for changed in (
+        {"classes": values["classes"][:2]},
+        {"classes": [*values["classes"], "more"]},
+        {"preprocess": {**prepare, "size": 48}},
+        {"preprocess": {**prepare, "mean": [0.5], "std": [0.5]}},
+    ):
+        (folder / "model.json").write_text(json.dumps({**values, **changed}))
+        seal(folder)
+        with pytest.raises(ModelError, match="cannot run it as model.json says") as caught:
+            load(folder)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["ncnn"], indirect=True)
+@pytest.mark.parametrize("damage", ["text", "kind", "cut"])
+def test_ncnn_is_not_run_with_what_it_could_not_read(form, folder, damage):
+    """It would end the process."""
+    text, weights = folder / "model.param", folder / "model.bin"
+    if damage == "text":
+        text.write_text("hello")
+    elif damage == "kind":
+        text.write_text(text.read_text().replace("BinaryOp", "NoSuchOp", 1))
+    else:
+        weights.write_bytes(weights.read_bytes()[:1000])
+    seal(folder)
+    with pytest.raises(ModelError, match="cannot run it as model.json says"):
+        load(folder)
+
+
+def test_its_files_must_be_in_the_manifest(form, folder):
+    manifest = json.loads((folder / MANIFEST).read_text())
+    name = next(name for name in manifest["files"] if name in ("model.onnx", "model.bin"))
+    del manifest["files"][name]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match=f"{name}: is not in manifest.json"):
         load(folder)
 
 

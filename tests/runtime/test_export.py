@@ -309,6 +309,23 @@ def test_the_readme_loads_it(form, resize, tmp_path, monkeypatch, capsys):
         np.testing.assert_allclose(np.asarray(found)[0], logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+@pytest.mark.parametrize("form", [*ENGINES, "torchscript", "safetensors"])
+def test_the_readme_loads_bands(form, tmp_path, monkeypatch, capsys):
+    """A photo has no six of them."""
+    ours = opened(saved(tmp_path / "model", in_channels=6))
+    folder = write_export(ours, form, tmp_path / "out").folder
+    square = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 6), np.uint8)
+    np.save(folder / "bands.npy", square[0])
+    monkeypatch.chdir(folder)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    spoken: dict = {}
+    exec(compile(code, "README.md", "exec"), spoken)
+    np.testing.assert_allclose(np.asarray(spoken["logits"]), ours.backend(square), rtol=1e-3, atol=1e-5)
+    assert "golden.png" not in text
+
+
 def test_the_card_says_what_the_hub_reads_and_no_folder_of_this_machine(model, tmp_path):
     meta = replace(model.checkpoint.meta, weights="/home/someone/secret/start.pth")
     libraries.write_huggingface(replace(model.checkpoint, meta=meta), tmp_path)

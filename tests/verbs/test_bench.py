@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnetkit import api
+from resnetkit import api, models
 from resnetkit.errors import ResourceError, UsageError
 from resnetkit.runtime.backends import BACKENDS
 from resnetkit.runtime.choice import installed
@@ -137,5 +137,10 @@ def test_exports_in_int8_are_measured_beside_the_others(trained: Path, photos: P
     assert found.measured[-1].difference > found.measured[0].difference == 0
     assert [(row.backend, row.precision) for row in found.from_files] == rows
     assert any(line.startswith("openvino      int8 ") for line in verb.bench_lines(found))
+    api.save(models.resnet18(num_classes=2), tmp_path / "mine-2")
+    shutil.copytree(exported, tmp_path / "mine-openvino-int8.1")  # older, set aside
+    shutil.copytree(exported, tmp_path / "mine-2-openvino-int8")  # of another model
+    for path in (tmp_path / "mine", exported.parent / "mine"):
+        assert [name for name, _ in verb._int8_beside(path, True)] == ["openvino int8"]
     (alone,) = api.bench(exported, batches=[1], seconds=0.01, quiet=True).measured
     assert (alone.backend, alone.precision, alone.difference) == ("openvino", "int8", None)

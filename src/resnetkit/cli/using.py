@@ -140,7 +140,9 @@ def export(
         Path | None, typer.Option(help="Images to compare both on; the run's val if left out.", metavar="DATA")
     ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Convolutions in int8: onnx and openvino.")] = False,
-    max_drop: Annotated[float, typer.Option(help="How far accuracy, 0..1, may fall in int8.", metavar="X")] = 0.005,
+    max_drop: Annotated[
+        float | None, typer.Option(help="How far accuracy, 0..1, may fall in int8: 0.005 if left out.", metavar="X")
+    ] = None,
     push: Annotated[
         str, typer.Option(help="Upload it to the Hugging Face Hub; a new repository is private.", metavar="OWNER/NAME")
     ] = "",

@@ -59,25 +59,34 @@ def open_backend(checkpoint: Checkpoint, backend: str = "auto", device: str = "a
     if backend not in BACKENDS:
         raise UsageError(f"there is no backend {backend!r}", fix=f"one of {', '.join(BACKENDS)}")
     if checkpoint.deployed is not None:
-        _refuse_device(f"an {checkpoint.deployed.format} export", device)
+        _refuse_device(f"an {checkpoint.deployed.format} export", device, "leave --device out")
         return open_deployed(checkpoint, backend)
     if backend == "auto":
         return _fastest(checkpoint, device)
     if backend == "torch":
         return torch_backend(checkpoint, device)
-    _refuse_device(backend, device)
+    _refuse_device(backend, device, "--backend torch, or --device cpu")
     return _engine(checkpoint, backend)
 
 
-def _refuse_device(what: str, device: str) -> None:
+def _refuse_device(what: str, device: str, fix: str) -> None:
     if device not in ("auto", "cpu"):
-        raise UsageError(f"{what} runs on the CPU, not on {device}", fix="--backend torch, or --device cpu")
+        raise UsageError(f"{what} runs on the CPU, not on {device}", fix=fix)
 
 
 def _engine(checkpoint: Checkpoint, name: str) -> Backend:
     from resnetkit.runtime.graph import graph_of
 
-    return open_engine(graph_of(checkpoint), name, preprocess_from(checkpoint.meta.preprocess, checkpoint.folder))
+    return open_engine(graph_of(checkpoint), name, preprocess_of(checkpoint))
+
+
+def preprocess_of(checkpoint: Checkpoint) -> Preprocess:
+    """How the images of a model are prepared.
+
+    Raises:
+        ModelError: model.json does not say it.
+    """
+    return preprocess_from(checkpoint.meta.preprocess, checkpoint.folder)
 
 
 def open_engine(graph: Graph, name: str, preprocess: Preprocess | None = None) -> Engine:
@@ -149,8 +158,7 @@ def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[ResNet, 
 def torch_backend(checkpoint: Checkpoint, device: str = "auto") -> TorchBackend:
     """The torch backend of a model folder; raises what `open_network` does."""
     meta = checkpoint.meta
-    preprocess = preprocess_from(meta.preprocess, checkpoint.folder)
-    modality = task_named(meta.task).modality
+    preprocess, modality = preprocess_of(checkpoint), task_named(meta.task).modality
     return TorchBackend(*open_network(checkpoint, device), lambda batch: modality.normalise(batch, preprocess))
 
 

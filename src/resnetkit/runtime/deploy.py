@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnetkit.checkpoint import CARD, FLOAT32, INT8, Checkpoint, Deployed, Meta, card, write_meta
-from resnetkit.data.image import Preprocess, from_array, normalise, pixels, preprocess_from
+from resnetkit.checkpoint import (
+    BIN,
+    CARD,
+    FLOAT32,
+    INT8,
+    ONNX,
+    PARAM,
+    XML,
+    Checkpoint,
+    Deployed,
+    Meta,
+    card,
+    write_meta,
+)
+from resnetkit.data.image import from_array, normalise, pixels
 from resnetkit.ops.quantization import Quantization
 from resnetkit.runtime import choice, engines
-from resnetkit.runtime.backends import Backend, open_backend
-from resnetkit.runtime.deployed import BIN, ONNX, PARAM, XML, open_deployed
+from resnetkit.runtime.backends import Backend, open_backend, preprocess_of
+from resnetkit.runtime.deployed import open_deployed
 from resnetkit.runtime.graph import graph_of
-from resnetkit.runtime.libraries import Infer, public, write_json
+from resnetkit.runtime.libraries import Infer, public, write_json, write_names
 from resnetkit.runtime.ncnn import ncnn_files
 from resnetkit.runtime.onnx import Ends, onnx_model
 from resnetkit.runtime.usage import usage
@@ -58,7 +70,7 @@ int main() {{
 ```
 """
 HOW_IT_IS_CHECKED = """
-`golden.png` is a picture whose answer is known: `golden.json` has its logits and the SHA-256 of its input, and
+`{picture}` is a picture whose answer is known: `golden.json` has its logits and the SHA-256 of its input, and
 `golden.f32` that input (float32, little-endian, [{channels}, {size}, {size}], normalised); `golden.u8` is the same
 before it is normalised (uint8, [{size}, {size}, {channels}]). What prepares images elsewhere is right if it gives these
 numbers.{rounding}
@@ -133,7 +145,7 @@ def _onnx(checkpoint: Checkpoint, quantization: Quantization | None) -> bytes:
     temperature = checkpoint.calibration.temperature if checkpoint.calibration else 1.0
     model = onnx_model(
         graph_of(checkpoint),
-        Ends(_preprocess(checkpoint), temperature, checkpoint.meta.task == "multilabel"),
+        Ends(preprocess_of(checkpoint), temperature, checkpoint.meta.task == "multilabel"),
         quantization,
     )
     content: bytes = model.SerializeToString()
@@ -143,7 +155,7 @@ def _onnx(checkpoint: Checkpoint, quantization: Quantization | None) -> bytes:
 
 def _told(checkpoint: Checkpoint, text: str, file: str) -> str:
     """A text with the model's numbers in it."""
-    prepare = _preprocess(checkpoint)
+    prepare = preprocess_of(checkpoint)
     return text.format(size=prepare.size, channels=prepare.channels, file=file)
 
 
@@ -151,14 +163,15 @@ def _write_rest(checkpoint: Checkpoint, folder: Path, deployed: Deployed, text: 
     """model.json with the calibration, classes.json, preprocess.json, the golden picture, and README.md."""
     meta = public(checkpoint.meta)
     write_meta(folder, meta, checkpoint.calibration, deployed)
-    write_json(folder / "classes.json", list(meta.classes))
-    write_json(folder / "preprocess.json", asdict(_preprocess(checkpoint)))
+    write_names(checkpoint, folder)
     exact = deployed.precision == FLOAT32
     written = Checkpoint(folder, meta, {}, checkpoint.calibration, deployed)
     _write_golden(
         checkpoint, folder, open_backend(checkpoint if exact else written, "torch" if exact else "auto", "cpu")
     )
-    told = _told(checkpoint, HOW_IT_IS_CHECKED.replace("{rounding}", "" if exact else ROUNDING), "")
+    picture = f"{GOLDEN}.png" if len(meta.preprocess["mean"]) in (1, 3) else f"{GOLDEN}.npy"
+    how = HOW_IT_IS_CHECKED.replace("{rounding}", "" if exact else ROUNDING).replace("{picture}", picture)
+    told = _told(checkpoint, how, "")
     (folder / CARD).write_text(card(meta, deployed.format, text + told), encoding="utf-8")
 
 
@@ -170,7 +183,7 @@ def golden_picture(channels: int) -> NDArray[np.uint8]:
 
 
 def _write_golden(checkpoint: Checkpoint, folder: Path, backend: Backend) -> None:
-    prepare = _preprocess(checkpoint)
+    prepare = preprocess_of(checkpoint)
     picture = golden_picture(prepare.channels)
     if prepare.channels in (1, 3):
         Image.fromarray(picture if prepare.channels == 3 else picture[:, :, 0]).save(folder / f"{GOLDEN}.png")
@@ -183,10 +196,6 @@ def _write_golden(checkpoint: Checkpoint, folder: Path, backend: Backend) -> Non
     logits = backend(square)[0]
     answer = {"input_sha256": hashlib.sha256(content).hexdigest(), "logits": [float(value) for value in logits]}
     write_json(folder / f"{GOLDEN}.json", answer)
-
-
-def _preprocess(checkpoint: Checkpoint) -> Preprocess:
-    return preprocess_from(checkpoint.meta.preprocess, checkpoint.folder)
 
 
 def opened(folder: Path, meta: Meta, form: str) -> tuple[Infer, str]:

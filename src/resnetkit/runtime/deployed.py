@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable
-from pathlib import Path
 
-from resnetkit.checkpoint import Checkpoint
+import numpy as np
+
+from resnetkit.checkpoint import BIN, ONNX, PARAM, XML, Checkpoint
 from resnetkit.data.image import preprocess_from
 from resnetkit.errors import ModelError, ResourceError, UsageError
 from resnetkit.runtime import engines
 from resnetkit.runtime.engines import Engine
 
-ONNX, XML, PARAM, BIN = "model.onnx", "model.xml", "model.param", "model.bin"
 # Format to the engines that run it, the preferred one first.
 ENGINES = {"onnx": ("onnxruntime", "openvino"), "openvino": ("openvino",), "ncnn": ("ncnn",)}
 
@@ -22,7 +23,7 @@ def open_deployed(checkpoint: Checkpoint, backend: str = "auto") -> Engine:
 
     Raises:
         UsageError: the format does not run on this backend.
-        ModelError: the format is unknown, or the file cannot be read.
+        ModelError: the format is unknown, or its files cannot be read or are not what model.json says.
         ResourceError: the engine is not installed.
     """
     assert checkpoint.deployed is not None
@@ -32,7 +33,7 @@ def open_deployed(checkpoint: Checkpoint, backend: str = "auto") -> Engine:
     names = ENGINES[form]
     if backend not in ("auto", *names):
         what = f"is an {form} export, which runs on {' or '.join(names)}, not on {backend}"
-        raise UsageError(what, path=folder, fix="--backend auto, or give the run that it was exported from")
+        raise UsageError(what, path=folder, fix="give the run that it was exported from")
     there = (name for name in names if importlib.util.find_spec(name))
     chosen = next(there, names[0]) if backend == "auto" else backend
     openers: dict[str, Callable[[], Engine]] = {
@@ -41,15 +42,29 @@ def open_deployed(checkpoint: Checkpoint, backend: str = "auto") -> Engine:
         "ncnn": lambda: _ncnn(checkpoint),
     }
     try:
-        return openers[chosen]()
+        engine = openers[chosen]()
+        _refuse_misfit(checkpoint, engine)
     except ResourceError:
         raise
     except Exception as error:  # engines raise whatever their readers do
-        what = f"{chosen} cannot read it: {' '.join(str(error).split())[:200]}"
+        what = f"{chosen} cannot run it as model.json says: {' '.join(str(error).split())[:200]}"
         raise ModelError(what, path=folder, fix="export it again") from error
+    return engine
+
+
+def _refuse_misfit(checkpoint: Checkpoint, engine: Engine) -> None:
+    """Refuse a network that takes other images than model.json says, or has other classes: it is asked."""
+    prepare = preprocess_from(checkpoint.meta.preprocess, checkpoint.folder)
+    logits = engine(np.zeros((1, prepare.size, prepare.size, prepare.channels), np.uint8))
+    if logits.shape != (1, len(checkpoint.meta.classes)):
+        raise ValueError(f"names {len(checkpoint.meta.classes)} classes for logits of the shape {logits.shape}")
 
 
 def _ncnn(checkpoint: Checkpoint) -> Engine:
-    folder: Path = checkpoint.folder
+    folder, prepare = checkpoint.folder, preprocess_from(checkpoint.meta.preprocess, checkpoint.folder)
     text = (folder / PARAM).read_text(encoding="ascii")
-    return engines.ncnn_from(text, folder / BIN, preprocess_from(checkpoint.meta.preprocess, folder))
+    given = re.search(r"^Input .*\b0=(\d+) 1=(\d+) 2=(\d+)$", text, re.MULTILINE)
+    # ncnn takes images of any size without a word
+    if given is None or [int(number) for number in given.groups()] != [prepare.size, prepare.size, prepare.channels]:
+        raise ValueError(f"its input is not of {prepare.channels} x {prepare.size} x {prepare.size}")
+    return engines.ncnn_from(text, folder / BIN, prepare)

@@ -179,6 +179,7 @@ def ncnn_from(text: str, weights: str | Path, preprocess: Preprocess | None, blo
 
     Raises:
         ResourceError: it is not installed.
+        ValueError: it cannot read them.
     """
     library = _ncnn()
     net = library.Net()
@@ -186,8 +187,9 @@ def ncnn_from(text: str, weights: str | Path, preprocess: Preprocess | None, blo
     net.opt.use_vulkan_compute = False
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_bf16_storage = False
-    net.load_param_mem(text)
-    net.load_model(str(weights))
+    # it would go on with what it has not read, and crash
+    if net.load_param_mem(text) or net.load_model(str(weights)):
+        raise ValueError("its layers or weights cannot be read")
     pool = ThreadPoolExecutor(num_threads())
 
     def one(image: Floats) -> tuple[Floats, ...]:

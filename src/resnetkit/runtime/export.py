@@ -210,9 +210,15 @@ def agreement(model: Model, ours: NDArray[np.floating], theirs: NDArray[np.float
     return wilson(int(equal.sum()), len(equal))
 
 
-def in_batches(infer: Callable[[Pixels], NDArray[np.float32]], pixels: Pixels) -> NDArray[np.float32]:
-    """Logits [N, K] of any number of images."""
-    return np.concatenate([infer(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)])
+def in_batches(
+    infer: libraries.Infer, pixels: Pixels, advance: Callable[[int], None] = lambda done: None
+) -> NDArray[np.float32]:
+    """Logits [N, K] of any number of images; `advance` is called with the number of images done."""
+    found = []
+    for start in range(0, len(pixels), BATCH):
+        found.append(infer(pixels[start : start + BATCH]))
+        advance(min(start + BATCH, len(pixels)))
+    return np.concatenate(found)
 
 
 def latency(infer: libraries.Infer, image: Pixels) -> float:

@@ -115,7 +115,7 @@ def write_int8(
             what = f"in int8 accuracy falls by {100 * drop:.1f} points, with {len(tried.kept)} convolutions in float32"
             fix = f"--max-drop {math.ceil(1000 * drop) / 1000} accepts it; or keep float32"
             raise IncompleteError(f"{what}; nothing was written", path=model.checkpoint.folder, fix=fix)
-        told = _told(model, infer, ENGINES[name], (gate, lost, tried))
+        told = _told(model, infer, opened_in.partition(" ")[0], (gate, lost, tried))
         done = Exported(folder, name, opened_in, _proof(model, gate, logits, infer), size_of(temporary), INT8, told)
         write_json(temporary / PROOF, {**done.as_dict(), "folder": folder.name})
         if overwrite:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from resnetkit.checkpoint import CARD, META, WEIGHTS, Checkpoint, Meta, Tensors, card
 from resnetkit.data.image import Pixels, Preprocess, normalise, preprocess_from
 from resnetkit.errors import UsageError
+from resnetkit.runtime.backends import preprocess_of
 
 Infer = Callable[[Pixels], NDArray[np.float32]]  # a batch [N, size, size, C] to logits [N, K]
 BASIC = ("resnet18", "resnet34")
@@ -127,7 +128,7 @@ def _dilation(meta: Meta) -> list[bool]:
 
 def write_torchvision(checkpoint: Checkpoint, folder: Path) -> None:
     """model.safetensors in torchvision's names (ours), classes.json, preprocess.json, and README.md that loads them."""
-    meta, prepare = checkpoint.meta, _preprocess(checkpoint)
+    meta, prepare = checkpoint.meta, preprocess_of(checkpoint)
     dilation = _dilation(meta)
     usage = LOAD_TORCHVISION.format(
         variant=meta.variant,
@@ -139,8 +140,7 @@ def write_torchvision(checkpoint: Checkpoint, folder: Path) -> None:
         answer=_answer(meta, "classes[{}]"),
     )
     write_weights(folder, checkpoint.tensors)
-    write_json(folder / "classes.json", list(meta.classes))
-    write_json(folder / "preprocess.json", asdict(prepare))
+    write_names(checkpoint, folder)
     (folder / CARD).write_text(card(public(meta), "torchvision", usage), encoding="utf-8")
 
 
@@ -148,7 +148,7 @@ def write_huggingface(checkpoint: Checkpoint, folder: Path) -> None:
     """model.safetensors in transformers' names, config.json, preprocessor_config.json and README.md."""
     from resnetkit.weights.keymaps import hugging_face_name
 
-    meta, prepare = checkpoint.meta, _preprocess(checkpoint)
+    meta, prepare = checkpoint.meta, preprocess_of(checkpoint)
     answer = _answer(meta, "network.config.id2label[{}]")
     usage = LOAD_HUGGING_FACE.format(mode="L" if prepare.channels == 1 else "RGB", answer=answer)
     if prepare.channels == 1:
@@ -285,8 +285,10 @@ def _runs(network: Any, meta: Meta) -> Infer:
     return infer
 
 
-def _preprocess(checkpoint: Checkpoint) -> Preprocess:
-    return preprocess_from(checkpoint.meta.preprocess, checkpoint.folder)
+def write_names(checkpoint: Checkpoint, folder: Path) -> None:
+    """classes.json, names in the order of the logits, and preprocess.json, how images are prepared."""
+    write_json(folder / "classes.json", list(checkpoint.meta.classes))
+    write_json(folder / "preprocess.json", asdict(preprocess_of(checkpoint)))
 
 
 def public(meta: Meta) -> Meta:

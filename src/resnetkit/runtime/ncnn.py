@@ -32,7 +32,7 @@ class Layer:
 
 def ncnn_files(graph: Graph) -> tuple[str, bytes]:
     """The .param and the .bin, from `image` [C, size, size] to the graph's outputs, named by `blobs_of`."""
-    layers = [Layer("Input", INPUT, (), (INPUT,)), *(x for node in graph.nodes for x in _layers(node))]
+    layers = [_input(graph), *(x for node in graph.nodes for x in _layers(node))]
     layers = list(_split(layers, graph.outputs))
     blobs = sum(len(layer.targets) for layer in layers)
     lines = [str(MAGIC), f"{len(layers)} {blobs}", *(layer.line() for layer in layers)]
@@ -43,6 +43,11 @@ def blobs_of(graph: Graph) -> tuple[str, ...]:
     """What the graph's outputs are called: `logits`, and `embedding_2of2`, whose first half goes into the logits."""
     uses = Counter(source for node in graph.nodes for layer in _layers(node) for source in layer.sources)
     return tuple(f"{name}_{uses[name] + 1}of{uses[name] + 1}" if uses[name] else name for name in graph.outputs)
+
+
+def _input(graph: Graph) -> Layer:
+    """With width, height and channels, which ncnn itself does not compare with what it is given."""
+    return Layer("Input", INPUT, (), (INPUT,), ((0, graph.size), (1, graph.size), (2, graph.channels)))
 
 
 def _layers(node: Node) -> Iterator[Layer]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from resnetkit.checkpoint import CARD, WEIGHTS, Checkpoint, Meta, card, write_meta
-from resnetkit.data.image import Pixels, preprocess_from
-from resnetkit.runtime.backends import open_network, torch_backend
-from resnetkit.runtime.libraries import Infer, public, write_json, write_weights
+from resnetkit.data.image import Pixels
+from resnetkit.runtime.backends import open_network, preprocess_of, torch_backend
+from resnetkit.runtime.libraries import Infer, public, write_names, write_weights
 from resnetkit.runtime.usage import usage
 
 SCRIPT = "model.pt"
@@ -60,8 +59,7 @@ def write_safetensors(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _write_rest(checkpoint: Checkpoint, folder: Path, library: str, text: str) -> None:
-    write_json(folder / "classes.json", list(checkpoint.meta.classes))
-    write_json(folder / "preprocess.json", asdict(preprocess_from(checkpoint.meta.preprocess, checkpoint.folder)))
+    write_names(checkpoint, folder)
     (folder / CARD).write_text(card(public(checkpoint.meta), library, text), encoding="utf-8")
 
 
@@ -93,7 +91,7 @@ def _module(checkpoint: Checkpoint) -> Any:
     import torch
 
     network, _ = open_network(checkpoint, "cpu")
-    prepare = preprocess_from(checkpoint.meta.preprocess, checkpoint.folder)
+    prepare = preprocess_of(checkpoint)
     temperature = checkpoint.calibration.temperature if checkpoint.calibration else 1.0
 
     mean, scale = 255 * torch.tensor(prepare.mean), 1 / (255 * torch.tensor(prepare.std))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from resnetkit.checkpoint import Checkpoint
-from resnetkit.data.image import Preprocess, preprocess_from
+from resnetkit.data.image import Preprocess
+from resnetkit.runtime.backends import preprocess_of
 
 READ = """\
 ```python
@@ -16,13 +17,17 @@ from PIL import Image, ImageOps
 {imports}
 with open("classes.json", encoding="utf-8") as file:
     classes = json.load(file)
-image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("{mode}")
-{resize}
-pixels = np.asarray(image).reshape({size}, {size}, {channels})
+{pixels}
 {run}
 {answer}
 ```
 """
+PHOTO = """\
+image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("{mode}")
+{resize}
+pixels = np.asarray(image).reshape({size}, {size}, {channels})"""
+BANDS = """\
+pixels = np.load("bands.npy").reshape({size}, {size}, {channels})  # uint8, resized as preprocess.json says"""
 NORMALISED = """\
 mean, std = np.array({mean}, np.float32), np.array({std}, np.float32)
 floats = np.ascontiguousarray(((pixels / np.float32(255) - mean) / std).transpose(2, 0, 1))
@@ -31,7 +36,7 @@ floats = np.ascontiguousarray(((pixels / np.float32(255) - mean) / std).transpos
 
 def usage(checkpoint: Checkpoint, imports: str, run: str) -> str:
     """Python that reads a photo and says what it is, without resnetkit and without torch."""
-    meta, prepare = checkpoint.meta, preprocess_from(checkpoint.meta.preprocess, checkpoint.folder)
+    meta, prepare = checkpoint.meta, preprocess_of(checkpoint)
     answer = "print(classes[int(logits.argmax())])"
     if meta.task == "multilabel":
         answer = "print([classes[index] for index in (logits[0] >= 0).nonzero()[0].tolist()])"
@@ -39,7 +44,8 @@ def usage(checkpoint: Checkpoint, imports: str, run: str) -> str:
         run = NORMALISED.format(mean=list(prepare.mean), std=list(prepare.std)) + run
     mode = "L" if prepare.channels == 1 else "RGB"
     numbers = {"size": prepare.size, "channels": prepare.channels, "mode": mode, "resize": _resize(prepare)}
-    return READ.format(imports=imports, run=run, answer=answer, **numbers)
+    source = (PHOTO if prepare.channels in (1, 3) else BANDS).format(**numbers)
+    return READ.format(imports=imports, pixels=source, run=run, answer=answer)
 
 
 def _resize(prepare: Preprocess) -> str:

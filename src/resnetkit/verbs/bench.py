@@ -20,10 +20,12 @@ from resnetkit.errors import DataError, ResnetkitError, ResourceError, UsageErro
 from resnetkit.ops.metrics import relative_difference
 from resnetkit.ops.timing import Timing, timing
 from resnetkit.runtime.backends import BACKENDS, TorchBackend
-from resnetkit.runtime.export import PROOF, probe
+from resnetkit.runtime.export import probe
+from resnetkit.runtime.int8 import ENGINES as INT8_ENGINES
 from resnetkit.runtime.model import Model, load
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.verbs.console import Advance, bar, note
+from resnetkit.verbs.export import beside
 from resnetkit.verbs.predict import expand
 
 BATCHES = (1, 2, 8, 32)
@@ -181,18 +183,17 @@ def _opened(folder: Path, names: Sequence[str], device: str, quiet: bool) -> tup
 
 
 def _int8_beside(folder: Path, quiet: bool) -> Iterator[tuple[str, Model]]:
-    """The exports in int8 of a run (inside it) or of a model folder (beside it), as far as they can be opened."""
-    run_folder = (folder / "model").is_dir()
-    for path in sorted(folder.glob("*") if run_folder else folder.parent.glob(f"{folder.name}-*")):
-        if not (path / PROOF).is_file():
+    """The exports in int8 of a run or of a model folder, where `export` puts them, as far as they can be opened."""
+    model = folder / "model" if (folder / "model").is_dir() else folder
+    for path in (beside(model, f"{form}-int8") for form in INT8_ENGINES):
+        if not path.is_dir():
             continue
         try:
             found = load(path)
         except ResnetkitError as error:
             note(f"{path}: left out: {error}", quiet)
             continue
-        if precision_of(found) != FLOAT32:
-            yield f"{found.backend.name} {precision_of(found)}", found
+        yield f"{found.backend.name} {precision_of(found)}", found
 
 
 def precision_of(model: Model) -> str:

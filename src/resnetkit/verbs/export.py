@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from resnetkit import run
 from resnetkit.errors import DataError, UsageError
-from resnetkit.runtime.export import BATCH, Evidence, Exported, format_named, write_export
+from resnetkit.runtime.export import Exported, format_named, in_batches, write_export
 from resnetkit.runtime.int8 import Gate, refuse_int8, write_int8
 from resnetkit.runtime.model import Model, load
 from resnetkit.verbs.console import bar, note
 from resnetkit.verbs.evidence import calibration_of, evidence_of
 from resnetkit.weights import hub
 from resnetkit.weights.download import offline
+
+MAX_DROP = 0.005
 
 
 def export(
@@ -25,7 +24,7 @@ def export(
     *,
     data: str | Path | None = None,
     int8: bool = False,
-    max_drop: float = 0.005,
+    max_drop: float | None = None,
     out: str | Path | None = None,
     push: str = "",
     overwrite: bool = False,
@@ -38,7 +37,7 @@ def export(
         format: "onnx", "openvino", "ncnn", "torchscript", "safetensors", "torchvision" or "huggingface".
         data: images to compare both on; by default the validation images of the run, or else synthetic ones.
         int8: compute convolutions in int8, with ranges from training images; "onnx" and "openvino" have it.
-        max_drop: how far accuracy, 0..1, may fall in int8.
+        max_drop: how far accuracy, 0..1, may fall in int8; 0.005 if left out.
         out: the folder to write; named after the format, beside the model, if left out.
         push: owner/name on the Hugging Face Hub, to upload the folder to; a new repository is private.
         overwrite: move an older folder aside.
@@ -57,7 +56,9 @@ def export(
     form = format_named(format)
     if int8:
         refuse_int8(format)
-    if not 0 <= max_drop <= 1:
+    elif max_drop is not None:
+        raise UsageError("a largest drop is that of int8", fix="add --int8, or leave --max-drop out")
+    if max_drop is not None and not 0 <= max_drop <= 1:
         raise UsageError(f"max_drop = {max_drop}", fix="give a share between 0 and 1, as 0.005")
     if push:
         hub.refuse_push(push, offline=offline())
@@ -70,7 +71,8 @@ def export(
     folder = Path(out) if out is not None else beside(source, f"{format}-int8" if int8 else format)
     _refuse(folder, source, overwrite)
     if int8:
-        done = _int8(opened, format, folder, (Path(model), data, max_drop), overwrite=overwrite, quiet=quiet)
+        most = MAX_DROP if max_drop is None else max_drop
+        done = _int8(opened, format, folder, (Path(model), data, most), overwrite=overwrite, quiet=quiet)
     else:
         evidence = evidence_of(opened, Path(model), data, quiet)
         note(f"{source}: writing {folder}, then comparing logits", quiet)
@@ -96,18 +98,10 @@ def _int8(
         calibration = evidence.pixels
     with bar("ranges", len(calibration), quiet=quiet) as advance:
         quantization = quantization_for(graph_of(model.checkpoint), calibration, model.normalise, advance)
-    gate = Gate(evidence, _logits(model, evidence, quiet), most)
+    with bar("answers in float32", len(evidence.pixels), quiet=quiet) as advance:
+        gate = Gate(evidence, in_batches(model.backend, evidence.pixels, advance), most)
     note(f"{model.checkpoint.folder}: writing {folder} in int8, then comparing answers", quiet)
     return write_int8(model, format, folder, gate, quantization, overwrite=overwrite)
-
-
-def _logits(model: Model, evidence: Evidence, quiet: bool) -> NDArray[np.float32]:
-    found = []
-    with bar("answers in float32", len(evidence.pixels), quiet=quiet) as advance:
-        for start in range(0, len(evidence.pixels), BATCH):
-            found.append(model.backend(evidence.pixels[start : start + BATCH]))
-            advance(min(start + BATCH, len(evidence.pixels)))
-    return np.concatenate(found)
 
 
 def beside(model: Path, format: str) -> Path:

@@ -125,7 +125,7 @@ def predictions(
     next(model.predictions([], call.top, call.coverage), None)  # what is refused is refused before anything is started
     with cluster(scale.workers) as ray:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        gpu = call.device in ("auto", "cuda") and call.backend in ("auto", "torch")
+        gpu = call.device in ("auto", "cuda") and call.backend in ("auto", "torch") and not model.checkpoint.deployed
         plan = layout(nodes, scale.workers, gpu=gpu)
         on = ("torch", "cuda") if plan.gpus else (model.backend.name, call.device if call.device != "auto" else "cpu")
         asked = replace(call, backend=on[0], device=on[1])
