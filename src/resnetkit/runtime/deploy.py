@@ -125,7 +125,7 @@ def write_openvino(checkpoint: Checkpoint, folder: Path, quantization: Quantizat
     """
     library = engines.import_openvino()
     content = _onnx(checkpoint, quantization)
-    library.save_model(library.Core().read_model(content), folder / XML, compress_to_fp16=False)
+    library.save_model(engines.openvino_core().read_model(content), folder / XML, compress_to_fp16=False)
     text = usage(checkpoint, IMPORT_OPENVINO, RUN_OPENVINO) + _told(checkpoint, IN_CPP, XML)
     _write_rest(checkpoint, folder, Deployed("openvino", INT8 if quantization else FLOAT32), text)
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,23 @@ def import_openvino() -> Any:
     return library
 
 
+def openvino_core() -> Any:
+    """The one Core of this process.
+
+    Each that compiles a model for a CPU with AMX gives the main thread another stack for signals, and when it is gone
+    the one from before; where several go in another order than they came, a signal finds no stack and ends the process.
+
+    Raises:
+        ResourceError: OpenVINO is not installed.
+    """
+    return _core_of(import_openvino())
+
+
+@cache
+def _core_of(library: Any) -> Any:
+    return library.Core()
+
+
 def openvino(graph: Graph, preprocess: Preprocess | None = None) -> Engine:
     """OpenVINO on the CPU, in float32.
 
@@ -145,7 +163,7 @@ def openvino_from(model: bytes | Path, given: str = PIXELS, outputs: tuple[str, 
     Raises:
         ResourceError: it is not installed.
     """
-    core = import_openvino().Core()
+    core = openvino_core()
     hints = {"INFERENCE_NUM_THREADS": num_threads(), "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     compiled = core.compile_model(core.read_model(model), "CPU", hints)
     request, alone = compiled.create_infer_request(), threading.Lock()
