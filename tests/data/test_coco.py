@@ -149,3 +149,46 @@ def test_two_images_of_one_name(tmp_path: Path) -> None:
         boxes.scan(tmp_path)
     write_json(tmp_path / "annotations.json", coco_json({1: ("../right/a.jpg", *SIZE)}, [], {1: "car"}))
     assert list(boxes.scan(tmp_path).names) == ["right/a.jpg"]
+
+
+def test_a_split_that_is_cut_short_is_told(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_image(tmp_path / split / f"{split}.jpg")
+        content = coco_json({1: (f"{split}.jpg", 60, 40)}, [(1, 1, [1, 1, 9, 9])], {1: "cat"})
+        write_json(tmp_path / f"{split}.json", content)
+    cut = (tmp_path / "train.json").read_text()[:-5]
+    (tmp_path / "train.json").write_text(cut)
+    with pytest.raises(DataError, match=r"train.json: is not JSON: .*char \d+"):
+        boxes.scan(tmp_path)
+
+
+def test_an_image_of_another_folder_is_another_image(tmp_path: Path) -> None:
+    write_image(tmp_path / "cam2" / "0001.jpg")
+    write_image(tmp_path / "cam1" / "0002.jpg")
+    images = {1: ("cam1/0001.jpg", 60, 40), 2: ("cam1/0002.jpg", 60, 40)}
+    write_json(tmp_path / "all.json", coco_json(images, [(1, 1, [1, 1, 9, 9])], {1: "cat"}))
+    found = boxes.scan(tmp_path)
+    assert len(found) == 1 and "cam1/0001.jpg" in found.findings[0].examples
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ('"width": 60', '"width": NaN'),
+        ('"width": 60', '"width": Infinity'),
+        ('"image_id": 1', '"image_id": [1]'),
+        ('"category_id": 1', '"category_id": [1]'),
+        ('"bbox": [1', f'"bbox": [{"9" * 400}'),
+    ],
+)
+def test_values_of_a_wrong_kind_end_in_no_bug(tmp_path: Path, change: str, told: str) -> None:
+    write_image(tmp_path / "a.jpg")
+    text = json.dumps(coco_json({1: ("a.jpg", 60, 40)}, [(1, 1, [1, 1, 9, 9])], {1: "cat"}))
+    assert change in text
+    (tmp_path / "all.json").write_text(text.replace(change, told))
+    try:
+        found = boxes.scan(tmp_path)
+    except DataError as error:
+        assert "all.json" in str(error)
+    else:
+        assert len(found) == 1

@@ -164,3 +164,9 @@ def test_fingerprint_sees_a_text(tmp_path):
     again = text.scan(write(tmp_path / "r.csv", "text,label\na,1\nb,2\n"))
     assert one.fingerprint() == again.fingerprint() != other.fingerprint()
     assert one.take(np.array([1])).texts == ("b",)
+
+
+def test_a_group_may_be_nought(tmp_path):
+    lines = [json.dumps({"text": f"words {i}", "label": "ab"[i % 2], "group": i // 2}) for i in range(4)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    assert text.scan(tmp_path / "a.jsonl").rows.groups.tolist() == [0, 0, 1, 1]

@@ -90,3 +90,22 @@ def test_other_xml_is_told(tmp_path: Path) -> None:
     (root / "Annotations" / "again.xml").write_text(voc_xml("a.jpg", (60, 40), CAT))
     with pytest.raises(DataError, match=r"describes JPEGImages/a.jpg, as another XML does"):
         boxes.scan(root)
+
+
+def test_sizes_and_encodings_that_are_none(tmp_path: Path) -> None:
+    write_image(tmp_path / "JPEGImages" / "a.jpg")
+    xml = voc_xml("a.jpg", (60, 40), [("cat", 1, 1, 9, 9)]).replace("<width>60", "<width>inf")
+    path = tmp_path / "Annotations" / "a.xml"
+    path.parent.mkdir()
+    path.write_text(xml)
+    assert len(boxes.scan(tmp_path)) == 1
+    path.write_text(f'<?xml version="1.0" encoding="foo"?>{xml}')
+    with pytest.raises(DataError, match="a.xml"):
+        boxes.scan(tmp_path)
+
+
+def test_lists_of_two_years(tmp_path: Path) -> None:
+    for year, name in (("VOC2007", "000005"), ("VOC2012", "2008_1")):
+        write_voc(tmp_path / year, {name: [("cat", 1, 1, 9, 9)]}, {"train": [name]})
+    found = boxes.scan(tmp_path)
+    assert len(found) == found.num_samples("train") == 2

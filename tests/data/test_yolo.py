@@ -100,3 +100,31 @@ def test_refused(tmp_path: Path, line: str, message: str) -> None:
 def test_settings_refused(tmp_path: Path, settings: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         boxes.scan(write_yolo(tmp_path, {"a": BOX}, settings))
+
+
+@pytest.mark.parametrize("word", ["99999999", "1000000000000", "nan", "inf"])
+def test_a_class_of_a_number_that_none_has(tmp_path: Path, word: str) -> None:
+    root = write_yolo(tmp_path, {"a": f"{word} 0.5 0.5 0.1 0.1\n"}, "")
+    with pytest.raises(DataError, match=r"line 1 (has the class|is) "):
+        boxes.scan(root)
+
+
+def test_names_are_words_as_they_stand(tmp_path: Path) -> None:
+    settings = "names: [yes, no, 007, 2020-99-99]\n"
+    assert boxes.scan(write_yolo(tmp_path, {"a": BOX}, settings)).classes == ("yes", "no", "007", "2020-99-99")
+
+
+def test_names_that_refer_to_themselves_are_refused_at_once(tmp_path: Path) -> None:
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    for one, other in zip("abcdefgh", "bcdefghi", strict=True):
+        lines.append(f"{other}: &{other} [{', '.join([f'*{one}'] * 9)}]")
+    root = write_yolo(tmp_path, {"a": BOX}, "\n".join([*lines, "names: *i"]))
+    with pytest.raises(DataError, match="holds what is no name"):
+        boxes.scan(root)
+
+
+def test_the_yaml_that_is_named_counts(tmp_path: Path) -> None:
+    root = write_yolo(tmp_path, {"a": BOX}, "names: [one, two]\n")
+    (root / "mine.yaml").write_text("names: [wanted, other]\n")
+    assert boxes.scan(root / "mine.yaml").classes == ("wanted", "other")
+    assert boxes.scan(root).classes == ("one", "two")

@@ -150,3 +150,10 @@ def test_confusion() -> None:
     matrix = matching.confusion(found, there, 2, 0.5)
     assert matrix.tolist() == [[1, 0, 0], [1, 0, 1], [0, 1, 0]]
     assert matching.confusion(found, there, 2, 0.95).tolist() == [[0, 0, 1], [0, 0, 2], [0, 0, 0]]
+
+
+def test_a_crowd_takes_only_what_no_object_has() -> None:
+    """All of a box lies in the crowd, and only nine tenths of it in the object."""
+    there = Objects(np.array([[0.0, 0, 10, 11], [0, 0, 100, 100]]), np.array([0, 0]), np.array([False, True]))
+    found = Found(np.array([[0.0, 0, 10, 10], [40, 40, 50, 50]]), np.array([0, 0]), np.array([0.9, 0.8]))
+    assert matching.confusion(found, there, 1, 0.5).tolist() == [[1, 0], [0, 0]]

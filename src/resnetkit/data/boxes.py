@@ -6,7 +6,7 @@ from pathlib import Path
 
 from resnetkit.data import coco, voc, yolo
 from resnetkit.data.annotated import Boxed, refuse_nothing
-from resnetkit.data.place import Place, opened
+from resnetkit.data.place import opened
 from resnetkit.errors import DataError
 
 A_SOURCE = (
@@ -48,10 +48,8 @@ def recognised(source: Path, *, follow_links: bool = False) -> Boxed | None:
     forms = [name for name, any_ in ((coco.FORM, files), (voc.FORM, annotations), (yolo.FORM, images)) if any_]
     if len(forms) > 1:
         raise DataError(f"holds both {' and '.join(forms)}", path=source, fix="keep one, or name the .json or .yaml")
-    return _read(place, files, annotations, images) if forms else None
-
-
-def _read(place: Place, files: list[coco.Source], annotations: list[str], images: list[str]) -> Boxed:
     if files:
         return coco.scan(place, files)
-    return voc.scan(place, annotations) if annotations else yolo.scan(place, images)
+    if annotations:
+        return voc.scan(place, annotations)
+    return yolo.scan(place, images, source.name if lone else "") if images else None

@@ -54,10 +54,11 @@ def sources(place: Place, only: str = "") -> list[Source]:
 
 def _read(place: Place, name: str, strict: bool) -> Json | None:
     """What is in a file; None where it is JSON of something else and that may be."""
+    raw = place.read(name, MOST_BYTES)
     try:
-        content = json.loads(place.read(name, MOST_BYTES))
+        content = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        if not strict:
+        if not (strict or b'"annotations"' in raw):  # which a COCO file that is cut short has, too
             return None
         what = f"is not JSON: {error}"
         raise DataError(what, path=place.path(name), fix="copy it again from its source") from error
@@ -159,9 +160,9 @@ def _images(place: Place, source: Source, index: Mapping[int, int], findings: Fi
         path, sides = _found(place, source, name), (image.get("width"), image.get("height"))
         if path is None:
             findings.add("images that are not there, left out with their boxes", name)
-        size = (int(sides[0]), int(sides[1])) if all(isinstance(side, int | float) and side for side in sides) else None
+        size = (int(sides[0]), int(sides[1])) if all(map(_is_side, sides)) else None
         known[image["id"]] = None if path is None else Noted(path, source.split, size, id=image["id"])
-    lost = [str(each["id"]) for each in source.content["annotations"] if each.get("image_id") not in known]
+    lost = [str(each["id"]) for each in source.content["annotations"] if _key(each.get("image_id")) not in known]
     if lost:
         what = f"{len(lost)} annotations are of no image: {', '.join(lost[:10])}"
         raise DataError(what, path=place.path(source.name), fix="remove them, or add their images")
@@ -178,7 +179,7 @@ def _images(place: Place, source: Source, index: Mapping[int, int], findings: Fi
 
 def _note(each: Json, noted: Noted, source: Source, index: Mapping[int, int], findings: Findings) -> None:
     where = f"{source.name}: annotation {each['id']}"
-    if each.get("category_id") not in index:
+    if _key(each.get("category_id")) not in index:
         findings.add("boxes of an unknown category, left out", f"{where}, category {each.get('category_id')}")
         return
     box = _box(each)
@@ -188,17 +189,31 @@ def _note(each: Json, noted: Noted, source: Source, index: Mapping[int, int], fi
     noted.add(box, index[each["category_id"]], where, bool(each.get("iscrowd")))
 
 
+def _key(value: Any) -> int | None:
+    """An id, or None for what is none and may be a list."""
+    return value if isinstance(value, int) else None
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number that a float can hold."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53)
+
+
+def _is_side(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value) and value > 0
+
+
 def _box(each: Json) -> tuple[float, float, float, float] | None:
     """Corners; of the polygons where there is no box."""
     box = each.get("bbox")
-    if isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box):
+    if isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)):
         x, y, width, height = map(float, box)
         return x, y, x + width, y + height
     polygons = each.get("segmentation")
     if box or not isinstance(polygons, list):
         return (math.nan,) * 4 if box else None
     numbers = [value for polygon in polygons if isinstance(polygon, list) for value in polygon]
-    if len(numbers) < 6 or not all(isinstance(value, int | float) for value in numbers):
+    if len(numbers) < 6 or not all(map(_is_number, numbers)):
         return None
     return min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
 
@@ -213,7 +228,8 @@ def _found(place: Place, source: Source, name: str) -> str | None:
         if candidate in place.known:
             return candidate
     same = place.images.get(plain.rpartition("/")[2], [])
-    good = [each for each in same if f"/{each}".endswith(f"/{plain}")] or same
+    # a name with a folder means that folder: one of the same name in another may be of another camera
+    good = [each for each in same if f"/{each}".endswith(f"/{plain}")] or ([] if "/" in plain else same)
     stem = PurePosixPath(source.name).stem.removeprefix("instances_")  # train2017
     of_split = [each for each in good if stem in each.split("/") or (source.split and split_in(each) == source.split)]
     chosen = of_split or good

@@ -29,6 +29,7 @@ from resnetkit.errors import DataError, printable
 
 Mask = NDArray[np.uint8]
 IGNORE = 255
+SPREAD = {"L;2": 85, "L;4": 17}  # what Pillow multiplies greys of so many bits by
 VALUES = 256
 ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 LOSSY = (".jpg", ".jpeg", ".webp")
@@ -225,7 +226,9 @@ def _values(mask: File) -> Mask:
             if image.mode not in ("1", "P", "L") and not image.mode.startswith("I"):
                 what = f"is a picture of mode {image.mode}, and a mask holds the index of a class in each pixel"
                 raise DataError(what, path=name, fix="save it as PNG of one channel, or with a palette")
-            array = np.asarray(image)
+            # Pillow spreads two and four bits of grey over 0 to 255
+            step = SPREAD.get(str(image.tile[0][3]), 1) if image.mode == "L" and image.tile else 1
+            array = np.asarray(image) // step
     except DECODE_ERRORS as error:
         raise DataError(f"cannot be read: {reason(error)}", path=name, fix=REPLACE) from error
     if array.dtype != np.uint8 and array.size and (array.max() >= VALUES or array.min() < 0):
@@ -265,7 +268,8 @@ def _classes(
         return table, named if len(named) == 2 else ("background", named[0] if named else "foreground")
     values = dict(enumerate(named)) if named else {value: str(value) for value in present if value != IGNORE}
     out = _ignored(values, ignore, place)
-    unknown = [value for value in present if value != IGNORE and value not in values and value not in ignore]
+    given = {str(each) for each in ignore}
+    unknown = [value for value in present if value != IGNORE and value not in values and str(value) not in given]
     if unknown:
         row = int(np.flatnonzero(counts[:, unknown[0]])[0])
         what = f"holds {', '.join(map(str, unknown[:10]))}, and there are {len(named)} classes, from 0"

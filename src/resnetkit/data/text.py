@@ -277,7 +277,7 @@ def _names(record: Mapping[str, Any], path: Path, chosen: Chosen) -> tuple[str, 
 
 def _line(record: Mapping[str, Any], names: tuple[str, str], several: bool, path: Path, number: int) -> _Line:
     text = prose.refuse_odd(record.get(names[0]), str(path), number)
-    split, group = (str(record.get(name) or "").strip() for name in ("split", "group"))
+    split, group = ("" if record.get(name) is None else str(record[name]).strip() for name in ("split", "group"))
     labels = _labels(record.get(names[1]), several, path, number)
     row = Row(f"{path.name}#line={number}", labels, SPLITS.get(split.casefold(), split), group)
     return _Line(text, row, number)

@@ -2,7 +2,7 @@
 
 The XML's `path` and `folder` name places on the annotator's machine: images are looked for by `filename`. Corners are
 taken as they are; that some tools count pixels from 1 is less than they are drawn by hand. What is marked `difficult`
-is kept and not judged, as in the benchmark.
+is kept and not judged, as COCO's crowds are: the benchmark itself forgives less of what lies in them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def parse(content: bytes) -> Element:
     parser.CharacterDataHandler = builder.data
     try:
         parser.Parse(content, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError) as error:  # an encoding that nobody knows
         raise ValueError(f"is not XML: {error}") from error
     return builder.close()
 
@@ -141,7 +141,7 @@ def _size(root: Element) -> tuple[int, int] | None:
     """As the XML states it; None where it states nothing, or 0 as some tools do."""
     try:
         width, height = (int(_number(root, f"size/{side}")) for side in ("width", "height"))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (width, height) if width > 0 and height > 0 else None
 
@@ -165,10 +165,9 @@ def _lists(place: Place) -> dict[str, list[str]]:
     found = {}
     for split in LISTS:
         for folder in ("ImageSets/Main", "ImageSets"):
-            ends = f"/{folder}/{split}.txt"
-            name = next((name for name in place.names if f"/{name}".endswith(ends)), None)
-            if name is not None and split not in found:
-                found[split] = [line.split()[0] for line in place.lines(name) if line.strip()]
+            names = [name for name in place.names if f"/{name}".endswith(f"/{folder}/{split}.txt")]  # of several years
+            if names and split not in found:
+                found[split] = [line.split()[0] for name in names for line in place.lines(name) if line.strip()]
     both = found.pop("trainval", [])  # the union of train and val
     if both and "train" not in found:
         held_out = set(found.get("val", ()))

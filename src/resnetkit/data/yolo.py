@@ -4,9 +4,11 @@ in shares of the upright image, or the corners of a polygon. Names of the classe
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -18,6 +20,7 @@ FORM = "YOLO"
 MOST_BYTES = 2**20  # of a data.yaml
 NAME_FILES = ("classes.txt", "obj.names", "names.txt")
 Corners = tuple[float, float, float, float]
+MOST_CLASSES = 65_536  # one number more would be a class more, up to it, that has no boxes
 SHARES = "coordinates are shares of the image's width and height, 0..1"
 
 
@@ -49,14 +52,14 @@ def _label_file(image: str) -> str:
     return str(PurePosixPath(*parts).with_suffix(".txt"))
 
 
-def scan(place: Place, images: Sequence[str]) -> Boxed:
-    """The images and boxes of a place.
+def scan(place: Place, images: Sequence[str], only: str = "") -> Boxed:
+    """The images and boxes of a place; `only` is the .yaml that counts, where one is named.
 
     Raises:
         DataError: a line is no box; names file and line. Names are missing, or data.yaml cannot be read.
     """
     findings = Findings()
-    settings = _settings(place)
+    settings = _settings(place, only)
     classes = _classes(place, settings)
     given = _given_splits(place, settings, images)
     noted = []
@@ -108,8 +111,11 @@ def _line(text: str, where: str, path: Path) -> tuple[int, Corners]:
     if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
         what = f"{where} has {len(words)} numbers"
         raise DataError(what, path=path, fix="class and four numbers, or class and the corners of a polygon")
-    if numbers[0] != int(numbers[0]) or numbers[0] < 0:
-        raise DataError(f"{where} has the class {words[0]}", path=path, fix="a whole number from 0")
+    if not all(map(math.isfinite, numbers)):
+        raise DataError(f"{where} is {text.strip()[:60]!r}", path=path, fix="finite numbers only")
+    if numbers[0] != int(numbers[0]) or not 0 <= numbers[0] < MOST_CLASSES:
+        fix = f"a whole number from 0, under {MOST_CLASSES:,}"
+        raise DataError(f"{where} has the class {words[0]}", path=path, fix=fix)
     if max(numbers[1:]) > 2:
         raise DataError(f"{where} has {max(numbers[1:]):g}", path=path, fix=SHARES)
     if len(words) > 5:
@@ -118,13 +124,19 @@ def _line(text: str, where: str, path: Path) -> tuple[int, Corners]:
     return int(numbers[0]), (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
-def _settings(place: Place) -> Mapping[str, Any]:
-    """What data.yaml, or the only .yaml that has names, says; empty without one."""
+class _Words(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+    """Texts, lists and tables only: a class may be called no, or 007; tags are refused as ever."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
+def _settings(place: Place, only: str) -> Mapping[str, Any]:
+    """What the .yaml that is named, or data.yaml, or the only one that has names, says; empty without one."""
     found = []
-    for name in place.ending(".yaml", ".yml"):
+    for name in [only] if only else place.ending(".yaml", ".yml"):
         try:
-            values = yaml.safe_load(place.read(name, MOST_BYTES))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            values = yaml.load(place.read(name, MOST_BYTES), Loader=_Words)
+        except (yaml.YAMLError, ValueError, RecursionError, KeyError, AttributeError) as error:  # of odd tags
             what = f"is not YAML: {' '.join(str(error).split())[:200]}"
             raise DataError(what, path=place.path(name), fix="correct it") from error
         if isinstance(values, dict) and "names" in values:
@@ -141,18 +153,20 @@ def _classes(place: Place, settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Names in the order of their numbers; empty where there are none."""
     names = settings.get("names")
     if isinstance(names, dict):
-        whole = all(isinstance(key, int) and key >= 0 for key in names)
-        if not whole or sorted(names) != list(range(len(names))):
+        whole = all(key.isdecimal() for key in names)
+        if not whole or sorted(map(int, names)) != list(range(len(names))):
             fix = f"number them from 0 to {len(names) - 1}"
             raise DataError("names are not numbered one after another", path=place.path(settings[""]), fix=fix)
-        names = [names[key] for key in sorted(names)]
+        names = [names[key] for key in sorted(names, key=int)]
     if names is None:
         file = next((name for name in place.names if _is_names(name)), None)
         names = [line.strip() for line in place.lines(file) if line.strip()] if file else []
     if not isinstance(names, list):
         raise DataError("names is neither a list nor a table", path=place.path(settings[""]), fix="list the classes")
-    named = tuple(str(name) for name in names)
-    twice = sorted({name for name in named if named.count(name) > 1})
+    if not all(isinstance(name, str) for name in names):
+        raise DataError("names holds what is no name", path=place.path(settings[""]), fix="list the classes")
+    named = tuple(names)
+    twice = sorted(name for name, count in Counter(named).items() if count > 1)
     if twice:
         raise DataError(f"two classes are called {twice[0]!r}", path=place.root, fix="rename or join them")
     return named

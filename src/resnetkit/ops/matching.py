@@ -1,7 +1,8 @@
 """Boxes that were found beside those that are there: who matches whom, and average precision with the COCO rules.
 
-The numbers are those of pycocotools. They are computed here because an interval needs what no library gives away: the
-matches of each image, from which the precision of any resample of images follows without matching again.
+The numbers are those of pycocotools where the area of an object is that of its box: where masks are drawn it is not,
+which changes what counts as small, medium or large. They are computed here because an interval needs what no library
+gives away: the matches of each image, from which the precision of any resample of images follows without a new match.
 """
 
 from __future__ import annotations
@@ -228,11 +229,10 @@ def confusion(found: Found, there: Objects, num_classes: int, score: float, leas
     crowds = there.crowds
     overlap = _overlap(found.boxes[kept], there.boxes, crowds)
     free, open_ = np.ones(len(kept), bool), np.ones(len(there.boxes), bool)
-    for at in np.argsort(-overlap, axis=None, kind="stable"):
+    # a crowd takes what no other object has taken: all of a box may lie in it
+    for at in np.lexsort((-overlap.ravel(), np.broadcast_to(crowds, overlap.shape).ravel())):
         row, column = np.unravel_index(at, overlap.shape)
-        if overlap[row, column] < least:
-            break
-        if free[row] and open_[column]:
+        if overlap[row, column] >= least and free[row] and open_[column]:
             free[row], open_[column] = False, bool(crowds[column])
             matrix[there.labels[column], found.labels[kept[row]]] += not crowds[column]
     matrix[:-1, -1] = np.bincount(there.labels[open_ & ~crowds], minlength=num_classes)

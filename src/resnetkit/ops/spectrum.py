@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 FULL_SCALE = 32768.0  # what Kaldi counts where we have 1
 PRE_EMPHASIS = 0.97
-AT_ONCE = 2**22  # numbers of a spectrum that are held at a time
+AT_ONCE = 2**22  # numbers of spectra that are held at a time, but all of one recording
 
 
 @dataclass(frozen=True)
