@@ -239,3 +239,32 @@ def test_formats_without_boxes_say_so(runs: Path) -> None:
         with pytest.raises(UsageError, match="boxes and masks"):
             resnetkit.export(runs / "boxes", out="none", quiet=True, **options)
     assert not Path("none").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_photo_of_twelve_megapixels_takes_little_memory(kind: str, runs: Path) -> None:
+    """In a process of its own: its peak is that of a small photo and some times 12 MB a channel, not 12 MB a class."""
+    Image.fromarray(pixels(runs / "data" / kind / "val" / "images" / "8.png")).resize((4000, 3000)).save("large.jpg")
+    script = (
+        "import resource, sys, resnetkit\n"
+        "model = resnetkit.load(sys.argv[1]); model.predict(sys.argv[2])\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "answer = model.predict('large.jpg')\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, len(answer.rows()))"
+    )
+    small = runs / "data" / kind / "val" / "images" / "9.png"
+    done = subprocess.run(
+        [sys.executable, "-c", script, runs / kind, small], capture_output=True, text=True, check=True
+    )
+    megabytes, rows = map(int, done.stdout.split())
+    assert megabytes < 400 and rows >= 2
+
+
+def test_empty_images_and_boxes_of_a_pixel_are_learnt_from(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data") / "boxes"
+    labels = sorted((data / "train" / "labels").iterdir())
+    labels[0].write_text("")
+    labels[1].unlink()
+    labels[2].write_text(f"0 0.5 0.5 {1 / 96} {1 / 64}\n1 {0.5 / 96} {0.5 / 64} {1 / 96} {1 / 64}\n")
+    run = resnetkit.train(data, settings=SMALL, out="r", quiet=True)
+    assert run.metrics["AP50"]["n"] == 3 and Path("r/report.html").exists()
