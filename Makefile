@@ -3,11 +3,11 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: setup demo check test bench docs
+.PHONY: setup demo check test soak bench docs
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard src/resnetkit/kernels/cpp/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $(READY)
@@ -25,6 +25,10 @@ check: $(READY)
 test: check
 	OMP_NUM_THREADS=1 RESNETKIT_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
+# our kernels under the sanitizers of the C++ compiler, shapes at random
+soak: $(READY)
+	$(BIN)/python tests/kernels/soak.py
+
 bench: $(READY)
 	$(BIN)/python bench/train_step.py --size 64 --batch 32
 	$(BIN)/python bench/train_step.py --size 224 --batch 16
@@ -32,6 +36,8 @@ bench: $(READY)
 	$(BIN)/python bench/predict.py --count 200
 	$(BIN)/python bench/check.py
 	$(BIN)/python bench/scale.py
+	$(BIN)/python bench/kernels.py network
+	$(BIN)/python bench/kernels.py step
 
 docs: $(READY)
 	$(BIN)/python docs/paper/gradients.py
