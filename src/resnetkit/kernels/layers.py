@@ -48,10 +48,9 @@ class Pixels:
     mean: Floats
     scale: Floats
 
-    @cached_property
-    def shift(self) -> Floats:
-        """What is added after the multiplication."""
-        return -self.mean * self.scale
+    def rows(self, width: int) -> tuple[Floats, Floats]:
+        """Factors and summands for a row of pixels: pixel * factor + summand."""
+        return np.tile(self.scale, width), np.tile(-self.mean * self.scale, width)
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ class ConvLayer:
         if self.pixels is None:
             conv.x = x.ctypes.data
         else:
-            scale, shift = self.pixels.scale, self.pixels.shift
+            scale, shift = self.pixels.rows(x.shape[2])
             conv.pixels, conv.scale, conv.shift = x.ctypes.data, scale.ctypes.data, shift.ctypes.data
         self.workers.call("winograd" if transforms else "direct", conv)
 

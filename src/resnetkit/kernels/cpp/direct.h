@@ -71,12 +71,6 @@ struct Bands {
     Size floats() const { return copied ? ceil_of(input_rows() * padded * conv.channels, PANEL) * PANEL : 0; }
 };
 
-inline void normalise(const Convolution& conv, const uint8_t* from, Size pixels, float* to) {
-    for (Size i = 0; i < pixels; i++)
-        for (Size c = 0; c < conv.channels; c++)
-            to[i * conv.channels + c] = float(from[i * conv.channels + c]) * conv.scale[c] + conv.shift[c];
-}
-
 // The input rows from `first` on that a band needs, with its border.
 void copy_band(const Bands& bands, Size image, Size first, float* to) {
     const Convolution& conv = bands.conv;
@@ -91,7 +85,8 @@ void copy_band(const Bands& bands, Size image, Size first, float* to) {
         Size index = (image * conv.height + y) * inside;
         memset(to, 0, margin * sizeof(float));
         if (conv.pixels)
-            normalise(conv, conv.pixels + index, conv.width, to + margin);
+            for (Size j = 0; j < inside; j++)
+                to[margin + j] = float(conv.pixels[index + j]) * conv.scale[j] + conv.shift[j];
         else
             memcpy(to + margin, conv.x + index, inside * sizeof(float));
         memset(to + margin + inside, 0, margin * sizeof(float));

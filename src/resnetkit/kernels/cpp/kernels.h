@@ -14,8 +14,8 @@ struct Convolution {
     int64_t relu;
     const float* x;
     const uint8_t* pixels;  // instead of x: normalised to pixel * scale + shift
-    const float* scale;     // [channels]
-    const float* shift;     // [channels]
+    const float* scale;     // [width, channels]
+    const float* shift;     // [width, channels]
     const float* weight;    // as `pack` or `transform` gives it
     const float* bias;      // [filters], or null
     const float* residual;  // like y, or null

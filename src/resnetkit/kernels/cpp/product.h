@@ -49,6 +49,7 @@ inline void tile(const Product& p, Size row, Size panel) {
     UNROLL for (Size i = 0; i < P; i++) b[i] = p.b + (panel + i) * p.panel;
     for (Size piece = 0; piece < p.pieces; piece++) {
         const float* a = p.a + (TURNED ? row : row * lda) + p.offset[piece];
+        const float* ahead = a + R * lda;  // the rows after these
         for (Size k = 0; k < depth; k++) {
             Vector right[V];
             UNROLL for (Size v = 0; v < V; v++) right[v] = load(b[v * LANES / PANEL] + v * LANES % PANEL);
@@ -57,7 +58,11 @@ inline void tile(const Product& p, Size row, Size panel) {
                 UNROLL for (Size v = 0; v < V; v++) sum[r][v] += left * right[v];
             }
             a += TURNED ? lda : 1;
-            UNROLL for (Size i = 0; i < P; i++) b[i] += step;
+            if (!TURNED) __builtin_prefetch(ahead + k * PANEL, 0, 3);
+            UNROLL for (Size i = 0; i < P; i++) {
+                __builtin_prefetch(b[i] + P * p.panel, 0, 2);  // the panels after these
+                b[i] += step;
+            }
         }
     }
     finish(p, row, panel * PANEL, sum);
