@@ -165,6 +165,8 @@ class Train:
     """auto: f32 on CPUs, bf16 on GPUs that compute in it, f16 on older ones."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """auto: whichever is faster in a few steps."""
+    kernels: Literal["auto", "torch"] = "auto"
+    """auto: 3x3 convolutions and their gradients by our own kernels, on CPUs in channels_last; torch: none."""
     workers: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
     """Processes that decode, where the decoded images do not fit the cache; auto: one a core."""
 
@@ -182,7 +184,7 @@ class Finetune:
     such stage; auto: as many as a time limit allows, 0 without one."""
     layer4_epochs: Annotated[int, Field(ge=0, le=100_000)] | Auto = "auto"
     """Passes over the training images of that stage, one view in each."""
-    engine: Literal["auto", "torch", "onnxruntime", "openvino", "ncnn"] = "auto"
+    engine: Literal["auto", "torch", "onnxruntime", "openvino", "ncnn", "native"] = "auto"
     """What runs the frozen network on a CPU; auto: the fastest that gives torch's answers, where it is worth measuring;
     elsewhere, and in several processes, torch."""
 

@@ -98,12 +98,16 @@ def open_engine(graph: Graph, name: str, preprocess: Preprocess | None = None) -
         preprocess: how it normalises pixels; None: it takes normalised images.
 
     Raises:
-        ResourceError: the engine's package is not installed.
+        ResourceError: the engine's package is not installed, or our kernels were not compiled.
     """
     from resnetkit.runtime import engines
 
-    opener = {"onnxruntime": engines.onnxruntime, "openvino": engines.openvino, "ncnn": engines.ncnn}[name]
-    return opener(graph, preprocess)
+    openers = {"onnxruntime": engines.onnxruntime, "openvino": engines.openvino, "ncnn": engines.ncnn}
+    if name == "native":
+        from resnetkit.runtime.native import open_network
+
+        return engines.Engine(name, open_network(graph, preprocess))
+    return openers[name](graph, preprocess)
 
 
 def _fastest(checkpoint: Checkpoint, device: str) -> Backend:

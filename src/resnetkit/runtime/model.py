@@ -196,7 +196,7 @@ def load_classifier(path: str | Path, *, backend: str = "auto", device: str = "a
 
     Args:
         path: the folder.
-        backend: "auto" (the fastest), "torch", "onnxruntime", "openvino" or "ncnn".
+        backend: "auto" (the fastest), "torch", "onnxruntime", "openvino", "ncnn" or "native".
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         mirror: answer with the mean over an image and its mirror image, in twice the time.
 

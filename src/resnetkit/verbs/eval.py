@@ -51,7 +51,7 @@ def evaluate(
         split: "train", "val", "test" or "all". By default test (or else val) where the data has splits, or where the
             run cut them from this same data, and all otherwise.
         out: folder for metrics.json, predictions.csv and report.html; must not exist.
-        backend: what runs the network, "auto" (the fastest), "torch", "onnxruntime", "openvino" or "ncnn".
+        backend: what runs the network, "auto" (the fastest), "torch", "onnxruntime", "openvino", "ncnn" or "native".
         device: where, "auto", "cpu", "cuda", ...
         mirror: answer with the mean over an image and its mirror image, in twice the time.
         quiet: no notes and no progress on stderr.

@@ -50,7 +50,7 @@ def predict(
         model: a run folder, a model folder, or what `load` returned.
         inputs: files, folders (searched deep), globs, or "-" for a list of paths on standard input, one a line.
         top: number of classes in each answer, 5 if left out, or most boxes, 100.
-        backend: what runs the network, "auto" (the fastest), "torch", "onnxruntime", "openvino" or "ncnn".
+        backend: what runs the network, "auto" (the fastest), "torch", "onnxruntime", "openvino", "ncnn" or "native".
         device: where, "auto", "cpu", "cuda", ...
         mirror: answer with the mean over an image and its mirror image, in twice the time.
         coverage: give the set of classes that holds the true one with this probability, 0..1, too.
