@@ -78,7 +78,7 @@ class Image:
 
     size: Annotated[int, Field(ge=8, le=4096)] | Auto = "auto"
     """Height and width in pixels; auto: 224, or for smaller images their own size, 32 at least; CIFAR networks: 32; of
-    boxes and masks the height, where the long side is that of the images, 320 at least and 512 at most."""
+    boxes and masks the height, where the long side is that of the images, 320 at least and 384 at most."""
     width: Annotated[int, Field(ge=0, le=4096)] | Auto = "auto"
     """Width in pixels of what boxes and masks are found in; auto: by the images' proportions. 0: as the height."""
     start_size: Annotated[int, Field(ge=0, le=4096)] = 0

@@ -99,9 +99,10 @@ def _evaluate_scenes(
 
 def scene_part(model: SceneModel, own: Path | None, source: Path, split: str | None) -> tuple[Dataset, str, Dataset]:
     """As `part_of`, for boxes and masks."""
-    recipe = recipes.read(own / run.RECIPE) if own else recipes.read("")
+    trained = run_of(model.checkpoint.folder)
+    recipe = recipes.read(trained / run.RECIPE) if trained else recipes.read("")
     recipe = recipes.replace(recipe, {"data.task": model.checkpoint.meta.task})
-    found = model.task.target.prepare(found_in(source, recipe))
+    found = model.task.target.prepare(found_in(source, recipe, model.classes))
     dataset: Dataset = in_classes_of(found, _index(found, model.classes, source), model.classes)
     if own is not None and split != "all":
         dataset = _with_run_splits(dataset, recipe, own)

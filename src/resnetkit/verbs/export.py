@@ -10,7 +10,7 @@ from resnetkit.errors import DataError, UsageError
 from resnetkit.runtime.export import Exported, format_named, in_batches, write_export
 from resnetkit.runtime.int8 import Gate, refuse_int8, write_int8
 from resnetkit.runtime.model import Model, load
-from resnetkit.runtime.scene_export import write_scene_export
+from resnetkit.runtime.scene_export import refuse_scene, write_scene_export
 from resnetkit.runtime.scenes import SceneModel
 from resnetkit.verbs.console import bar, note
 from resnetkit.verbs.evidence import calibration_of, evidence_of, scene_evidence
@@ -62,7 +62,8 @@ def export(
     opened = load(model, backend="torch", device="cpu")
     source = opened.checkpoint.folder
     if isinstance(opened, SceneModel):
-        return _scene(opened, format, (Path(model), data, out), int8=int8, overwrite=overwrite, quiet=quiet)
+        done = _scene(opened, format, (Path(model), data, out), int8=int8, overwrite=overwrite, quiet=quiet)
+        return _pushed(done, push, quiet)
     try:
         form.refuse(opened.checkpoint.meta)
     except UsageError as error:
@@ -76,7 +77,11 @@ def export(
         evidence = evidence_of(opened, Path(model), data, quiet)
         note(f"{source}: writing {folder}, then comparing logits", quiet)
         done = write_export(opened, format, folder, evidence, overwrite=overwrite)
-    return replace(done, pushed=hub.push(folder, push, progress=not quiet)) if push else done
+    return _pushed(done, push, quiet)
+
+
+def _pushed(done: Exported, push: str, quiet: bool) -> Exported:
+    return replace(done, pushed=hub.push(done.folder, push, progress=not quiet)) if push else done
 
 
 def _refuse_int8(format: str, int8: bool, max_drop: float | None) -> None:
@@ -99,6 +104,7 @@ def _scene(
 ) -> Exported:
     """Boxes or masks, compared on the run's validation images or those given."""
     source, data, out = how
+    refuse_scene(model, format)
     if int8:
         raise UsageError("boxes and masks are written in float32", path=source, fix="leave --int8 out")
     folder = Path(out) if out is not None else beside(model.checkpoint.folder, format)

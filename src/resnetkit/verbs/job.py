@@ -366,9 +366,8 @@ def final_part(job: Job) -> tuple[str, Dataset]:
     for split in ("test", "val"):
         if job.dataset.num_samples(split):
             if split == "val":
-                note(
-                    "no test images: the scores are those of val, which chose the epoch and calibrated them", job.quiet
-                )
+                too = " and calibrated them" if isinstance(job.task, Task) else ""
+                note(f"no test images: the scores are those of val, which chose the epoch{too}", job.quiet)
             return split, job.dataset.select(split)
     note("no held-out images: nothing was scored", job.quiet)
     return "test", job.dataset.select("test")

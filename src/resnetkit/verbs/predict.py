@@ -6,9 +6,9 @@ import glob
 import io
 import os
 import sys
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,9 @@ def predict(
     """
     scale = many.scale_from(settings or {})
     opened = _opened(model, backend, device, mirror, scale)
-    paths = list(expand(inputs, opened.task.modality.extensions))
+    paths, done_before = list(expand(inputs, opened.task.modality.extensions)), []
     if skip:
+        done_before = [path for path in paths if printable(path) in skip]
         paths = [path for path in paths if printable(path) not in skip]
     most = TOP if isinstance(opened, Model) else MOST
     most = most if top is None else top
@@ -82,7 +83,7 @@ def predict(
         answers: Iterator[tuple[Any, Any]] = many.predictions(opened, paths, call, scale)
     else:
         answers = opened.predictions(paths, most, coverage)
-    pictures = _pictures(opened, draw)
+    pictures = _pictures(opened, draw, done_before)
     with bar("predicting", len(paths), quiet=quiet) as advance:
         for done, (path, answer) in enumerate(answers, 1):
             if pictures and isinstance(answer, Boxes | Mask):
@@ -98,33 +99,44 @@ class Pictures:
     Attributes:
         folder: of the pictures.
         classes: names, which have colours by their order.
-        used: how often each name was there.
+        used: names of pictures that were given away, in lower case.
     """
 
     folder: Path
     classes: Sequence[str]
-    used: Counter[str] = field(default_factory=Counter)
+    used: set[str] = field(default_factory=set)
 
     def add(self, path: Path, answer: Boxes | Mask) -> None:
         """One more; a mask is also written as PNG of class indices."""
-        self.used[path.stem] += 1
-        stem = path.stem if self.used[path.stem] == 1 else f"{path.stem}_{self.used[path.stem]}"
+        stem = self.name_for(path)
         buffer = io.BytesIO()
         answer.drawn(picture(path, DRAWN), SURE, self.classes).save(buffer, "JPEG", quality=90)
         write(self.folder / f"{stem}.jpg", buffer.getvalue())
         if isinstance(answer, Mask):
             write(self.folder / f"{stem}.png", answer.png())
 
+    def name_for(self, path: Path) -> str:
+        """A name that no picture of this folder has yet."""
+        names = chain([path.stem], (f"{path.stem}_{number}" for number in count(2)))
+        found = next(name for name in names if name.casefold() not in self.used)
+        self.used.add(found.casefold())
+        return found
 
-def _pictures(model: Model | SceneModel, draw: str | Path | None) -> Pictures | None:
+
+def _pictures(model: Model | SceneModel, draw: str | Path | None, done: Sequence[Path]) -> Pictures | None:
+    """Where answers are drawn; those that are `done`, by an earlier call, keep their names."""
     if draw is None:
         return None
     if isinstance(model, Model):
         raise UsageError("--draw is for boxes and masks", fix="resnetkit explain shows what a model looks at")
-    run.refuse(Path(draw), fix="choose another --draw")
+    if not done:
+        run.refuse(Path(draw), fix="choose another --draw")
     with resource_errors(draw):
-        Path(draw).mkdir(parents=True)
-    return Pictures(Path(draw), model.classes)
+        Path(draw).mkdir(parents=True, exist_ok=True)
+    pictures = Pictures(Path(draw), model.classes)
+    for path in done:
+        pictures.name_for(path)
+    return pictures
 
 
 def _opened(
