@@ -92,14 +92,14 @@ def test_the_same_seed_gives_the_same_weights(photos: Path, run_cli, setting: st
 
 def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> None:
     """Send this process a signal while it works on a step."""
-    forward = loop._forward
+    loss = loop._loss
 
-    def forward_and_interrupt(network, batch, objective, plan):
+    def learn_and_interrupt(learner, batch, plan):
         if batch.step == step:
             os.kill(os.getpid(), number)
-        return forward(network, batch, objective, plan)
+        return loss(learner, batch, plan)
 
-    monkeypatch.setattr(loop, "_forward", forward_and_interrupt)
+    monkeypatch.setattr(loop, "_loss", learn_and_interrupt)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -288,13 +288,13 @@ def test_an_unreadable_image_stops_before_the_first_step(tmp_path: Path, run_cli
 
 def test_nan_stops_with_exit_7_and_keeps_the_last_good_state(photos: Path, run_cli, monkeypatch) -> None:
     """C12: in the fourth epoch, so that states are there."""
-    forward = loop._forward
+    healthy = loop._loss
 
-    def poisoned(network, batch, objective, plan):
-        loss = forward(network, batch, objective, plan)
+    def poisoned(learner, batch, plan):
+        loss = healthy(learner, batch, plan)
         return loss * float("nan") if batch.step == 7 else loss
 
-    monkeypatch.setattr(loop, "_forward", poisoned)
+    monkeypatch.setattr(loop, "_loss", poisoned)
     code, _, err = run_cli("train", photos, *tiny(), "--out", "r")
     assert code == 7 and "step 7" in err and "the last good state is state/0" in err
     kept = sorted(Path("r/state").iterdir())[-1]
