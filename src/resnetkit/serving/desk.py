@@ -270,7 +270,7 @@ class Desk:
         if future is None or future.done():
             return
         if head["status"] != 200:
-            future.set_exception(Refused(head["status"], head["code"], head["error"]))
+            future.set_exception(Refused(head["status"], head["code"], head["error"], head["after"]))
             return
         self._measures.answered(self.opening.name, head["items"])
         future.set_result(Reply(head["headers"], body, head["items"], head["failed"], head["digest"]))
