@@ -1,6 +1,8 @@
 """The pictures of docs/serve.md: the page with answers of a model, on a desk and on a phone.
 
-python docs/make_screenshots.py --model runs/photos --photos a.jpg b.jpg c.jpg
+    python docs/make_screenshots.py --models runs/digits runs/photos --photos a.png b.png c.jpg
+
+The second model looks at the last photo, on the phone.
 """
 
 from __future__ import annotations
@@ -31,9 +33,10 @@ def pictures(browser: Any, url: str, photos: list[Path]) -> None:
         page.goto(url)
         page.wait_for_selector("#facts dd", state="attached")
         if overlay:
+            page.select_option("#model", index=1)
             page.check("#overlay")
-        page.set_input_files("#files", [str(photo) for photo in photos[: 1 if overlay else None]])
-        page.wait_for_selector('.answer img[src^="data:"]' if overlay else ".answer dt", timeout=60_000)
+        page.set_input_files("#files", [str(photo) for photo in photos[-1 if overlay else 0 :]])
+        page.wait_for_selector('.answer img[src^="data:"]' if overlay else ".answer dt", timeout=240_000)
         page.wait_for_selector('.answer[aria-busy="true"]', state="detached")
         page.screenshot(path=HERE / name)
         context.close()
@@ -42,16 +45,17 @@ def pictures(browser: Any, url: str, photos: list[Path]) -> None:
 def main() -> None:
     """Serve a model, and look at it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--models", nargs=2, required=True)
     parser.add_argument("--photos", type=Path, nargs="+", required=True)
     arguments = parser.parse_args()
-    command = [sys.executable, "-m", "resnetkit", "serve", arguments.model, "--port", "0", "--json"]
+    command = [sys.executable, "-m", "resnetkit", "serve", *arguments.models, "--port", "0", "--json"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert server.stderr is not None
         told = (json.loads(line) for line in server.stderr)
         url = next(line["url"] for line in told if line["event"] == "listening")
-        next(line for line in told if line["event"] == "ready")
+        for _ in arguments.models:
+            next(line for line in told if line["event"] == "ready")
         threading.Thread(target=server.stderr.read, daemon=True).start()
         with sync_playwright() as play:
             chromium = shutil.which("chromium") or shutil.which("chromium-browser")
