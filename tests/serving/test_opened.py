@@ -27,6 +27,8 @@ def test_a_batch_only_where_it_pays(
     monkeypatch.setattr(Opened, "_seconds", lambda self, number: 1.0 if number == 1 else together)
     assert opened(trained).batch() == expected
     assert opened(trained, batch=1).batch() == 1
+    known = open_model(Opening("m", str(trained), "torch", "cpu", False, Limits(batch=8), together=8))
+    assert known.batch() == 8
 
 
 def test_what_is_told_of_it(trained: Path, tmp_path: Path) -> None:

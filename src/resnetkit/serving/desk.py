@@ -253,6 +253,7 @@ class Desk:
         else:
             self._writer, self.batch, self.pid = writer, head["batch"], head["pid"]
             self.ready = self.alive = True
+            self.opening = replace(self.opening, together=self.batch)  # its successors need not measure again
             log("ready", {"model": self.opening.name, "backend": self.info["backend"], "batch": self.batch})
 
     def _opened(self, info: dict[str, Any]) -> None:

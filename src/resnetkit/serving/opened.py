@@ -22,6 +22,7 @@ from resnetkit.serving.limits import Limits
 from resnetkit.serving.log import log
 from resnetkit.serving.refusal import busy
 from resnetkit.serving.telling import columns_of
+from resnetkit.serving.tensors import FILE, PIXELS
 from resnetkit.tasks.task import IMAGE
 
 PATIENCE = 5  # seconds until it is worth asking again for what torch is needed for
@@ -30,7 +31,10 @@ PAYS = 0.9  # of the time that images take one by one: what a batch has to be un
 
 @dataclass(frozen=True)
 class Opening:
-    """What a worker opens, as in `load`, under which name, and the limits it keeps to."""
+    """What a worker opens, as in `load`, under which name, and the limits it keeps to.
+
+    `together` is how many requests it answers at once; None: it measures what pays.
+    """
 
     name: str
     path: str
@@ -38,6 +42,7 @@ class Opening:
     device: str
     mirror: bool
     limits: Limits
+    together: int | None = None
 
 
 @dataclass(frozen=True)
@@ -136,10 +141,10 @@ class Opened:
         return answers
 
     def batch(self) -> int:
-        """How many requests to answer together: the limit where a batch is faster than one by one, measured, or 1."""
+        """How many requests to answer together: the limit where that is faster than one by one, or 1."""
         most = self.opening.limits.batch
-        if most == 1:
-            return 1
+        if self.opening.together is not None or most == 1:
+            return self.opening.together or 1
         alone, together = (min(self._seconds(number) for _ in range(3)) for number in (1, most))
         return most if together < PAYS * most * alone else 1
 
@@ -147,6 +152,14 @@ class Opened:
         started = time.perf_counter()
         self._made(number)
         return time.perf_counter() - started
+
+    def _inputs(self) -> list[dict[str, Any]]:
+        """As the Open Inference Protocol describes them, of which a request has one."""
+        found: list[dict[str, Any]] = [{"name": FILE, "datatype": "BYTES", "shape": [-1]}]
+        if self.own.task.modality is IMAGE:
+            shape = [-1, -1, -1, self.own.preprocess.channels]
+            found.append({"name": PIXELS, "datatype": "UINT8", "shape": shape})
+        return found
 
     def described(self, answers: Sequence[Any]) -> dict[str, Any]:
         """What clients are told of it: nothing of where it lies."""
@@ -166,6 +179,7 @@ class Opened:
             "mirror": self.opening.mirror,
             "sha256": sha256(told.folder / MANIFEST) if (told.folder / MANIFEST).is_file() else "",
             "written_by": meta.written_by,
+            "inputs": self._inputs(),
             "outputs": [column.described for column in columns_of(answers, meta.classes)],
             "card": checkpoint.card(meta),
         }
