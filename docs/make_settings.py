@@ -5,7 +5,15 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-SOURCE = Path(__file__).parent.parent / "src" / "resnetkit" / "recipe.py"
+SOURCE = Path(__file__).parent.parent / "src" / "resnetkit" / "recipe"
+
+
+def sections() -> list[ast.ClassDef]:
+    """The classes of the sections, in the order in which a recipe has them."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.glob("*.py"))]
+    found = {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+    fields = (field for field in found["Recipe"].body if isinstance(field, ast.AnnAssign))
+    return [found[ast.unparse(field.annotation)] for field in fields]
 
 
 def page() -> str:
@@ -16,9 +24,7 @@ def page() -> str:
         "`--set section.key=value`, or a recipe file of the same sections (`--recipe mine.toml`).",
         "",
     ]
-    for node in ast.parse(SOURCE.read_text(encoding="utf-8")).body:
-        if not isinstance(node, ast.ClassDef) or node.name == "Recipe":
-            continue
+    for node in sections():
         lines += [
             f"## {node.name.lower()}",
             "",

@@ -156,6 +156,7 @@ def test_tests_mirror_the_source() -> None:
             "test_odd_data.py",
             "test_photos.py",
             "test_processes.py",
+            "test_senses.py",
             "test_surroundings.py",
             "test_trouble.py",
         }

@@ -31,6 +31,7 @@ FLOAT32, INT8 = "f32", "int8"
 ONNX, XML, PARAM, BIN = "model.onnx", "model.xml", "model.param", "model.bin"
 ENGINE_FILES = {"onnx": (ONNX,), "openvino": (XML, BIN), "ncnn": (PARAM, BIN)}  # of an export, by its format
 Tensors = Mapping[str, NDArray[Any]]
+IMAGES = ("classify", "multilabel")  # the tasks of which timm's config.json can tell
 CIFAR = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")  # timm has no networks of these names
 DEEP = ("resnet34d", "resnet50d")  # their stem has several convolutions
 STEM = ("conv1.weight", "conv1.0.weight")  # the weight that an image meets first; the second in a deep stem
@@ -287,7 +288,10 @@ def refuse_unsound(tensors: Tensors, path: str | Path, fix: str = RETRAIN) -> No
 
 def _class_problem(meta: Meta, tensors: Tensors | None) -> str:
     """What is wrong with the classes, with a head that is known or (None) is not."""
+    cosine = meta.variant.startswith("speaker")  # whose logits have no bias
     head = None if tensors is None else tensors.get("fc.bias")
+    if tensors is not None and cosine and head is None and "fc.weight" in tensors:
+        head = tensors["fc.weight"][:, 0]
     if tensors is not None and head is None:
         return "has no head: the tensor fc.bias is missing"
     if head is not None and (len(meta.classes),) != head.shape:
@@ -307,7 +311,11 @@ def timm_config(meta: Meta) -> dict[str, Any] | None:
     """
     if meta.variant.startswith("plain") or meta.variant in CIFAR:
         return None
-    if {"stem", "shortcut", "pool"} & meta.options.keys() or any(meta.options.get("replace_stride_with_dilation", ())):
+    if meta.task not in IMAGES:
+        return None
+    if {"stem", "shortcut", "pool", "width"} & meta.options.keys() or any(
+        meta.options.get("replace_stride_with_dilation", ())
+    ):
         return None
     values = meta.preprocess
     channels = len(values["mean"])
@@ -334,6 +342,16 @@ def timm_config(meta: Meta) -> dict[str, Any] | None:
     }
 
 
+def _kind(meta: Meta) -> str:
+    """What the Hub calls the input."""
+    return {"sound": "audio", "text": "text"}.get(meta.task.partition("-")[0], "image")
+
+
+def told_of(meta: Meta) -> dict[str, Any]:
+    """How an input is prepared, without a vocabulary of thousands of words."""
+    return {name: value for name, value in meta.preprocess.items() if name != "vocabulary"}
+
+
 def card(meta: Meta, library: str = "", usage: str = "") -> str:
     """The model card in Markdown, with the front matter that the Hub reads.
 
@@ -353,7 +371,7 @@ def card(meta: Meta, library: str = "", usage: str = "") -> str:
     lines = [
         "---",
         f"library_name: {library}",
-        "pipeline_tag: image-classification",
+        f"pipeline_tag: {_kind(meta)}-classification",
         "tags: [resnetkit, resnet]",
         "---",
         f"# {meta.variant}, {len(meta.classes)} classes",
@@ -364,9 +382,9 @@ def card(meta: Meta, library: str = "", usage: str = "") -> str:
         f"Weights started from: {meta.weights}. Written by {meta.written_by}.",
         "",
         *(["Scores on held-out data:", "", *table, ""] if table else ["No scores were measured.", ""]),
-        "Input: " + ", ".join(f"{name} {value}" for name, value in meta.preprocess.items()) + ".",
+        "Input: " + ", ".join(f"{name} {value}" for name, value in told_of(meta).items()) + ".",
         "",
-        "Limits: the scores hold for data like those it was measured on. Training images can leak from weights: share",
+        "Limits: the scores hold for data like those it was measured on. Training data can leak from weights: share",
         "the model as you would share its training data.",
     ]
     return "\n".join(lines) + "\n"

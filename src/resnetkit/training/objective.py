@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnetkit import models
 from resnetkit.data.image import Preprocess, mean_and_std
+from resnetkit.models import Network
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
-from resnetkit.training import augment, heads
+from resnetkit.training import augment, heads, hearing, reading
 from resnetkit.training.augment import Draws
 from resnetkit.training.heads import LinearHead
+from resnetkit.training.networks import residual
 
 Ints = NDArray[np.integer]
 
@@ -29,8 +30,8 @@ class Objective:
 
     Attributes:
         build: a recipe and a number of classes to a network, with its weights.
-        collate: stored pixels uint8 [n, S, S, C] or features, targets [n] or [n, K], and K, to tensors.
-        augment: stored pixels, aspects, recipe and random numbers, to input [n, C, H, W].
+        collate: stored pixels uint8 [n, S, S, C], clips, tokens or features, targets [n] or [n, K], and K, to tensors.
+        augment: what is stored, aspects, recipe and random numbers, to input [n, C, H, W].
         centre: the same without chance, as images are seen in evaluation.
         blend: input (or feature maps), targets, recipe and random numbers, to what is mixed and smoothed of them.
         loss: logits [n, K], targets [n, K], class weights [K] or None, to a scalar.
@@ -38,7 +39,7 @@ class Objective:
         heads: fits last layers on frozen features; None where there is no such fit.
     """
 
-    build: Callable[[Recipe, int], ResNet]
+    build: Callable[[Recipe, int], Network]
     collate: Callable[[NDArray[Any], Ints, int], tuple[Tensor, Tensor]]
     augment: Callable[[Tensor, NDArray[np.floating], Recipe, Draws], Tensor]
     centre: Callable[[Tensor, NDArray[np.floating], Recipe], Tensor]
@@ -64,20 +65,7 @@ def preprocess_of(recipe: Recipe) -> Preprocess:
 
 
 def _build(recipe: Recipe, num_classes: int) -> ResNet:
-    settings = recipe.model
-    assert settings.stem != "auto" and settings.shortcut != "auto", "the verb decides before the first step"
-    torch.manual_seed(recipe.train.seed)
-    return models.with_weights(
-        recipe.grow.from_ or settings.variant,
-        None if settings.weights == "none" else settings.weights,
-        num_classes=num_classes,
-        in_channels=recipe.image.channels,
-        stem=settings.stem,
-        shortcut=settings.shortcut,
-        pool=settings.pool,
-        zero_init_residual=settings.zero_init_residual,
-        stochastic_depth=settings.stochastic_depth,
-    )
+    return residual(recipe, num_classes, recipe.image.channels)
 
 
 def _collate(pixels: NDArray[Any], targets: Ints, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -130,6 +118,22 @@ def _loss_of_labels(logits: Tensor, targets: Tensor, weights: Tensor | None) -> 
     return losses.sum(1).mean()
 
 
+def _hear(clips: Tensor, aspects: NDArray[np.floating], recipe: Recipe, rng: Draws) -> Tensor:
+    return hearing.inputs(clips.numpy(), aspects, recipe, rng)
+
+
+def _hear_plainly(clips: Tensor, aspects: NDArray[np.floating], recipe: Recipe) -> Tensor:
+    return hearing.centre(clips.numpy(), recipe)
+
+
+def _read(tokens: Tensor, aspects: NDArray[np.floating], recipe: Recipe, rng: Draws) -> Tensor:
+    return reading.inputs(tokens.numpy(), recipe, rng)
+
+
+def _read_plainly(tokens: Tensor, aspects: NDArray[np.floating], recipe: Recipe) -> Tensor:
+    return reading.centre(tokens.numpy())
+
+
 def class_weights(targets: Ints, num_classes: int) -> Tensor:
     """Weights [K] with which every class counts the same: n / (K * n_k), 0 for a class without samples."""
     counts = np.bincount(targets, minlength=num_classes)
@@ -144,9 +148,23 @@ def positive_weights(targets: Ints, num_classes: int) -> Tensor:
     return torch.from_numpy(np.where(weights > 0, weights, 1.0).astype(np.float32))
 
 
+def _hearing(objective: Objective) -> Objective:
+    """The same of sounds."""
+    return replace(objective, build=hearing.build, augment=_hear, centre=_hear_plainly, heads=None)
+
+
+def _reading(objective: Objective) -> Objective:
+    """The same of texts."""
+    return replace(objective, build=reading.build, augment=_read, centre=_read_plainly, heads=None)
+
+
+CLASSIFY = Objective(_build, _collate, _augment, _centre, _blend, _loss, class_weights, heads.fitted)
+LABEL = Objective(_build, _collate_labels, _augment, _centre, _blend_labels, _loss_of_labels, positive_weights)
 OBJECTIVES = {
-    "classify": Objective(_build, _collate, _augment, _centre, _blend, _loss, class_weights, heads.fitted),
-    "multilabel": Objective(
-        _build, _collate_labels, _augment, _centre, _blend_labels, _loss_of_labels, positive_weights
-    ),
+    "classify": CLASSIFY,
+    "multilabel": LABEL,
+    "sound": _hearing(CLASSIFY),
+    "sound-multilabel": _hearing(LABEL),
+    "text": _reading(CLASSIFY),
+    "text-multilabel": _reading(LABEL),
 }

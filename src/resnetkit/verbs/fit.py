@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from resnetkit import run
 from resnetkit.errors import DivergedError, Interrupted, ModelError
+from resnetkit.models import Network
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
 from resnetkit.training import state as states
@@ -38,7 +39,9 @@ class Reached:
     epoch: int = 0
 
 
-def train_stages(job: Job, network: ResNet, signals: Signals, resume: bool, fingerprint: str) -> tuple[ResNet, Reached]:
+def train_stages(
+    job: Job, network: Network, signals: Signals, resume: bool, fingerprint: str
+) -> tuple[Network, Reached]:
     """Train all stages; gives the network with the best weights of all, and how it went.
 
     A resumed run begins with the last stage that has a state, which holds what the stages before it have reached.
@@ -50,6 +53,7 @@ def train_stages(job: Job, network: ResNet, signals: Signals, resume: bool, fing
     begun_before = [folder for folder in (last.folder, last.folder / LAYER4) if resume and states.saved_states(folder)]
     if (recipe.finetune.head or recipe.finetune.views) and last.folder not in begun_before:
         started = time.monotonic()
+        assert isinstance(network, ResNet)
         tail, stored = stored_maps(job, network, signals)
         tells_apart = len(np.unique(job.dataset.select("train").targets)) > 1
         if recipe.finetune.head and tells_apart and not begun_before:
@@ -61,7 +65,7 @@ def train_stages(job: Job, network: ResNet, signals: Signals, resume: bool, fing
             _, reached = _train(job, layer4(job, network, stored), reached, signals, (resume, fingerprint))
     if last.epochs or not reached.history:
         trained, reached = _train(job, last, reached, signals, (resume, fingerprint))
-        assert isinstance(trained, ResNet)
+        assert isinstance(trained, Network)
         network = trained
     return network, reached
 

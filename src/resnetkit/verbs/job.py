@@ -17,17 +17,18 @@ from torch.func import functional_call
 from resnetkit import checkpoint
 from resnetkit import recipe as recipes
 from resnetkit.data.dataset import Dataset
-from resnetkit.errors import UsageError
+from resnetkit.errors import DataError, UsageError
+from resnetkit.models import Network
 from resnetkit.nn.cut import cut, last_cut
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe
-from resnetkit.runtime.backends import open_backend
+from resnetkit.runtime.backends import Backend, open_backend
 from resnetkit.runtime.model import Model
 from resnetkit.tasks.evaluate import Scores, calibrated_loss, score
-from resnetkit.tasks.task import TASKS, Task
+from resnetkit.tasks.task import SOUND, TASKS, Task
 from resnetkit.training.device import Setup, from_first, gathered, same_as_first
-from resnetkit.training.loader import Loader, store_preprocess
-from resnetkit.training.objective import OBJECTIVES, preprocess_of
+from resnetkit.training.loader import Loader
+from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.optim import make_optimizer
 from resnetkit.training.pixels import Pixels, in_memory
 from resnetkit.training.plan import (
@@ -41,6 +42,7 @@ from resnetkit.training.plan import (
     predicted,
     seconds_with_growth,
 )
+from resnetkit.training.prepare import preparing_of
 from resnetkit.training.state import TrainState, growth_of
 from resnetkit.training.trunk import with_engine
 from resnetkit.trust.calibrate import calibrate
@@ -88,13 +90,12 @@ class Job:
 
 
 def blank_job(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choices: Choices) -> Job:
-    """A job whose images are all black: all that a plan needs, and nothing is decoded or written."""
-    size, channels = store_preprocess(recipe).size, recipe.image.channels
-    n = dataset.num_samples("train")
+    """A job whose images are all black, or sounds silent: all that a plan needs, and nothing is decoded or written."""
+    kept, n = preparing_of(dataset).stored(recipe, dataset), dataset.num_samples("train")
     black = Pixels(
-        lambda rows: lambda: np.zeros((len(rows), size, size, channels), np.uint8), np.ones(n), np.zeros(n, np.uint64)
+        lambda rows: lambda: np.zeros((len(rows), *kept.shape), kept.dtype), np.ones(n), np.zeros(n, np.uint64)
     )
-    found = Examples(dataset, {"train": black}, [], [])
+    found = Examples(dataset, {"train": black}, [], [], preparing_of(dataset).evaluated(recipe, dataset))
     return _job(folder, recipe, found, setup, choices)
 
 
@@ -118,11 +119,11 @@ def _job(folder: Path, recipe: Recipe, found: Examples, setup: Setup, choices: C
 def _refuse_too_few(recipe: Recipe, images: int, world: int) -> None:
     """BatchNorm needs two images a process in every batch."""
     if images < 2 * world or recipe.train.batch_size < 2 * world:
-        what = f"{images} training images in batches of {recipe.train.batch_size} are too few for {world} processes"
+        what = f"{images} training samples in batches of {recipe.train.batch_size} are too few for {world} processes"
         raise UsageError(what, fix=f"a --batch-size of {2 * world} or more, or fewer processes")
 
 
-def planned(job: Job, network: ResNet, *, keep: bool = True) -> Job:
+def planned(job: Job, network: Network, *, keep: bool = True) -> Job:
     """Measure what a choice depends on and decide it: the engine, the memory format, the stages, the epochs that fit.
 
     Args:
@@ -130,10 +131,11 @@ def planned(job: Job, network: ResNet, *, keep: bool = True) -> Job:
         network: at its beginning.
         keep: whether later processes are to know which engine is the fastest.
     """
-    recipe, told = with_engine(network, job.recipe, job.setup, _num_frozen(job), keep=keep)
-    note(told, job.quiet or not told)
-    job = replace(job, recipe=recipe, loader=replace(job.loader, recipe=recipe))
-    if job.recipe.finetune.views == "auto":
+    if isinstance(network, ResNet):
+        recipe, told = with_engine(network, job.recipe, job.setup, _num_frozen(job), keep=keep)
+        note(told, job.quiet or not told)
+        job = replace(job, recipe=recipe, loader=replace(job.loader, recipe=recipe))
+    if isinstance(network, ResNet) and job.recipe.finetune.views == "auto":
         job, changes = _stages_that_fit(job, network)
     else:
         job, changes = _epochs_that_fit(job, network)
@@ -148,7 +150,7 @@ def _num_frozen(job: Job) -> int:
     return job.dataset.num_samples("train") * views + job.dataset.num_samples("val") if views else 0
 
 
-def _epochs_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
+def _epochs_that_fit(job: Job, network: Network) -> tuple[Job, dict[str, Any]]:
     """Also the deadline, which leaves the time for what comes after."""
     recipe = job.recipe
     changes: dict[str, Any] = {}
@@ -218,7 +220,7 @@ def _most_views(job: Job, network: ResNet) -> int:
     return int(job.recipe.cache.gb * 1e9 / (2 * maps.numel() * job.dataset.num_samples("train")))
 
 
-def tell_plan(job: Job, network: ResNet) -> Job:
+def tell_plan(job: Job, network: Network) -> Job:
     """Plan a training that is not to happen, and say how long each part of it would take.
 
     Returns:
@@ -228,16 +230,28 @@ def tell_plan(job: Job, network: ResNet) -> Job:
     step = max(1, len(files) // PROBED)
     probed = [files[row] for row in range(0, len(files), step)][:PROBED]
     started = time.monotonic()
-    in_memory(probed, store_preprocess(job.recipe), lambda done: None)
+    in_memory(probed, preparing_of(job.dataset).stored(job.recipe, job.dataset), lambda done: None)
     seconds = (time.monotonic() - started) / len(probed) * len(job.dataset)
-    note(f"decoding {len(job.dataset):,} images: {seconds:.0f} s, unless they are in the cache", job.quiet)
+    note(f"decoding {len(job.dataset):,} {job.dataset.noun}: {seconds:.0f} s, unless they are in the cache", job.quiet)
     late = replace(job, started=job.started - seconds, deadline=job.deadline - seconds)
     job = planned(late, network, keep=False)
+    if not isinstance(network, ResNet) or job.dataset.noun != "images":
+        return _tell_steps(job, network)
     if not job.recipe.train.time_limit:
         tune = job.recipe.finetune
         assert tune.views != "auto" and tune.layer4_epochs != "auto", "they are decided"
         stages = Stages(tune.head, tune.views, tune.layer4_epochs, job.recipe.train.epochs)
         _tell_prediction(job, network, measure_costs(job.loader, job.setup, network)[1], stages)
+    return job
+
+
+def _tell_steps(job: Job, network: Network) -> Job:
+    """Say what training takes where nothing is learnt on stored features; gives the job as it is."""
+    total = job.recipe.train.epochs * job.loader.steps_per_epoch
+    state = TrainState(network, make_optimizer(network, job.recipe.optim), total)
+    pace = measure(job.loader, job.setup, state, [job.recipe.train.memory_format])
+    seconds = pace.seconds[pace.fastest]
+    note(f"plan: {total:,} steps of {1000 * seconds:.0f} ms: {total * seconds:.0f} s", job.quiet)
     return job
 
 
@@ -278,9 +292,9 @@ def _logits(job: Job, split: str, inputs: Inputs, infer: Infer) -> NDArray[np.fl
 
 def images_of(job: Job, split: str) -> Inputs:
     """Batches of rows of a split to the network's input, float32 [n, C, H, W]."""
-    preprocess = preprocess_of(job.recipe)
+    preprocess = job.examples.preprocess
 
-    def inputs(batches: Sequence[Rows]) -> Iterator[NDArray[np.float32]]:
+    def inputs(batches: Sequence[Rows]) -> Iterator[NDArray[Any]]:
         for squares in job.examples.pixels[split].each(batches):
             yield job.task.modality.normalise(squares, preprocess)
 
@@ -330,7 +344,9 @@ def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Model]:
         return np.concatenate(backend.outputs(batch), 1)
 
     def outputs(split: str) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        rows = _logits(job, split, job.examples.pixels[split].each, infer)
+        rows = _logits(
+            job, split, *(_whole_files(job, split, read, backend) or (job.examples.pixels[split].each, infer))
+        )
         return rows[:, : job.loader.num_classes], rows[:, job.loader.num_classes :]
 
     split, part = _final_part(job)
@@ -342,14 +358,33 @@ def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Model]:
     return score(job.task, split, job.dataset.classes, part.names, part.targets, list(logits)), model
 
 
+def _whole_files(job: Job, split: str, read: checkpoint.Checkpoint, backend: Backend) -> tuple[Inputs, Infer] | None:
+    """The inputs and answers of recordings that are longer than what the network hears: all of each, in windows.
+
+    None where none is longer, or the data are no sounds: then what was decoded is all there is.
+    """
+    if job.task.modality is not SOUND or not (job.examples.pixels[split].aspects > 1).any():
+        return None
+    files, model = job.dataset.select(split).files, Model(read, backend)
+
+    def infer(rows: NDArray[Any]) -> NDArray[np.floating]:
+        found = []
+        for _, answer in model.outputs(files[row] for row in rows.tolist()):
+            if isinstance(answer, DataError):
+                raise answer
+            found.append(answer)
+        return np.stack(found)
+
+    return iter, infer  # batches of rows as they are
+
+
 def _final_part(job: Job) -> tuple[str, Dataset]:
     """The held-out split that is scored at the end: test, or else val, which has also chosen the epoch."""
     for split in ("test", "val"):
         if job.dataset.num_samples(split):
             if split == "val":
-                note(
-                    "no test images: the scores are those of val, which chose the epoch and calibrated them", job.quiet
-                )
+                what = "the scores are those of val, which chose the epoch and calibrated them"
+                note(f"no test {job.dataset.noun}: {what}", job.quiet)
             return split, job.dataset.select(split)
-    note("no held-out images: nothing was scored", job.quiet)
+    note(f"no held-out {job.dataset.noun}: nothing was scored", job.quiet)
     return "test", job.dataset.select("test")

@@ -22,7 +22,8 @@ from pydantic.dataclasses import dataclass
 
 from resnetkit.errors import DataError, ModelError, ResnetkitError, ResourceError, UsageError
 from resnetkit.files import MANIFEST, sha256
-from resnetkit.recipe import STRICT, Auto, refuse_unknown
+from resnetkit.recipe import refuse_unknown
+from resnetkit.recipe.kinds import STRICT, Auto
 from resnetkit.runtime.model import Model, load
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.tasks.classes import Prediction

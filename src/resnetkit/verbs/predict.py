@@ -11,11 +11,16 @@ from typing import Any
 
 from natsort import natsorted
 
+from resnetkit.data.pairs import is_pairs
+from resnetkit.data.sources import Line
+from resnetkit.data.tokens import excerpt
 from resnetkit.errors import DataError, UsageError, printable
 from resnetkit.runtime.model import Model, load
 from resnetkit.tasks.classes import Prediction
+from resnetkit.tasks.task import IMAGE, SOUND, TEXT
 from resnetkit.verbs import many
 from resnetkit.verbs.console import bar
+from resnetkit.verbs.verify import Pair, verified
 
 
 def predict(
@@ -30,12 +35,14 @@ def predict(
     skip: Collection[str] = (),
     settings: Mapping[str, Any] | None = None,
     quiet: bool = True,
-) -> Iterator[Prediction | DataError]:
+) -> Iterator[Prediction | Pair | DataError]:
     """Predict any number of files.
 
     Args:
         model: a run folder, a model folder, or what `load` returned.
-        inputs: files, folders (searched deep), globs, or "-" for a list of paths on standard input, one a line.
+        inputs: files, folders (searched deep), globs, or "-" for a list of paths on standard input, one a line. For a
+            model of texts also tables, of which each line is one, and texts themselves, which hold a space. For a model
+            of sounds a CSV of a,b[,same][,speaker_a,speaker_b]: then each answer is a Pair.
         top: number of classes in each answer.
         backend: what runs the network, "auto" (the fastest), "torch", "onnxruntime", "openvino" or "ncnn".
         device: where, "auto", "cpu", "cuda", ...
@@ -57,12 +64,18 @@ def predict(
     """
     scale = many.scale_from(settings or {})
     opened = _opened(model, backend, device, mirror, scale)
-    paths = list(expand(inputs, opened.task.modality.extensions))
+    if opened.task.modality is SOUND and len(inputs) == 1 and is_pairs(Path(inputs[0])):
+        yield from verified(opened, Path(inputs[0]), quiet)
+        return
+    paths = sources_of(opened, inputs)
     if skip:
-        paths = [path for path in paths if printable(path) not in skip]
+        paths = [path for path in paths if printable(str(path)) not in skip]
     call = many.Call(top, coverage, backend, device, mirror)
     ray = scale.engine == "ray"
-    answers = many.predictions(opened, paths, call, scale) if ray else opened.predictions(paths, top, coverage)
+    if ray and opened.task.modality is not IMAGE:
+        raise UsageError(f"Ray is for images, not for {opened.task.modality.noun}", fix="leave scale.engine out")
+    files = [path for path in paths if isinstance(path, Path)]
+    answers = many.predictions(opened, files, call, scale) if ray else opened.predictions(paths, top, coverage)
     with bar("predicting", len(paths), quiet=quiet) as advance:
         for done, (_, answer) in enumerate(answers, 1):
             yield answer
@@ -84,7 +97,33 @@ def _opened(model: str | Path | Model, backend: str, device: str, mirror: bool, 
     return load(model, backend=backend, device=device, mirror=mirror)
 
 
-def expand(inputs: Sequence[str | Path], extensions: Sequence[str]) -> Iterator[Path]:
+def sources_of(model: Model, inputs: Sequence[str | Path]) -> list[Path | Line]:
+    """What the inputs name: files; for a model of texts also each line of a table, and a text itself.
+
+    An input that is the name of nothing is a text if it holds a space.
+    """
+    modality, found = model.task.modality, list[Path | Line]()
+    for each in inputs:
+        if modality is TEXT and " " in str(each) and not os.path.exists(each):
+            found.append(Line(excerpt(str(each)), str(each)))
+            continue
+        for path in expand([each], modality.extensions, modality.noun):
+            found += modality.inputs(path)
+    return found
+
+
+def refuse_all_but_images(model: Model, verb: str, fix: str) -> None:
+    """Refuse a model of sounds or texts where a verb knows images only.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if model.task.modality is not IMAGE:
+        what = f"{verb} is for models of images, and this is one of {model.task.modality.noun}"
+        raise UsageError(what, path=model.checkpoint.folder, fix=fix)
+
+
+def expand(inputs: Sequence[str | Path], extensions: Sequence[str], noun: str = "images") -> Iterator[Path]:
     """The files that the inputs name; a file named by itself is taken whatever its ending."""
     for text in inputs:
         if str(text) == "-":
@@ -94,7 +133,7 @@ def expand(inputs: Sequence[str | Path], extensions: Sequence[str]) -> Iterator[
         if path.is_dir():
             found = list(_below(path, extensions))
             if not found:
-                raise DataError("holds no images", path=path, fix=f"files ending in {' '.join(extensions)}")
+                raise DataError(f"holds no {noun}", path=path, fix=f"files ending in {' '.join(extensions)}")
             yield from found
         elif path.exists() or not glob.has_magic(str(text)):
             yield path

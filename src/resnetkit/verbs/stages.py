@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from resnetkit.data.duplicates import content_digest
 from resnetkit.errors import Interrupted, ResourceError
+from resnetkit.models import Network
 from resnetkit.nn.cut import AVGPOOL, cut, last_cut
 from resnetkit.nn.resnet import ResNet
 from resnetkit.ops.metrics import cross_entropy
@@ -29,7 +30,6 @@ from resnetkit.training.device import from_first
 from resnetkit.training.heads import choose
 from resnetkit.training.loader import Loader
 from resnetkit.training.maps import Maps
-from resnetkit.training.objective import preprocess_of
 from resnetkit.training.pixels import make_room
 from resnetkit.training.trunk import made_by, open_trunk
 from resnetkit.verbs.caches import cache_folder
@@ -66,7 +66,7 @@ class Stage:
         return self.epochs * self.loader.steps_per_epoch
 
 
-def whole(job: Job, network: ResNet) -> Stage:
+def whole(job: Job, network: Network) -> Stage:
     """The stage in which all of the network learns, from pixels."""
     return Stage("all", network, job.loader, images_of(job, "val"), job.recipe.train.epochs, job.folder / "state")
 
@@ -97,7 +97,7 @@ def stored_maps(job: Job, network: ResNet, signals: Signals) -> tuple[nn.Sequent
     counts = {split: job.dataset.num_samples(split) for split in SPLITS_USED}
     numbers = {"train": max(1, views), "val": 1}
     folder = _folder(job, trunk, sum(counts[split] * numbers[split] for split in counts))
-    preprocess = preprocess_of(job.recipe)
+    preprocess = job.examples.preprocess
 
     def held_out(view: int, rows: Rows) -> Tensor:
         return torch.from_numpy(job.task.modality.normalise(job.examples.pixels["val"].store(rows), preprocess))

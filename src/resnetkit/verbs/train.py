@@ -17,15 +17,16 @@ from resnetkit import recipe as recipes
 from resnetkit.data.dataset import Dataset
 from resnetkit.errors import ResourceError, UsageError
 from resnetkit.files import read_errors, write
-from resnetkit.nn.resnet import ResNet
+from resnetkit.models import Network
 from resnetkit.recipe import Recipe
 from resnetkit.runtime.save import options_of, variant_of
 from resnetkit.tasks.task import task_for
 from resnetkit.training import state as states
 from resnetkit.training.device import Setup, is_out_of_memory, processes, wait_for_first
-from resnetkit.training.objective import OBJECTIVES, preprocess_of
+from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.optim import freeze
-from resnetkit.training.plan import memory_format, settle, typical_side
+from resnetkit.training.plan import memory_format
+from resnetkit.training.prepare import preparing_of, read_recipe
 from resnetkit.trust.report import Story, doubts
 from resnetkit.verbs.console import note, stop_signals
 from resnetkit.verbs.eval import overlays_of, write_scores
@@ -95,7 +96,7 @@ def train(
     given = recipes.merged({key: value for key, value in named.items() if value is not None}, settings or {})
     folder = Path(out) if out else _default_folder(str(given.get("data.source", "")))
     _refuse(folder, resume=resume, overwrite=overwrite, dry_run=dry_run)
-    wanted = _frozen(folder, given) if resume else recipes.read(recipe, given)
+    wanted = _frozen(folder, given) if resume else read_recipe(recipe, given)
     return _run(folder, wanted, Choices(resume, overwrite, dry_run, quiet or not _first(), started or time.monotonic()))
 
 
@@ -127,7 +128,7 @@ def _run(folder: Path, recipe: Recipe, choices: Choices) -> run.Run:
     own = folder / FIXES  # the copy of a run that is resumed
     read = recipes.replace(recipe, {"data.fixes": str(own)}) if choices.resume and own.is_file() else recipe
     dataset = read_dataset(read, choices.quiet)
-    settled = settle(recipes.replace(recipe, {"data.task": task_for(dataset)}), typical_side(dataset.files))
+    settled = preparing_of(dataset).settle(recipes.replace(recipe, {"data.task": task_for(dataset)}), dataset)
     tell_of_choices(settled, choices.quiet)
     with processes(settled.train.device, settled.train.precision) as setup:
         workers = setup.threads if settled.train.workers == "auto" else settled.train.workers
@@ -184,7 +185,7 @@ def _memory_told(folder: Path) -> Iterator[None]:
         raise ResourceError("out of memory in a training step", path=folder, fix=fix) from error
 
 
-def _trained(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> run.Run:
+def _trained(job: Job, network: Network, choices: Choices, fingerprint: str) -> run.Run:
     setup, folder = job.setup, job.folder
     freeze(network, job.recipe.model.freeze)
     if not choices.resume:
@@ -199,7 +200,7 @@ def _trained(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> r
         return _finish(job, *trained)
 
 
-def _prepare(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> None:
+def _prepare(job: Job, network: Network, choices: Choices, fingerprint: str) -> None:
     run.check_space(job.folder, _bytes_needed(job, network, fingerprint))
     aside = run.prepare(job.folder, resume=choices.resume, overwrite=choices.overwrite, data=fingerprint)
     if aside:
@@ -211,14 +212,14 @@ def _prepare(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> N
     job.examples.write_findings(job.folder)
 
 
-def _bytes_needed(job: Job, network: ResNet, fingerprint: str) -> int:
+def _bytes_needed(job: Job, network: Network, fingerprint: str) -> int:
     """Of a saved state, or of the model where only a head is fitted; making an optimizer takes torch a second."""
     if job.recipe.train.epochs or job.recipe.finetune.views:
         return states.size(begun(job, whole(job, network), Reached(), fingerprint))
     return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
 
 
-def _finish(job: Job, trained: ResNet, reached: Reached) -> run.Run:
+def _finish(job: Job, trained: Network, reached: Reached) -> run.Run:
     """Score the held-out split with the best weights, write metrics and report, and publish the model."""
     network = trained.to(memory_format=torch.contiguous_format).cpu().eval()
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
@@ -228,7 +229,7 @@ def _finish(job: Job, trained: ResNet, reached: Reached) -> run.Run:
         variant_of(network),
         options_of(network),
         job.dataset.classes,
-        preprocess_of(job.recipe).as_dict(),
+        job.examples.preprocess.as_dict(),
         job.recipe.model.weights,
     )
     scores, model = final_scores(job, checkpoint.Checkpoint(job.folder / "model", meta, tensors))

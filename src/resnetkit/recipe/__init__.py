@@ -17,16 +17,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from resnetkit.errors import UsageError
-
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-Auto = Literal["auto"]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+from resnetkit.recipe.kinds import STRICT, Auto, Positive, Probability, Share
+from resnetkit.recipe.senses import Sound, Text
+from resnetkit.recipe.tuning import Finetune, Grow
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -34,9 +31,11 @@ class Data:
     """Where the examples are and how they are split."""
 
     source: str = ""
-    """Folder of class folders, a .zip or .tar of them, or a CSV of path,label[,split] or path,labels[,split]."""
+    """Folder of class folders, a .zip or .tar of them, or a CSV of path,label[,split] or path,labels[,split]; of texts
+    also .csv, .tsv or .jsonl, or a folder with train.csv."""
     task: str = "auto"
-    """classify: one class an image; multilabel: several labels or none; auto: read from the data."""
+    """classify: one class an image; multilabel: several labels or none; sound, sound-multilabel, text, text-multilabel
+    likewise; auto: read from the data."""
     val: Share = 0.15
     """Share of the training images that chooses the best epoch, where the data has no val split."""
     test: Share = 0.15
@@ -49,6 +48,10 @@ class Data:
     """Share of the images of a split that may be unreadable and are left out; they are listed."""
     follow_links: bool = False
     """Follow links to files outside the folder."""
+    text: str = ""
+    """Column that holds the text, by name or by number from 1; "": by the usual names."""
+    label: str = ""
+    """Column that holds the label of a text, likewise."""
     fixes: str = ""
     """A CSV of path,action,label, as `check --write` makes it: images to leave out or to give another label."""
 
@@ -58,13 +61,16 @@ class Model:
     """The network and where its weights start from."""
 
     variant: str = "resnet34"
-    """Name of the network, see `resnetkit.models`."""
+    """Name of the network, see `resnetkit.models`; of sounds resnet18 and of texts words, if left out."""
+    width: Annotated[int, Field(ge=8, le=512)] | Auto = "auto"
+    """Channels of the first stage; auto: the variant's; of sounds 32, if left out."""
     weights: str = "auto"
     """A published name, a weights file, hf://owner/name, or "none"; auto: IMAGENET1K_V1, or none under 64 px."""
     stem: Literal["auto", "imagenet", "small", "deep"] = "auto"
     """small: 3x3, stride 1, no pooling; deep: three of 3x3; auto: the variant's, small under 64 px without weights."""
-    shortcut: Literal["auto", "A", "B", "C", "D"] = "auto"
-    """A pads, B projects where shapes change, C everywhere, D averages and projects; auto: the variant's."""
+    shortcut: Literal["auto", "none", "A", "B", "C", "D"] = "auto"
+    """A pads, B projects where shapes change, C everywhere, D averages and projects; none: for texts; auto: the
+    variant's."""
     pool: Literal["last", "all"] = "last"
     """Stages whose pooled features the last layer sees; all: more accurate on few images, not for torchvision, timm."""
     zero_init_residual: bool = True
@@ -168,34 +174,6 @@ class Train:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Finetune:
-    """What is learnt on stored features of the frozen network, before all of it learns in train.epochs."""
-
-    head: bool = True
-    """Fit the last layer alone first, on features that are computed once; only with weights."""
-    keep_statistics: bool = True
-    """BatchNorm keeps the means and deviations that the weights came with, and learns its scale and shift only."""
-    views: Annotated[int, Field(ge=0, le=64)] | Auto = "auto"
-    """Augmented views of each image whose maps of layer3 are stored, so that layer4 and the head learn from them; 0: no
-    such stage; auto: as many as a time limit allows, 0 without one."""
-    layer4_epochs: Annotated[int, Field(ge=0, le=100_000)] | Auto = "auto"
-    """Passes over the training images of that stage, one view in each."""
-    engine: Literal["auto", "torch", "onnxruntime", "openvino", "ncnn"] = "auto"
-    """What runs the frozen network on a CPU; auto: the fastest that gives torch's answers, where it is worth measuring;
-    elsewhere, and in several processes, torch."""
-
-
-@dataclass(frozen=True, config=STRICT)
-class Grow:
-    """Train a shallower network first, and let it grow into model.variant on the way."""
-
-    from_: str = ""
-    """The variant to begin with, as resnet18 for resnet34; model.weights are its own; "": none."""
-    at: Share = 0.5
-    """Share of the steps after which it grows."""
-
-
-@dataclass(frozen=True, config=STRICT)
 class Cache:
     """Where decoded images are kept, so that each is decoded once and not in every epoch of every run."""
 
@@ -221,6 +199,8 @@ class Recipe:
     data: Data = Data()
     model: Model = Model()
     image: Image = Image()
+    sound: Sound = Sound()
+    text: Text = Text()
     augment: Augment = Augment()
     optim: Optim = Optim()
     train: Train = Train()
@@ -252,12 +232,15 @@ def named_recipes() -> list[str]:
     )
 
 
-def read(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+def read(
+    recipe: str | Path, overrides: Mapping[str, Any] | None = None, usual: Mapping[str, Any] | None = None
+) -> Recipe:
     """A recipe from its name or file, with overrides by dotted key ("train.epochs": 5) laid over it.
 
     Args:
         recipe: a name of `named_recipes`, the path of a .toml, or "" for the defaults.
         overrides: dotted key to value; a string is read as TOML where the setting is not a string.
+        usual: what stands under the file instead of the defaults, likewise.
 
     Raises:
         UsageError: no such recipe, an unknown key (with the nearest known one), a value out of its range.
@@ -266,6 +249,9 @@ def read(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> Reci
     for section, content in values.items():
         for key in content if isinstance(content, dict) else [""]:
             refuse_unknown(f"{section}.{key}".rstrip("."), keys(), source)
+    for key, value in (usual or {}).items():
+        section, name = key.split(".")
+        values.setdefault(section, {}).setdefault(name, value)
     for key, value in (overrides or {}).items():
         refuse_unknown(key, keys())
         section, name = key.split(".")
