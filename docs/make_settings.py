@@ -1,19 +1,11 @@
-"""Write docs/settings.md from the recipe's own docstrings: python docs/make_settings.py > docs/settings.md."""
+"""Write docs/settings.md from the settings' own docstrings: python docs/make_settings.py > docs/settings.md."""
 
 from __future__ import annotations
 
 import ast
 from pathlib import Path
 
-SOURCE = Path(__file__).parent.parent / "src" / "resnetkit" / "recipe"
-
-
-def sections() -> list[ast.ClassDef]:
-    """The classes of the sections, in the order in which a recipe has them."""
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.glob("*.py"))]
-    found = {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
-    fields = (field for field in found["Recipe"].body if isinstance(field, ast.AnnAssign))
-    return [found[ast.unparse(field.annotation)] for field in fields]
+SOURCE = Path(__file__).parent.parent / "src" / "resnetkit" / "settings.py"
 
 
 def page() -> str:
@@ -24,7 +16,9 @@ def page() -> str:
         "`--set section.key=value`, or a recipe file of the same sections (`--recipe mine.toml`).",
         "",
     ]
-    for node in sections():
+    for node in ast.parse(SOURCE.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.ClassDef) or node.name == "Recipe":
+            continue
         lines += [
             f"## {node.name.lower()}",
             "",

@@ -35,6 +35,15 @@ IMAGES = ("classify", "multilabel")  # the tasks of which timm's config.json can
 CIFAR = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")  # timm has no networks of these names
 DEEP = ("resnet34d", "resnet50d")  # their stem has several convolutions
 STEM = ("conv1.weight", "conv1.0.weight")  # the weight that an image meets first; the second in a deep stem
+PIPELINES = {  # the Hub's names
+    "classify": "image-classification",
+    "detect": "object-detection",
+    "segment": "image-segmentation",
+    "sound": "audio-classification",
+    "sound-multilabel": "audio-classification",
+    "text": "text-classification",
+    "text-multilabel": "text-classification",
+}
 RETRAIN = "train or save the model again"
 COPY_AGAIN = "copy the folder again from its source"
 MAX_HEADER = 8 << 20  # bytes of JSON before the tensors; ResNet-152 has 0.1 MB of it
@@ -292,7 +301,7 @@ def _class_problem(meta: Meta, tensors: Tensors | None) -> str:
     head = None if tensors is None else tensors.get("fc.bias")
     if tensors is not None and cosine and head is None and "fc.weight" in tensors:
         head = tensors["fc.weight"][:, 0]
-    if tensors is not None and head is None:
+    if tensors is not None and head is None and "head" not in meta.options:
         return "has no head: the tensor fc.bias is missing"
     if head is not None and (len(meta.classes),) != head.shape:
         return f"names {len(meta.classes)} classes for a head of {head.size}"
@@ -309,7 +318,7 @@ def timm_config(meta: Meta) -> dict[str, Any] | None:
 
     None where timm has no such network: plain and CIFAR ones, other stem, shortcut or pooling, dilation for strides.
     """
-    if meta.variant.startswith("plain") or meta.variant in CIFAR:
+    if meta.variant.startswith("plain") or meta.variant in CIFAR or "head" in meta.options:
         return None
     if meta.task not in IMAGES:
         return None
@@ -342,11 +351,6 @@ def timm_config(meta: Meta) -> dict[str, Any] | None:
     }
 
 
-def _kind(meta: Meta) -> str:
-    """What the Hub calls the input."""
-    return {"sound": "audio", "text": "text"}.get(meta.task.partition("-")[0], "image")
-
-
 def told_of(meta: Meta) -> dict[str, Any]:
     """How an input is prepared, without a vocabulary of thousands of words."""
     return {name: value for name, value in meta.preprocess.items() if name != "vocabulary"}
@@ -371,7 +375,7 @@ def card(meta: Meta, library: str = "", usage: str = "") -> str:
     lines = [
         "---",
         f"library_name: {library}",
-        f"pipeline_tag: {_kind(meta)}-classification",
+        f"pipeline_tag: {PIPELINES.get(meta.task, PIPELINES['classify'])}",
         "tags: [resnetkit, resnet]",
         "---",
         f"# {meta.variant}, {len(meta.classes)} classes",

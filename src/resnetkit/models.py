@@ -210,6 +210,31 @@ def with_weights(
     return network
 
 
+def with_head(backbone: ResNet, head: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
+    """A network that finds boxes or masks, around a backbone, which becomes part of it.
+
+    Args:
+        backbone: with whatever weights it has; its pooling and its classifier are not used.
+        head: "fcos", "retinanet" or "fasterrcnn"; "unet", "fcn" or "deeplabv3".
+        num_classes: K.
+        options: of `nn.detection.Options` or `nn.segmentation.Options`.
+
+    Raises:
+        UsageError: there is no such head, or an option is out of its range.
+    """
+    from resnetkit.nn import detection, segmentation  # torchvision's networks take a second to import
+
+    try:
+        if head in detection.DETECTORS:
+            return detection.detector(head, backbone, num_classes, detection.Options(**options))
+        return segmentation.segmenter(head, backbone, num_classes, segmentation.Options(**options))
+    except KeyError as error:
+        known = ", ".join([*detection.DETECTORS, *segmentation.SEGMENTERS])
+        raise UsageError(f"there is no head {head!r}", fix=f"one of {known}") from error
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{head}: {error}") from error
+
+
 def grow(network: nn.Module, variant: str) -> ResNet:
     """A trained network as the start of a deeper variant (resnet18 -> resnet34, 50 -> 101 -> 152): the same logits.
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from resnetkit.data import audio
 from resnetkit.errors import UsageError
 from resnetkit.training import hearing
 from resnetkit.training.augment import draws
-from resnetkit.training.prepare import read_recipe
+from resnetkit.training.objective import OBJECTIVES
 from senses import tone, write_tones, write_wav
 
 pytest.importorskip("soundfile")
@@ -22,23 +24,17 @@ MADE = {"sound.rate": 8_000, "sound.seconds": 0.5, "sound.kept": 0.5, "sound.mel
 
 
 def recipe_of(source, **more):
-    return read_recipe("", {"data.source": str(source), **{key.replace("_", ".", 1): v for key, v in more.items()}})
-
-
-def settled(source, **more):
-    recipe = recipe_of(source, **more)
-    return hearing.settle(recipe, audio.scan(source))
+    given = {"data.source": str(source), **{key.replace("_", ".", 1): v for key, v in more.items()}}
+    return recipes.read("", given, OBJECTIVES["sound"].defaults)
 
 
 def with_splits(dataset):
-    import dataclasses
-
     return dataclasses.replace(dataset, splits=np.ones(len(dataset), np.int8))
 
 
 def test_what_is_usual(tmp_path):
     recipe = recipe_of(write_tones(tmp_path / "a", 2))
-    assert (recipe.model.variant, recipe.model.width, recipe.train.epochs) == ("resnet18", 32, 15)
+    assert (recipe.model.variant, recipe.model.width, recipe.train.epochs) == ("resnet18", 32, 25)
     assert recipe_of(tmp_path / "a", model_variant="resnet34").model.variant == "resnet34"
 
 

@@ -8,7 +8,7 @@ from resnetkit import recipe as recipes
 from resnetkit.data import text, tokens
 from resnetkit.training import reading
 from resnetkit.training.augment import draws
-from resnetkit.training.prepare import read_recipe
+from resnetkit.training.objective import OBJECTIVES
 from senses import write_reviews
 
 pytest.importorskip("tokenizers")
@@ -24,7 +24,7 @@ def dataset(tmp_path):
 
 def recipe_of(**more):
     given = {key.replace("_", ".", 1): value for key, value in more.items()}
-    return recipes.replace(read_recipe("", {"data.task": "text"}), given)
+    return recipes.replace(recipes.read("", {"data.task": "text"}, OBJECTIVES["text"].defaults), given)
 
 
 def test_what_is_usual():

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resnetkit.data import audio, dataset, image, text, tokens
+from resnetkit.data.annotated import Boxed
 from resnetkit.data.archive import Member
 from resnetkit.data.duplicates import first_copies
+from resnetkit.data.masks import Masked
 from resnetkit.data.sources import Line
 from resnetkit.data.text import Chosen
 from resnetkit.errors import UsageError
@@ -204,6 +206,10 @@ TASKS = {
 
 def task_for(found: dataset.Dataset) -> str:
     """Key of the task that a data set is for."""
+    if isinstance(found, Boxed):
+        return "detect"
+    if isinstance(found, Masked):
+        return "segment"
     target = LABELS if found.several else CLASSES
     fitting = (key for key, task in TASKS.items() if task.modality.noun == found.noun and task.target is target)
     return next(fitting)

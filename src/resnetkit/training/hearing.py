@@ -20,7 +20,8 @@ from resnetkit.data.audio import AudioPreprocess, Clip
 from resnetkit.data.dataset import Dataset, File
 from resnetkit.errors import DataError, UsageError
 from resnetkit.models import Network
-from resnetkit.recipe import Recipe, replace
+from resnetkit.recipe import replace
+from resnetkit.settings import Recipe
 from resnetkit.training import sounds
 from resnetkit.training.augment import Draws
 from resnetkit.training.networks import residual
@@ -34,7 +35,7 @@ USUAL = {
     "optim.optimizer": "adamw",
     "optim.weight_decay": 0.05,
     "optim.label_smoothing": 0.05,
-    "train.epochs": 15,
+    "train.epochs": 25,
 }
 RATE = 2e-3  # of AdamW for batches of 32
 PROBED = 200  # files that are looked at

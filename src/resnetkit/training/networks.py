@@ -8,7 +8,7 @@ from resnetkit import models
 from resnetkit.errors import UsageError
 from resnetkit.models import ResNetOptions
 from resnetkit.nn.resnet import ResNet
-from resnetkit.recipe import Recipe
+from resnetkit.settings import Recipe
 
 
 def residual(recipe: Recipe, num_classes: int, in_channels: int) -> ResNet:

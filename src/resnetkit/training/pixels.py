@@ -44,7 +44,7 @@ class Pixels:
     """The decoded images of a split, or the clips, or the tokens of texts.
 
     Attributes:
-        start: begin to fetch the squares of some rows; gives a function that waits for them: uint8 [n, S, S, C], or
+        start: begin to fetch the squares of some rows; gives a function that waits for them: uint8 [n, H, W, C], or
             int16 [n, samples], or uint16 [n, length].
         aspects: width / height of each original, or its length over that of what is kept [n]; NaN where it cannot be
             read.
@@ -60,7 +60,7 @@ class Pixels:
     workers: Workers | None = None
 
     def store(self, rows: NDArray[np.intp]) -> Squares:
-        """The squares of some rows [n, S, S, C]."""
+        """The squares of some rows [n, H, W, C]."""
         return self.start(rows)()
 
     def each(self, batches: Sequence[NDArray[np.intp]]) -> Iterator[Squares]:

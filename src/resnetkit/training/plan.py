@@ -60,6 +60,7 @@ def settle(recipe: Recipe, side: int) -> Recipe:
     Raises:
         UsageError: there is no such variant, or grow.from cannot grow into it.
     """
+    _refuse_others(recipe)
     model, image, optim = recipe.model, recipe.image, recipe.optim
     variant = models.variant_named(model.variant)
     weights = model.weights
@@ -72,12 +73,12 @@ def settle(recipe: Recipe, side: int) -> Recipe:
     if stem == "auto":
         stem = "small" if size < SMALL and weights == "none" else variant.stem
     shortcut = variant.shortcut if model.shortcut == "auto" else model.shortcut
-    if shortcut == "none":
-        raise UsageError("model.shortcut = 'none' is of texts", fix="take plain18, plain34, ... of images")
+    assert shortcut != "none", "it is refused"
     if recipe.grow.from_:
         with torch.device("meta"):  # no memory is taken and nothing is computed
             models.grow(models.build(first, shortcut=shortcut, stem=stem), model.variant)
-    changes = {"model.weights": weights, "image.size": size, "model.stem": stem, "model.shortcut": shortcut}
+    changes: dict[str, Any] = {"model.weights": weights, "image.size": size, "model.stem": stem}
+    changes |= {"model.shortcut": shortcut, "image.width": 0}
     if image.crop_ratio == "auto":
         changes["image.crop_ratio"] = 1.0 if side < SMALL else 0.875
     optimizer = optim.optimizer
@@ -148,6 +149,15 @@ def settle_others(recipe: Recipe, rate: float) -> Recipe:
     if not recipe.train.epochs:
         raise UsageError("train.epochs = 0 leaves nothing to learn", fix="give --epochs 1 or more")
     return replace(recipe, changes)
+
+
+def _refuse_others(recipe: Recipe) -> None:
+    """Refuse what is for boxes and masks, or for texts, alone."""
+    if recipe.model.shortcut == "none":
+        raise UsageError("model.shortcut = 'none' is of texts", fix="take plain18, plain34, ... of images")
+    if recipe.image.width not in ("auto", 0) or recipe.model.head != "auto":
+        key = "image.width" if recipe.model.head == "auto" else "model.head"
+        raise UsageError(f"{key} is for boxes and masks", fix="leave it out")
 
 
 def default_lr(optimizer: str, batch_size: int, fine_tune: bool) -> float:
@@ -328,11 +338,11 @@ def _step(loader: Loader, setup: Setup, part: nn.Module, x: Tensor) -> Callable[
 
     def step() -> None:
         with setup.autocast():
-            logits = part(x)
+            loss = loader.objective.loss(part, x, targets, None)
         optimizer.zero_grad()
-        loader.objective.loss(logits, targets, None).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        float(logits.detach()[0, 0])  # waits for a GPU
+        loss.item()  # waits for a GPU
 
     return step
 

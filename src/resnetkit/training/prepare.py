@@ -1,21 +1,17 @@
-"""What a training decides of its inputs, and how these are prepared: one value for images, sounds and texts each."""
+"""What a training decides of its inputs, and how these are prepared: images, sounds and texts, each in its own way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from resnetkit import recipe as recipes
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.prepared import Prepared
 from resnetkit.data.text import Chosen
-from resnetkit.recipe import Recipe
-from resnetkit.tasks.task import TASKS, Modality, modality_of, task_named
+from resnetkit.data.tokens import TextPreprocess
+from resnetkit.settings import Recipe
 from resnetkit.training import hearing, plan, reading
-from resnetkit.training.loader import store_preprocess
-from resnetkit.training.objective import preprocess_of
+from resnetkit.training.objective import preprocess_of, store_preprocess
 
 
 @dataclass(frozen=True)
@@ -23,18 +19,24 @@ class Preparing:
     """The torch side of a modality.
 
     Attributes:
-        usual: settings that differ from the defaults where nobody names them.
         settle: a recipe and the data, with splits, to the recipe without "auto".
-        evaluated: a settled recipe and the data to how an input is prepared, as in model.json.
-        stored: likewise, of what is kept of a training input.
         told: a settled recipe to words about its network and input.
     """
 
-    usual: Mapping[str, Any]
     settle: Callable[[Recipe, Dataset], Recipe]
-    evaluated: Callable[[Recipe, Dataset], Prepared]
-    stored: Callable[[Recipe, Dataset], Prepared]
     told: Callable[[Recipe], str]
+
+
+def evaluated(recipe: Recipe, dataset: Dataset) -> Any:
+    """How an input is prepared, as in model.json: by the recipe, and for texts by the vocabulary of the data."""
+    found: Any = preprocess_of(recipe)
+    return reading.preprocess_of(recipe, dataset) if isinstance(found, TextPreprocess) else found
+
+
+def stored(recipe: Recipe, dataset: Dataset) -> Any:
+    """How a training input is prepared, of which each epoch makes something else."""
+    found: Any = store_preprocess(recipe)
+    return reading.preprocess_of(recipe, dataset) if isinstance(found, TextPreprocess) else found
 
 
 def _settle_images(recipe: Recipe, dataset: Dataset) -> Recipe:
@@ -54,7 +56,9 @@ def _told_of_images(recipe: Recipe) -> str:
     model, image = recipe.model, recipe.image
     stem = {"small": "small stem (3x3, stride 1, no pooling)"}.get(model.stem, f"{model.stem} stem")
     colour = "" if image.channels in (1, 3) else f", {image.channels} channels without colour augmentation"
-    return f"{model.variant}, {stem}, {image.size} px{colour}, weights {model.weights}"
+    size = f"{image.size} x {image.width}" if image.width else f"{image.size}"
+    head = "" if model.head == "auto" else f"{model.head} on "
+    return f"{head}{model.variant}, {stem}, {size} px{colour}, weights {model.weights}"
 
 
 def _told_of_sounds(recipe: Recipe) -> str:
@@ -70,21 +74,9 @@ def _told_of_texts(recipe: Recipe) -> str:
 
 
 PREPARING = {
-    "images": Preparing(
-        {},
-        _settle_images,
-        lambda recipe, dataset: preprocess_of(recipe),
-        lambda recipe, dataset: store_preprocess(recipe),
-        _told_of_images,
-    ),
-    "sounds": Preparing(
-        hearing.USUAL,
-        _settle_sounds,
-        lambda recipe, dataset: hearing.preprocess_of(recipe),
-        lambda recipe, dataset: hearing.stored(recipe),
-        _told_of_sounds,
-    ),
-    "texts": Preparing(reading.USUAL, _settle_texts, reading.preprocess_of, reading.preprocess_of, _told_of_texts),
+    "images": Preparing(_settle_images, _told_of_images),
+    "sounds": Preparing(_settle_sounds, _told_of_sounds),
+    "texts": Preparing(_settle_texts, _told_of_texts),
 }
 
 
@@ -96,27 +88,3 @@ def preparing_of(dataset: Dataset) -> Preparing:
 def columns_of(recipe: Recipe) -> Chosen:
     """The columns of a table that a recipe names."""
     return Chosen(recipe.data.text, recipe.data.label)
-
-
-def modality_for(recipe: Recipe) -> Modality:
-    """What a recipe's data holds: by its task, or told from the data.
-
-    Raises:
-        UsageError: there is no such task.
-    """
-    if recipe.data.task != "auto":
-        return task_named(recipe.data.task).modality
-    return (
-        modality_of(Path(recipe.data.source), columns_of(recipe)) if recipe.data.source else TASKS["classify"].modality
-    )
-
-
-def read_recipe(recipe: str | Path, given: Mapping[str, Any]) -> Recipe:
-    """A recipe as `recipe.read` gives it, over what is usual for its data.
-
-    Raises:
-        UsageError: as there.
-    """
-    first = recipes.read(recipe, given)
-    usual = PREPARING[modality_for(first).noun].usual
-    return recipes.read(recipe, given, usual) if usual else first

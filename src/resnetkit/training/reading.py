@@ -16,7 +16,8 @@ from resnetkit.data import tokens
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.tokens import BYTES, TextPreprocess
 from resnetkit.models import Network
-from resnetkit.recipe import Recipe, replace
+from resnetkit.recipe import replace
+from resnetkit.settings import Recipe
 from resnetkit.training import texts
 from resnetkit.training.augment import Draws
 from resnetkit.training.shared import Shared
@@ -67,6 +68,12 @@ def _vocabulary(train: tuple[str, ...], units: str, size: int, lower: bool) -> s
         return ""
     make = tokens.train_words if units == "words" else tokens.train_pieces
     return make(train, max(size, BYTES + 1) if units == "pieces" else size, lower=lower)
+
+
+def without_words(recipe: Recipe) -> TextPreprocess:
+    """How texts are prepared under a recipe, as far as it tells: of whatever vocabulary."""
+    assert recipe.text.length != "auto", "the verb decides before the first step"
+    return TextPreprocess(recipe.text.length, recipe.text.lower)
 
 
 def preprocess_of(recipe: Recipe, dataset: Dataset) -> TextPreprocess:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +14,7 @@ from resnetkit.errors import DataError, printable
 from resnetkit.ops.confident import label_issues
 from resnetkit.ops.metrics import softmax
 from resnetkit.tasks.evaluate import Scores
-from resnetkit.trust.page import url_of
+from resnetkit.trust.page import jpeg_url, url_of
 
 WORST, UNSURE, SUSPECT = 16, 8, 8
 OVERLAYS = WORST + UNSURE + SUSPECT  # pictures that are shown with what the model looked at, at most
@@ -109,7 +107,7 @@ def shown(
             scores.target.text(judged.said[i], scores.classes),
             100 * float(judged.scores[i]),
             url_of(file, senses.draw),
-            _jpeg(overlay) if isinstance(overlay, Image.Image) else "",
+            jpeg_url(overlay) if isinstance(overlay, Image.Image) else "",
             url_of(file, senses.play, "audio/wav"),
             overlay if isinstance(overlay, tuple) else senses.words(file) if senses.words else (),
         )
@@ -132,9 +130,3 @@ def kinds(scores: Scores, find: Find, senses: Senses = IMAGES) -> list[Kind]:
         chosen = of_kind[np.argsort(-losses[of_kind], kind="stable")][:OF_A_KIND].tolist()
         found.append(Kind(row, column, int(mistakes[row, column]), shown(scores, chosen, find, None, senses)))
     return found
-
-
-def _jpeg(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

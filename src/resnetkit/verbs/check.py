@@ -25,15 +25,14 @@ from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, UsageError
 from resnetkit.files import new_folder, set_aside, write
 from resnetkit.nn.resnet import ResNet
-from resnetkit.recipe import Recipe
 from resnetkit.runtime.pipeline import num_threads
+from resnetkit.settings import Recipe
 from resnetkit.tasks.task import MODALITIES, TASKS
 from resnetkit.training.device import processes
 from resnetkit.training.embed import embed
 from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.pixels import refuse_unreadable
 from resnetkit.training.plan import settle, typical_side
-from resnetkit.training.prepare import read_recipe
 from resnetkit.training.trunk import with_engine
 from resnetkit.trust.check import Findings, Seen, findings, inspected
 from resnetkit.trust.check_page import write_page
@@ -80,7 +79,7 @@ def check(
     _refuse_file(write)
     given = {"data.source": str(data), **({"model.weights": str(weights)} if labels else {})}
     usual = {"model.pool": "all"} if labels else {}  # features of all stages tell more of labels
-    recipe = read_recipe("", {**usual, **recipes.merged(given, settings or {})})
+    recipe = recipes.read("", {**usual, **recipes.merged(given, settings or {})})
     dataset = scanned(recipe)
     judge = _judge(dataset, recipe) if labels else None  # weights that cannot be had are said at once
     seen = look(dataset, recipe, quiet)

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit import run
-from resnetkit.data import fixes
+from resnetkit.data import boxes, fixes, masks
+from resnetkit.data.annotated import Boxed
+from resnetkit.data.archive import is_archive
 from resnetkit.data.dataset import CODES, Dataset, assign_splits, refuse_untrainable
 from resnetkit.data.duplicates import (
     across_splits,
@@ -19,14 +21,16 @@ from resnetkit.data.duplicates import (
     of_two_labels,
     refuse_leaks,
 )
+from resnetkit.data.masks import Masked
 from resnetkit.data.prepared import Prepared
 from resnetkit.data.stratify import together
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, ResourceError, UsageError, printable
 from resnetkit.files import write
-from resnetkit.recipe import Recipe
 from resnetkit.runtime.pipeline import num_threads
-from resnetkit.tasks.task import MODALITIES, task_for, task_named
+from resnetkit.settings import Recipe
+from resnetkit.tasks.scenes import SCENES
+from resnetkit.tasks.task import MODALITIES, modality_of, task_for, task_named
 from resnetkit.training.device import Setup, from_first
 from resnetkit.training.pixels import (
     Pixels,
@@ -38,13 +42,14 @@ from resnetkit.training.pixels import (
     make_room,
     refuse_unreadable,
 )
-from resnetkit.training.prepare import PREPARING, columns_of, modality_for, preparing_of
+from resnetkit.training.prepare import PREPARING, columns_of, evaluated, stored
 from resnetkit.verbs.caches import cache_folder
 from resnetkit.verbs.console import Advance, bar, note
 
 BAD_COLUMNS = ("path", "split", "reason")
 UNEVEN = 10  # times as many images of one class as of another, from which on it is told
 NEAR_COLUMNS = ("train", "other", "split", "bits")
+ANNOTATIONS = (".json", ".yaml", ".yml")
 FIXES = "fixes.csv"  # in a run folder: a copy of data.fixes
 
 
@@ -97,10 +102,34 @@ def scanned(recipe: Recipe) -> Dataset:
     """
     if not recipe.data.source:
         raise UsageError("no data given", fix="resnetkit train FOLDER")
-    source = Path(recipe.data.source)
-    found = modality_for(recipe).scan(source, follow_links=recipe.data.follow_links, columns=columns_of(recipe))
+    found = found_in(Path(recipe.data.source), recipe)
     key = task_for(found) if recipe.data.task == "auto" else recipe.data.task
-    return fixed(task_named(key).target.prepare(found), recipe.data.fixes)
+    if key not in SCENES:
+        return fixed(task_named(key).target.prepare(found), recipe.data.fixes)
+    if recipe.data.fixes:
+        what = "data.fixes is for images with classes"
+        raise UsageError(what, path=recipe.data.fixes, fix="correct the boxes or masks themselves")
+    return SCENES[key].target.prepare(found)
+
+
+def found_in(source: Path, recipe: Recipe) -> Dataset:
+    """What lies at a source: images with boxes or masks where that is what they have, else images with classes.
+
+    Raises:
+        DataError: there is nothing that can be read.
+    """
+    task, links = recipe.data.task, recipe.data.follow_links
+    ignore = [word.strip() for word in recipe.data.ignore.split(",") if word.strip()]
+    if task == "detect":
+        return boxes.scan(source, follow_links=links)
+    if task == "segment":
+        return masks.scan(source, ignore=ignore, follow_links=links)
+    found: Dataset | None = None
+    if task == "auto" and (source.is_dir() or is_archive(source) or source.suffix.lower() in ANNOTATIONS):
+        found = boxes.recognised(source, follow_links=links)
+        found = found or masks.recognised(source, ignore=ignore, follow_links=links)
+    modality = modality_of(source, columns_of(recipe)) if task == "auto" else task_named(task).modality
+    return found or modality.scan(source, follow_links=links, columns=columns_of(recipe))
 
 
 def fixed(dataset: Dataset, path: str | Path) -> Dataset:
@@ -137,6 +166,9 @@ def read_dataset(recipe: Recipe, quiet: bool) -> Dataset:
     note(f"{source}: {_kinds(dataset)}, {counted} ({origin})", quiet)
     for what, count in dataset.ignored:
         note(f"  ignored: {count:,} {what}", quiet)
+    if isinstance(dataset, Boxed | Masked):
+        for finding in dataset.findings:
+            note(f"  {finding.count:,} {finding.what}: {', '.join(map(printable, finding.examples[:3]))}", quiet)
     _tell_of_copies(dataset, first, quiet)
     _tell_of_groups(dataset, quiet)
     _tell_of_counts(split, quiet)
@@ -166,6 +198,11 @@ def refuse_few(split: Dataset) -> None:
 
 
 def _kinds(dataset: Dataset) -> str:
+    if isinstance(dataset, Boxed):
+        number = sum(int(dataset.counts(split).sum()) for split in CODES)
+        return f"{len(dataset.classes)} classes, {number:,} boxes ({dataset.form})"
+    if isinstance(dataset, Masked):
+        return f"{len(dataset.classes)} classes of pixels"
     if not dataset.several:
         return f"{len(dataset.classes)} classes"
     each = dataset.targets.sum(1)
@@ -183,7 +220,7 @@ def _tell_of_counts(dataset: Dataset, quiet: bool) -> None:
         what = f"no held-out {dataset.noun} of {len(lonely)} {noun} of few {dataset.noun}, so no score tells"
         note(f"take care: {what}: {named}", quiet)
     most, least = int(train.argmax()), int(np.where(train > 0, train, train.max()).argmin())
-    if train[most] >= UNEVEN * max(1, train[least]):
+    if train[most] >= UNEVEN * max(1, train[least]) and not isinstance(dataset, Boxed | Masked):
         names = dataset.classes
         what = f"{train[most]:,} training {dataset.noun} of {names[most]!r}, {train[least]:,} of {names[least]!r}"
         note(f"take care: {what}: look at macro_f1, or try --set optim.class_weights=balanced", quiet)
@@ -191,7 +228,8 @@ def _tell_of_counts(dataset: Dataset, quiet: bool) -> None:
 
 def tell_of_choices(recipe: Recipe, quiet: bool) -> None:
     """The network that was decided on, in a line."""
-    note(PREPARING[task_named(task_of(recipe)).modality.noun].told(recipe), quiet)
+    noun = "images" if task_of(recipe) in SCENES else task_named(task_of(recipe)).modality.noun
+    note(PREPARING[noun].told(recipe), quiet)
 
 
 def _tell_of_copies(dataset: Dataset, first: NDArray[np.intp], quiet: bool) -> None:
@@ -261,8 +299,8 @@ def _near(dataset: Dataset, hashes: NDArray[np.uint64], quiet: bool) -> list[dic
 
 
 def _prepared(split: str, recipe: Recipe, dataset: Dataset) -> Prepared:
-    how = preparing_of(dataset)
-    return how.stored(recipe, dataset) if split == "train" else how.evaluated(recipe, dataset)
+    found: Prepared = (stored if split == "train" else evaluated)(recipe, dataset)
+    return found
 
 
 def _pixels(part: Dataset, prepared: Prepared, how: tuple[Recipe, Setup, bool], advance: Advance) -> Pixels:

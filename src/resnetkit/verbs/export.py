@@ -9,7 +9,7 @@ from resnetkit import run
 from resnetkit.errors import DataError, UsageError
 from resnetkit.runtime.export import Exported, Format, format_named, in_batches, write_export
 from resnetkit.runtime.int8 import Gate, refuse_int8, write_int8
-from resnetkit.runtime.model import Model, load
+from resnetkit.runtime.model import Model, load_classifier
 from resnetkit.tasks.task import IMAGE
 from resnetkit.verbs.console import bar, note
 from resnetkit.verbs.evidence import calibration_of, evidence_of
@@ -63,7 +63,7 @@ def export(
         raise UsageError(f"max_drop = {max_drop}", fix="give a share between 0 and 1, as 0.005")
     if push:
         hub.refuse_push(push, offline=offline())
-    opened = load(model, backend="torch", device="cpu")
+    opened = load_classifier(model, backend="torch", device="cpu")
     source = opened.checkpoint.folder
     try:
         _refuse_kind(opened, form, int8)

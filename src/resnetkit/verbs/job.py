@@ -12,20 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.func import functional_call
 
 from resnetkit import checkpoint
 from resnetkit import recipe as recipes
+from resnetkit.data.annotated import Boxed
 from resnetkit.data.dataset import Dataset
+from resnetkit.data.masks import Masked
 from resnetkit.errors import DataError, UsageError
-from resnetkit.models import Network
 from resnetkit.nn.cut import cut, last_cut
 from resnetkit.nn.resnet import ResNet
-from resnetkit.recipe import Recipe
 from resnetkit.runtime.backends import Backend, open_backend
 from resnetkit.runtime.model import Model
+from resnetkit.settings import Recipe
 from resnetkit.tasks.evaluate import Scores, calibrated_loss, score
-from resnetkit.tasks.task import SOUND, TASKS, Task
+from resnetkit.tasks.scenes import SCENES, SceneTask, Truths
+from resnetkit.tasks.task import TASKS, Task
 from resnetkit.training.device import Setup, from_first, gathered, same_as_first
 from resnetkit.training.loader import Loader
 from resnetkit.training.objective import OBJECTIVES
@@ -42,7 +45,7 @@ from resnetkit.training.plan import (
     predicted,
     seconds_with_growth,
 )
-from resnetkit.training.prepare import preparing_of
+from resnetkit.training.prepare import evaluated, stored
 from resnetkit.training.state import TrainState, growth_of
 from resnetkit.training.trunk import with_engine
 from resnetkit.trust.calibrate import calibrate
@@ -77,7 +80,7 @@ class Job:
     recipe: Recipe
     examples: Examples
     setup: Setup
-    task: Task
+    task: Task | SceneTask
     loader: Loader
     started: float
     deadline: float
@@ -91,11 +94,11 @@ class Job:
 
 def blank_job(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choices: Choices) -> Job:
     """A job whose images are all black, or sounds silent: all that a plan needs, and nothing is decoded or written."""
-    kept, n = preparing_of(dataset).stored(recipe, dataset), dataset.num_samples("train")
+    kept, n = stored(recipe, dataset), dataset.num_samples("train")
     black = Pixels(
         lambda rows: lambda: np.zeros((len(rows), *kept.shape), kept.dtype), np.ones(n), np.zeros(n, np.uint64)
     )
-    found = Examples(dataset, {"train": black}, [], [], preparing_of(dataset).evaluated(recipe, dataset))
+    found = Examples(dataset, {"train": black}, [], [], evaluated(recipe, dataset))
     return _job(folder, recipe, found, setup, choices)
 
 
@@ -107,13 +110,15 @@ def open_job(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choic
 
 def _job(folder: Path, recipe: Recipe, found: Examples, setup: Setup, choices: Choices) -> Job:
     key = task_of(recipe)
-    targets = found.dataset.select("train").targets
+    part = found.dataset.select("train")
+    targets = Truths(part) if isinstance(part, Boxed | Masked) else part.targets
     objective, classes = OBJECTIVES[key], len(found.dataset.classes)
     loader = Loader(found.pixels["train"], targets, classes, recipe, objective, setup.rank, setup.world)
     limit = recipe.train.time_limit
     # a tenth is left for scoring and the report
     deadline = choices.started + 0.9 * limit if limit else math.inf
-    return Job(folder, recipe, found, setup, TASKS[key], loader, choices.started, deadline, choices.quiet)
+    task = SCENES[key] if key in SCENES else TASKS[key]
+    return Job(folder, recipe, found, setup, task, loader, choices.started, deadline, choices.quiet)
 
 
 def _refuse_too_few(recipe: Recipe, images: int, world: int) -> None:
@@ -123,7 +128,7 @@ def _refuse_too_few(recipe: Recipe, images: int, world: int) -> None:
         raise UsageError(what, fix=f"a --batch-size of {2 * world} or more, or fewer processes")
 
 
-def planned(job: Job, network: Network, *, keep: bool = True) -> Job:
+def planned(job: Job, network: nn.Module, *, keep: bool = True) -> Job:
     """Measure what a choice depends on and decide it: the engine, the memory format, the stages, the epochs that fit.
 
     Args:
@@ -150,7 +155,7 @@ def _num_frozen(job: Job) -> int:
     return job.dataset.num_samples("train") * views + job.dataset.num_samples("val") if views else 0
 
 
-def _epochs_that_fit(job: Job, network: Network) -> tuple[Job, dict[str, Any]]:
+def _epochs_that_fit(job: Job, network: nn.Module) -> tuple[Job, dict[str, Any]]:
     """Also the deadline, which leaves the time for what comes after."""
     recipe = job.recipe
     changes: dict[str, Any] = {}
@@ -220,7 +225,7 @@ def _most_views(job: Job, network: ResNet) -> int:
     return int(job.recipe.cache.gb * 1e9 / (2 * maps.numel() * job.dataset.num_samples("train")))
 
 
-def tell_plan(job: Job, network: Network) -> Job:
+def tell_plan(job: Job, network: nn.Module) -> Job:
     """Plan a training that is not to happen, and say how long each part of it would take.
 
     Returns:
@@ -230,28 +235,21 @@ def tell_plan(job: Job, network: Network) -> Job:
     step = max(1, len(files) // PROBED)
     probed = [files[row] for row in range(0, len(files), step)][:PROBED]
     started = time.monotonic()
-    in_memory(probed, preparing_of(job.dataset).stored(job.recipe, job.dataset), lambda done: None)
+    in_memory(probed, stored(job.recipe, job.dataset), lambda done: None)
     seconds = (time.monotonic() - started) / len(probed) * len(job.dataset)
     note(f"decoding {len(job.dataset):,} {job.dataset.noun}: {seconds:.0f} s, unless they are in the cache", job.quiet)
     late = replace(job, started=job.started - seconds, deadline=job.deadline - seconds)
     job = planned(late, network, keep=False)
     if not isinstance(network, ResNet) or job.dataset.noun != "images":
-        return _tell_steps(job, network)
-    if not job.recipe.train.time_limit:
+        state = TrainState(network, make_optimizer(network, job.recipe.optim), job.loader.steps_per_epoch)
+        each = min(measure(job.loader, job.setup, state, [job.recipe.train.memory_format]).seconds.values())
+        steps = job.recipe.train.epochs * job.loader.steps_per_epoch
+        note(f"plan: {steps:,} steps of {1000 * each:.0f} ms: {steps * each:.0f} s, and scoring", job.quiet)
+    elif not job.recipe.train.time_limit:
         tune = job.recipe.finetune
         assert tune.views != "auto" and tune.layer4_epochs != "auto", "they are decided"
         stages = Stages(tune.head, tune.views, tune.layer4_epochs, job.recipe.train.epochs)
         _tell_prediction(job, network, measure_costs(job.loader, job.setup, network)[1], stages)
-    return job
-
-
-def _tell_steps(job: Job, network: Network) -> Job:
-    """Say what training takes where nothing is learnt on stored features; gives the job as it is."""
-    total = job.recipe.train.epochs * job.loader.steps_per_epoch
-    state = TrainState(network, make_optimizer(network, job.recipe.optim), total)
-    pace = measure(job.loader, job.setup, state, [job.recipe.train.memory_format])
-    seconds = pace.seconds[pace.fastest]
-    note(f"plan: {total:,} steps of {1000 * seconds:.0f} ms: {total * seconds:.0f} s", job.quiet)
     return job
 
 
@@ -301,11 +299,14 @@ def images_of(job: Job, split: str) -> Inputs:
     return inputs
 
 
-def validate(job: Job, inputs: Inputs, state: TrainState) -> dict[str, float | None]:
-    """What results.csv says of the validation split, with the weights that would be kept; None without images."""
+def validate(job: Job, inputs: Inputs, state: TrainState) -> tuple[dict[str, float | None], float | None]:
+    """What results.csv says of the validation split, with the weights that would be kept; None without images.
+
+    And how good that is: what the best epoch has the most of.
+    """
     targets = job.dataset.select("val").targets
     if not len(targets):
-        return on_validation(job, np.zeros((0, job.loader.num_classes)))
+        return on_validation(job, np.zeros((0, job.loader.num_classes))), None
     weights = state.evaluated()
     same_as_first(weights, job.setup)
     state.network.eval()
@@ -316,11 +317,14 @@ def validate(job: Job, inputs: Inputs, state: TrainState) -> dict[str, float | N
         logits: NDArray[np.floating] = functional_call(state.network, weights, (on_device,)).float().cpu().numpy()
         return logits
 
-    return on_validation(job, _logits(job, "val", inputs, infer))
+    found = on_validation(job, _logits(job, "val", inputs, infer))
+    loss = found["val_calibrated_loss"]
+    return found, None if loss is None else -loss
 
 
 def on_validation(job: Job, logits: NDArray[np.floating]) -> dict[str, float | None]:
     """Loss, calibrated loss (which chooses the best epoch), the headline and macro-F1 of validation logits [n, K]."""
+    assert isinstance(job.task, Task), "scenes have no logits"
     target, targets = job.task.target, job.dataset.select("val").targets
     scores = target.metrics(logits, targets, job.dataset.classes)
     some = bool(len(targets))
@@ -337,6 +341,7 @@ def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Model]:
 
     And that model, which the validation images have calibrated.
     """
+    assert isinstance(job.task, Task), "scenes have no logits"
     backend = open_backend(read, "torch", job.setup.device)
     torch.set_num_threads(job.setup.threads)
 
@@ -349,7 +354,7 @@ def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Model]:
         )
         return rows[:, : job.loader.num_classes], rows[:, job.loader.num_classes :]
 
-    split, part = _final_part(job)
+    split, part = final_part(job)
     found = {name: outputs(name) for name in dict.fromkeys(("val", split))}
     targets = job.dataset.select("val").targets
     calibration = calibrate(job.task.target, found["val"], targets, job.recipe.calibrate.sets)
@@ -363,7 +368,7 @@ def _whole_files(job: Job, split: str, read: checkpoint.Checkpoint, backend: Bac
 
     None where none is longer, or the data are no sounds: then what was decoded is all there is.
     """
-    if job.task.modality is not SOUND or not (job.examples.pixels[split].aspects > 1).any():
+    if job.dataset.noun != "sounds" or not (job.examples.pixels[split].aspects > 1).any():
         return None
     files, model = job.dataset.select(split).files, Model(read, backend)
 
@@ -378,7 +383,7 @@ def _whole_files(job: Job, split: str, read: checkpoint.Checkpoint, backend: Bac
     return iter, infer  # batches of rows as they are
 
 
-def _final_part(job: Job) -> tuple[str, Dataset]:
+def final_part(job: Job) -> tuple[str, Dataset]:
     """The held-out split that is scored at the end: test, or else val, which has also chosen the epoch."""
     for split in ("test", "val"):
         if job.dataset.num_samples(split):

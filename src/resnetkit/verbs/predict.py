@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from natsort import natsorted
 
+from resnetkit import run
+from resnetkit.data.image import picture
 from resnetkit.data.pairs import is_pairs
 from resnetkit.data.sources import Line
 from resnetkit.data.tokens import excerpt
 from resnetkit.errors import DataError, UsageError, printable
-from resnetkit.runtime.model import Model, load
+from resnetkit.files import resource_errors, write
+from resnetkit.runtime.model import Model, load, load_classifier
+from resnetkit.runtime.scenes import SceneModel
+from resnetkit.tasks.boxes import SURE, Boxes
 from resnetkit.tasks.classes import Prediction
+from resnetkit.tasks.masks import Mask
 from resnetkit.tasks.task import IMAGE, SOUND, TEXT
 from resnetkit.verbs import many
 from resnetkit.verbs.console import bar
 from resnetkit.verbs.verify import Pair, verified
 
+TOP, MOST = 5, 100  # classes, and boxes, in an answer
+DRAWN = 2048  # px of a picture's long side, at most
+
 
 def predict(
-    model: str | Path | Model,
+    model: str | Path | Model | SceneModel,
     inputs: Sequence[str | Path],
     *,
-    top: int = 5,
+    top: int | None = None,
     backend: str = "auto",
     device: str = "auto",
     mirror: bool = False,
     coverage: float | None = None,
     skip: Collection[str] = (),
     settings: Mapping[str, Any] | None = None,
+    draw: str | Path | None = None,
     quiet: bool = True,
-) -> Iterator[Prediction | Pair | DataError]:
+) -> Iterator[Prediction | Boxes | Mask | Pair | DataError]:
     """Predict any number of files.
 
     Args:
@@ -43,17 +56,19 @@ def predict(
         inputs: files, folders (searched deep), globs, or "-" for a list of paths on standard input, one a line. For a
             model of texts also tables, of which each line is one, and texts themselves, which hold a space. For a model
             of sounds a CSV of a,b[,same][,speaker_a,speaker_b]: then each answer is a Pair.
-        top: number of classes in each answer.
+        top: number of classes in each answer, 5 if left out, or most boxes, 100.
         backend: what runs the network, "auto" (the fastest), "torch", "onnxruntime", "openvino" or "ncnn".
         device: where, "auto", "cpu", "cuda", ...
         mirror: answer with the mean over an image and its mirror image, in twice the time.
         coverage: give the set of classes that holds the true one with this probability, 0..1, too.
         skip: printable paths of inputs that are passed over.
         settings: "scale.engine": "ray" for many machines, "scale.workers": how many processes there.
+        draw: a new folder for the images with their boxes or masks drawn over them, and masks as PNG of indices.
         quiet: no progress on stderr.
 
     Yields:
-        A Prediction for each file, in the order of the inputs, or the DataError of one that could not be read.
+        A Prediction, Boxes or Mask for each file, in the order of the inputs, or the DataError of one that could not be
+            read.
 
     Raises:
         DataError: an input matches no file.
@@ -64,40 +79,88 @@ def predict(
     """
     scale = many.scale_from(settings or {})
     opened = _opened(model, backend, device, mirror, scale)
-    if opened.task.modality is SOUND and len(inputs) == 1 and is_pairs(Path(inputs[0])):
+    if isinstance(opened, Model) and opened.task.modality is SOUND and [*map(is_pairs, map(Path, inputs))] == [True]:
         yield from verified(opened, Path(inputs[0]), quiet)
         return
     paths = sources_of(opened, inputs)
     if skip:
         paths = [path for path in paths if printable(str(path)) not in skip]
-    call = many.Call(top, coverage, backend, device, mirror)
-    ray = scale.engine == "ray"
-    if ray and opened.task.modality is not IMAGE:
-        raise UsageError(f"Ray is for images, not for {opened.task.modality.noun}", fix="leave scale.engine out")
-    files = [path for path in paths if isinstance(path, Path)]
-    answers = many.predictions(opened, files, call, scale) if ray else opened.predictions(paths, top, coverage)
+    most = TOP if isinstance(opened, Model) else MOST
+    call = many.Call(most if top is None else top, coverage, backend, device, mirror)
+    answers = _answers(opened, paths, call, scale)
+    pictures = _pictures(opened, draw)
     with bar("predicting", len(paths), quiet=quiet) as advance:
-        for done, (_, answer) in enumerate(answers, 1):
+        for done, (path, answer) in enumerate(answers, 1):
+            if pictures and isinstance(answer, Boxes | Mask):
+                pictures.add(path, answer)
             yield answer
             advance(done)
 
 
-def _opened(model: str | Path | Model, backend: str, device: str, mirror: bool, scale: many.Scale) -> Model:
+def _answers(
+    opened: Model | SceneModel, paths: Sequence[Path | Line], call: many.Call, scale: many.Scale
+) -> Iterator[tuple[Any, Any]]:
+    """Each input and its answer, made here or by the machines of a Ray cluster."""
+    if isinstance(opened, Model) and scale.engine == "ray":
+        refuse_all_but_images(opened, "Ray", "leave scale.engine out")
+        return many.predictions(opened, [path for path in paths if isinstance(path, Path)], call, scale)
+    return opened.predictions(paths, call.top, call.coverage)
+
+
+@dataclass
+class Pictures:
+    """Answers drawn over their images, in a folder, under the images' names; of two with one name the second gets _2.
+
+    Attributes:
+        folder: of the pictures.
+        classes: names, which have colours by their order.
+        used: how often each name was there.
+    """
+
+    folder: Path
+    classes: Sequence[str]
+    used: Counter[str] = field(default_factory=Counter)
+
+    def add(self, path: Path, answer: Boxes | Mask) -> None:
+        """One more; a mask is also written as PNG of class indices."""
+        self.used[path.stem] += 1
+        stem = path.stem if self.used[path.stem] == 1 else f"{path.stem}_{self.used[path.stem]}"
+        buffer = io.BytesIO()
+        answer.drawn(picture(path, DRAWN), SURE, self.classes).save(buffer, "JPEG", quality=90)
+        write(self.folder / f"{stem}.jpg", buffer.getvalue())
+        if isinstance(answer, Mask):
+            write(self.folder / f"{stem}.png", answer.png())
+
+
+def _pictures(model: Model | SceneModel, draw: str | Path | None) -> Pictures | None:
+    if draw is None:
+        return None
+    if isinstance(model, Model):
+        raise UsageError("--draw is for boxes and masks", fix="resnetkit explain shows what a model looks at")
+    run.refuse(Path(draw), fix="choose another --draw")
+    with resource_errors(draw):
+        Path(draw).mkdir(parents=True)
+    return Pictures(Path(draw), model.classes)
+
+
+def _opened(
+    model: str | Path | Model | SceneModel, backend: str, device: str, mirror: bool, scale: many.Scale
+) -> Model | SceneModel:
     """The model; for Ray on the CPU of this machine, which need not have what the others have."""
     if scale.engine == "ray":
-        if isinstance(model, Model):
+        if isinstance(model, Model | SceneModel):
             raise UsageError("Ray's workers open the model themselves", fix="give its folder")
         many.refuse_one_gpu(device)
         many.import_ray()  # what is missing is told before anything else is done
-        device = "cpu"
-    elif isinstance(model, Model):
+        return load_classifier(model, backend=backend, device="cpu", mirror=mirror)
+    if isinstance(model, Model | SceneModel):
         if mirror:
             raise UsageError("mirror is for a model that is opened here", fix="load(..., mirror=True)")
         return model
     return load(model, backend=backend, device=device, mirror=mirror)
 
 
-def sources_of(model: Model, inputs: Sequence[str | Path]) -> list[Path | Line]:
+def sources_of(model: Model | SceneModel, inputs: Sequence[str | Path]) -> list[Path | Line]:
     """What the inputs name: files; for a model of texts also each line of a table, and a text itself.
 
     An input that is the name of nothing is a text if it holds a space.

@@ -34,11 +34,11 @@ class Pair:
     same: bool | None
     speakers: tuple[str, str]
 
-    def row(self) -> dict[str, str | float]:
+    def rows(self) -> list[dict[str, str | float]]:
         """One flat row."""
         found: dict[str, str | float] = {"path": f"{self.a} {self.b}", "a": self.a, "b": self.b}
         found["score"] = round(self.score, 6)
-        return found if self.same is None else {**found, "same": int(self.same)}
+        return [found if self.same is None else {**found, "same": int(self.same)}]
 
 
 def verified(model: Model, table: Path, quiet: bool) -> Iterator[Pair | DataError]:

@@ -1,29 +1,20 @@
-"""What to do, as frozen typed settings: TOML in and out, dotted overrides, validation with the nearest known key.
+"""All settings of a training, as frozen typed values; each is explained where it stands, and docs/settings.md has all.
 
-Precedence: flag > file > named recipe > default. "auto" is decided by `verbs.train` before the first step, and the
-decision is what the run's recipe.toml holds.
+"auto" is decided by `verbs.train` before the first step, and the decision is what the run's recipe.toml holds.
 """
 
 from __future__ import annotations
 
-import difflib
-import math
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
-from importlib import resources
-from keyword import iskeyword
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import tomli_w
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from resnetkit.errors import UsageError
-from resnetkit.recipe.kinds import STRICT, Auto, Positive, Probability, Share
-from resnetkit.recipe.senses import Sound, Text
-from resnetkit.recipe.tuning import Finetune, Grow
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+Auto = Literal["auto"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -31,11 +22,11 @@ class Data:
     """Where the examples are and how they are split."""
 
     source: str = ""
-    """Folder of class folders, a .zip or .tar of them, or a CSV of path,label[,split] or path,labels[,split]; of texts
-    also .csv, .tsv or .jsonl, or a folder with train.csv."""
+    """Folder of class folders, a .zip or .tar of them, or a CSV of path,label[,split] or path,labels[,split]; images
+    with boxes (COCO JSON, Pascal VOC, YOLO) or with masks; recordings likewise; texts as .csv, .tsv or .jsonl."""
     task: str = "auto"
-    """classify: one class an image; multilabel: several labels or none; sound, sound-multilabel, text, text-multilabel
-    likewise; auto: read from the data."""
+    """classify: one class an image; multilabel: several labels or none; detect: boxes; segment: a class for every
+    pixel; sound, text, sound-multilabel, text-multilabel: classes or labels of these; auto: read from the data."""
     val: Share = 0.15
     """Share of the training images that chooses the best epoch, where the data has no val split."""
     test: Share = 0.15
@@ -48,12 +39,14 @@ class Data:
     """Share of the images of a split that may be unreadable and are left out; they are listed."""
     follow_links: bool = False
     """Follow links to files outside the folder."""
-    text: str = ""
+    text: Annotated[str, Field(coerce_numbers_to_str=True)] = ""
     """Column that holds the text, by name or by number from 1; "": by the usual names."""
-    label: str = ""
+    label: Annotated[str, Field(coerce_numbers_to_str=True)] = ""
     """Column that holds the label of a text, likewise."""
     fixes: str = ""
     """A CSV of path,action,label, as `check --write` makes it: images to leave out or to give another label."""
+    ignore: Annotated[str, Field(coerce_numbers_to_str=True)] = ""
+    """Names or values of what masks hold that is no class, with commas between, as "void,11"; 255 never is one."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -73,6 +66,11 @@ class Model:
     variant's."""
     pool: Literal["last", "all"] = "last"
     """Stages whose pooled features the last layer sees; all: more accurate on few images, not for torchvision, timm."""
+    head: Literal["auto", "fcos", "retinanet", "fasterrcnn", "unet", "fcn", "deeplabv3"] = "auto"
+    """What finds boxes (the first three) or masks on the network's features; auto: fcos, unet."""
+    head_width: Annotated[int, Field(ge=8, le=1024)] | Auto = "auto"
+    """Channels of it: of the pyramid and the heads of boxes, a multiple of 32 from 64 (auto: 128), or of the U-Net at
+    half the image's size (auto: 24)."""
     zero_init_residual: bool = True
     """Start every residual branch at zero; only without weights."""
     stochastic_depth: Share = 0.0
@@ -86,7 +84,10 @@ class Image:
     """What the network sees of an image."""
 
     size: Annotated[int, Field(ge=8, le=4096)] | Auto = "auto"
-    """Height and width in pixels; auto: 224, or for smaller images their own size, 32 at least; CIFAR networks: 32."""
+    """Height and width in pixels; auto: 224, or for smaller images their own size, 32 at least; CIFAR networks: 32; of
+    boxes and masks the height, where the long side is that of the images, 320 at least and 512 at most."""
+    width: Annotated[int, Field(ge=0, le=4096)] | Auto = "auto"
+    """Width in pixels of what boxes and masks are found in; auto: by the images' proportions. 0: as the height."""
     start_size: Annotated[int, Field(ge=0, le=4096)] = 0
     """Pixels at which the whole network begins to learn; grows to size in two thirds of the steps; 0: always size."""
     resize: Literal["crop", "squash", "letterbox"] = "crop"
@@ -100,15 +101,80 @@ class Image:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Sound:
+    """What the network sees of a recording, and random changes of training recordings."""
+
+    rate: Annotated[int, Field(ge=4_000, le=192_000)] | Auto = "auto"
+    """Samples a second; auto: that of most files, 16,000 at most."""
+    seconds: Annotated[float, Field(ge=0.05, le=600)] | Auto = "auto"
+    """Length of what the network sees; auto: what 95 of 100 files last, 0.5 to 5. Longer files are heard in windows."""
+    kept: Annotated[float, Field(ge=0.05, le=3_600)] | Auto = "auto"
+    """Seconds of each training file that are kept, of which each epoch hears a random part; auto: 4 windows at most."""
+    mels: Annotated[int, Field(ge=8, le=256)] | Auto = "auto"
+    """Bands of the log-mel spectrum; auto: 40 under 16,000 samples a second, else 64."""
+    window: Annotated[float, Field(ge=0.005, le=0.2)] = 0.025
+    """Length of a frame, seconds."""
+    hop: Annotated[float, Field(ge=0.001, le=0.2)] = 0.01
+    """From one frame to the next, seconds."""
+    mean: float | Auto = "auto"
+    """Of all log-mel values, which is taken out; auto: as measured on training files."""
+    std: Annotated[float, Field(gt=0)] | Auto = "auto"
+    """Deviation of all log-mel values, by which they are divided; auto: as measured on training files."""
+    speed: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    """Largest relative change of speed, and pitch with it."""
+    shift: Annotated[float, Field(ge=0)] = 0.125
+    """Largest shift in time, seconds."""
+    gain: Annotated[float, Field(ge=0, le=40)] = 6.0
+    """Largest change of loudness, dB."""
+    noise: Annotated[float, Field(ge=0, le=40)] = 5.0
+    """White noise at this to 40 dB below the recording; 40: none."""
+    mask_bands: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    """SpecAugment (arXiv 1904.08779): share of the bands that each of two masks hides at most."""
+    mask_frames: Annotated[float, Field(ge=0, le=0.5)] = 0.12
+    """SpecAugment: share of the frames that each of two masks hides at most."""
+    margin: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Of the additive-margin softmax (arXiv 1801.05599), for networks whose logits are cosines."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Text:
+    """What the network sees of a text, and random changes of training texts."""
+
+    units: Literal["auto", "words", "pieces", "bytes"] = "auto"
+    """What a token is: a word that training texts have twice, a byte pair of theirs, or a byte; auto: bytes for VDCNN,
+    else words."""
+    vocabulary: Annotated[int, Field(ge=3, le=65_535)] = 20_000
+    """Different words or pieces at most."""
+    tokens: Annotated[int, Field(ge=3, le=65_535)] | Auto = "auto"
+    """Different tokens that there are; auto: as found in the training texts."""
+    length: Annotated[int, Field(ge=8, le=65_536)] | Auto = "auto"
+    """Tokens that are read of a text; auto: what 99 of 100 training texts have, 16 to 512 words or 1,024 bytes."""
+    lower: bool = True
+    """Capitals count as small letters."""
+    drop: Share = 0.1
+    """Chance of each token to be left out."""
+    span: Share = 0.1
+    """Longest run of tokens that is left out, as a share of the text."""
+    kmax: Annotated[int, Field(ge=1, le=64)] = 8
+    """Largest values of each channel that VDCNN's head sees."""
+    hidden: Annotated[int, Field(ge=0, le=8_192)] = 0
+    """Width of VDCNN's two hidden layers; 0: none, which suits small data; 2,048 in its paper."""
+    dropout: Share = 0.3
+    """Share of the network's numbers that is left out, where it has dropout."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class Augment:
     """Random changes of training images, each drawn from (seed, step)."""
 
     min_scale: Annotated[float, Field(gt=0, le=1)] = 0.35
-    """Random resized crop: smallest share of the area."""
+    """Random resized crop: smallest share of the area; boxes and masks are shown smaller too, by a quarter at most."""
     max_aspect: Annotated[float, Field(ge=1)] = 1.333
     """Random resized crop: largest change of proportions."""
     flip: bool = True
     """Mirror left and right; off where sides matter, as in writing."""
+    flip_vertical: bool = False
+    """Mirror top and bottom too; for pictures without an up, as those of a microscope."""
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Largest rotation, degrees."""
     color: Probability = 0.2
@@ -174,6 +240,34 @@ class Train:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Finetune:
+    """What is learnt on stored features of the frozen network, before all of it learns in train.epochs."""
+
+    head: bool = True
+    """Fit the last layer alone first, on features that are computed once; only with weights."""
+    keep_statistics: bool = True
+    """BatchNorm keeps the means and deviations that the weights came with, and learns its scale and shift only."""
+    views: Annotated[int, Field(ge=0, le=64)] | Auto = "auto"
+    """Augmented views of each image whose maps of layer3 are stored, so that layer4 and the head learn from them; 0: no
+    such stage; auto: as many as a time limit allows, 0 without one."""
+    layer4_epochs: Annotated[int, Field(ge=0, le=100_000)] | Auto = "auto"
+    """Passes over the training images of that stage, one view in each."""
+    engine: Literal["auto", "torch", "onnxruntime", "openvino", "ncnn"] = "auto"
+    """What runs the frozen network on a CPU; auto: the fastest that gives torch's answers, where it is worth measuring;
+    elsewhere, and in several processes, torch."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Grow:
+    """Train a shallower network first, and let it grow into model.variant on the way."""
+
+    from_: str = ""
+    """The variant to begin with, as resnet18 for resnet34; model.weights are its own; "": none."""
+    at: Share = 0.5
+    """Share of the steps after which it grows."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class Cache:
     """Where decoded images are kept, so that each is decoded once and not in every epoch of every run."""
 
@@ -208,179 +302,3 @@ class Recipe:
     grow: Grow = Grow()
     cache: Cache = Cache()
     calibrate: Calibrate = Calibrate()
-
-
-def as_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Section to key to value, with the keys that a file has: a field that Python reserves ends in "_"."""
-    return {
-        section: {name.rstrip("_"): value for name, value in values.items()}
-        for section, values in asdict(recipe).items()
-    }
-
-
-def keys() -> list[str]:
-    """Every setting as section.key."""
-    return [f"{section}.{key}" for section, values in as_dict(Recipe()).items() for key in values]
-
-
-def named_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(
-        Path(entry.name).stem
-        for entry in (resources.files("resnetkit") / "recipes").iterdir()
-        if entry.name.endswith(".toml")
-    )
-
-
-def read(
-    recipe: str | Path, overrides: Mapping[str, Any] | None = None, usual: Mapping[str, Any] | None = None
-) -> Recipe:
-    """A recipe from its name or file, with overrides by dotted key ("train.epochs": 5) laid over it.
-
-    Args:
-        recipe: a name of `named_recipes`, the path of a .toml, or "" for the defaults.
-        overrides: dotted key to value; a string is read as TOML where the setting is not a string.
-        usual: what stands under the file instead of the defaults, likewise.
-
-    Raises:
-        UsageError: no such recipe, an unknown key (with the nearest known one), a value out of its range.
-    """
-    values, source = _load(recipe)
-    for section, content in values.items():
-        for key in content if isinstance(content, dict) else [""]:
-            refuse_unknown(f"{section}.{key}".rstrip("."), keys(), source)
-    for key, value in (usual or {}).items():
-        section, name = key.split(".")
-        values.setdefault(section, {}).setdefault(name, value)
-    for key, value in (overrides or {}).items():
-        refuse_unknown(key, keys())
-        section, name = key.split(".")
-        values.setdefault(section, {})[name] = value
-    return _validated(values, source)
-
-
-def replace(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """A recipe with some settings changed, by dotted key.
-
-    Raises:
-        UsageError: as `read`.
-    """
-    values = as_dict(recipe)
-    for key, value in changes.items():
-        refuse_unknown(key, keys())
-        section, name = key.split(".")
-        values[section][name] = value
-    return _validated(values, None)
-
-
-def merged(flags: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags and --set together.
-
-    Raises:
-        UsageError: both give one setting, with different values.
-    """
-    for key in flags.keys() & settings.keys():
-        if flags[key] != settings[key]:
-            raise UsageError(f"{key} is given twice, as {flags[key]!r} and as {settings[key]!r}", fix="give it once")
-    return {**flags, **settings}
-
-
-def parse_setting(text: str) -> tuple[str, Any]:
-    """`section.key=value` to key and value; the value is TOML, or else a bare string.
-
-    Raises:
-        UsageError: there is no "=".
-    """
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise UsageError(f"--set {text}: has no '='", fix="write --set section.key=value")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return key.strip(), value.strip()
-
-
-def parse_duration(text: str | float) -> float:
-    """Seconds in "90", "90s", "10m" or "1.5h".
-
-    Raises:
-        UsageError: it is none of these, or not above zero.
-    """
-    units = {"s": 1, "m": 60, "h": 3600}
-    raw = str(text).strip().lower()
-    number, unit = (raw[:-1], units[raw[-1]]) if raw and raw[-1] in units else (raw, 1)
-    try:
-        seconds = float(number) * unit
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise UsageError(f"time limit {text!r} is not a duration", fix="write 90s, 10m or 1.5h")
-    return seconds
-
-
-def as_toml(recipe: Recipe) -> str:
-    """The whole recipe as TOML."""
-    return tomli_w.dumps(as_dict(recipe))
-
-
-def _load(recipe: str | Path) -> tuple[dict[str, Any], str | None]:
-    if not str(recipe):
-        return {}, None
-    path = Path(recipe)
-    if path.suffix == ".toml":
-        try:
-            return tomllib.loads(path.read_text(encoding="utf-8")), str(path)
-        except OSError as error:
-            raise UsageError((error.strerror or str(error)).lower(), path=path, fix="give an existing .toml") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UsageError(f"is not valid TOML: {error}", path=path, fix="correct this line") from error
-    if str(recipe) not in named_recipes():
-        raise UsageError(
-            f"there is no recipe {str(recipe)!r}", fix=f"a .toml file, or one of {', '.join(named_recipes())}"
-        )
-    text = (resources.files("resnetkit") / "recipes" / f"{recipe}.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text), str(recipe)
-
-
-def refuse_unknown(key: str, known: Sequence[str], source: str | None = None) -> None:
-    """Refuse a setting that is not among the known ones, with the nearest of them.
-
-    Raises:
-        UsageError: it is not.
-    """
-    if key in known:
-        return
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    near = near or [full for full in known if full.rpartition(".")[2] == key.rpartition(".")[2]]
-    raise UsageError(
-        f"there is no setting {key!r}", path=source, fix=f"the nearest is {near[0]!r}" if near else "see docs"
-    )
-
-
-def _settings(values: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Key, value and default of each setting that is given."""
-    default = as_dict(Recipe())
-    for section, content in values.items():
-        for name, value in content.items():
-            yield f"{section}.{name}", value, default.get(section, {}).get(name)
-
-
-def _validated(values: Mapping[str, Any], source: str | None) -> Recipe:
-    for key, value, default in _settings(values):
-        if isinstance(value, bool) and not isinstance(default, bool):
-            raise UsageError(f"{key} = {value} is neither a number nor a name", path=source, fix=f"as in {default!r}")
-    try:
-        recipe = TypeAdapter(Recipe).validate_python(
-            {
-                section: {name + "_" * iskeyword(name): value for name, value in content.items()}
-                for section, content in values.items()
-            }
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"][:2]).rstrip("_")
-        raise UsageError(f"{key} = {first['input']!r}: {first['msg']}", path=source, fix="correct it") from error
-    assert is_dataclass(recipe)
-    if recipe.data.val + recipe.data.test >= 1:
-        raise UsageError("data.val + data.test leave nothing to train on", path=source, fix="lower one of them")
-    return recipe
