@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
@@ -20,6 +21,7 @@ from resnetkit.data.audio import AudioPreprocess, Clip
 from resnetkit.data.dataset import Dataset, File
 from resnetkit.errors import DataError, UsageError
 from resnetkit.models import Network
+from resnetkit.nn.speaker import SpeakerResNet, with_margin
 from resnetkit.recipe import replace
 from resnetkit.settings import Recipe
 from resnetkit.training import sounds
@@ -150,8 +152,16 @@ def build(recipe: Recipe, num_classes: int) -> Network:
     if model.width != "auto":
         options["width"] = model.width
     if model.variant == models.SPEAKER:
-        options["mels"] = recipe.sound.mels
+        options |= {"mels": recipe.sound.mels, "margin": recipe.sound.margin}
     return models.assembled(model.variant, options)
+
+
+def loss(network: Any, inputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    """Cross-entropy; of a network for voices with its margin, while it learns."""
+    logits = network(inputs).float()
+    if isinstance(network, SpeakerResNet):
+        logits = with_margin(logits, targets, network.margin, network.scale)
+    return F.cross_entropy(logits, targets, weights)
 
 
 def inputs(clips: Clip, aspects: NDArray[np.floating], recipe: Recipe, rng: Draws) -> Tensor:

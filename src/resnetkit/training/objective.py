@@ -188,7 +188,8 @@ def positive_weights(targets: Ints, num_classes: int) -> Tensor:
 def _hearing(objective: Objective) -> Objective:
     """The same of sounds."""
     own = replace(objective, build=hearing.build, augment=_hear, centre=_hear_plainly, heads=None)
-    return replace(own, preprocess=hearing.preprocess_of, store=hearing.stored, defaults=hearing.USUAL)
+    own = replace(own, preprocess=hearing.preprocess_of, store=hearing.stored, defaults=hearing.USUAL)
+    return replace(own, loss=hearing.loss) if objective.loss is _loss else own
 
 
 def _reading(objective: Objective) -> Objective:

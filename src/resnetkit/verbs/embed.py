@@ -18,7 +18,7 @@ from resnetkit.errors import DataError, Interrupted, UsageError, printable
 from resnetkit.files import new_file, resource_errors, set_aside
 from resnetkit.runtime import pipeline
 from resnetkit.runtime.model import Model, load_classifier
-from resnetkit.tasks.task import IMAGE
+from resnetkit.tasks.task import IMAGE, SOUND
 from resnetkit.verbs.console import bar, note, stop_signals
 from resnetkit.verbs.predict import sources_of
 
@@ -168,6 +168,8 @@ def _rows(
     model: Model, features: Features, paths: Sequence[Path | Line]
 ) -> Iterator[tuple[Path | Line, Floats | DataError]]:
     """The features [D] of each file in order, or why it cannot be read; bounded memory for any number."""
+    if model.task.modality is SOUND:  # of a long recording the mean over its windows
+        return model.embeddings(paths)
     return pipeline.run(paths, model.read, features)
 
 
