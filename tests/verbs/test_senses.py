@@ -280,3 +280,43 @@ def test_long_files_are_answered_in_windows(tmp_path: Path, run_cli) -> None:
     parts = model.windows(root / "low" / "0.wav")
     each = np.concatenate(model.backend.outputs(parts), 1)
     assert len(parts) == 5 and np.allclose(whole, each.mean(0), atol=1e-5)
+
+
+SOUNDS = {
+    "silence": np.zeros(4_800, np.float32),
+    "one sample": np.full(1, 0.5, np.float32),
+    "shorter than a frame": np.full(50, 0.1, np.float32),
+    "an offset": np.full(4_800, 0.9, np.float32),
+    "beyond full scale": 5 * tone("low", 1).astype(np.float32),
+    "denormal": np.full(4_800, 1e-40, np.float32),
+    "stereo": np.stack([tone("low", 1), tone("high", 2)], 1).astype(np.float32),
+}
+TEXTS = {
+    "no known word": "gibt es nicht 你好 здравствуйте",
+    "accents on accents": "a" + "\u0301" * 5_000,
+    "no width": "\u200b\u200b x",
+    "right to left": "\u202eabc film",
+    "signs": "?!... ,",
+    "long": "dull " * 100_000,
+}
+
+
+def test_odd_inputs_have_finite_answers(learnt) -> None:
+    kind, _, run = learnt
+    model = resnetkit.load(run, backend="torch")
+    for name, value in (SOUNDS if kind == "sounds" else TEXTS).items():
+        answer = model.predict(value)
+        assert np.isfinite(answer.scores).all() and abs(sum(answer.scores) - 1) < 1e-4, name
+
+
+def test_refused_inputs(learnt) -> None:
+    from resnetkit.errors import DataError, UsageError
+
+    kind, _, run = learnt
+    model = resnetkit.load(run, backend="torch")
+    bad = [np.array([0, np.nan], np.float32)] if kind == "sounds" else ["", " \n", "\ud800"]
+    for value in bad:
+        with pytest.raises(DataError):
+            model.predict(value)
+    with pytest.raises(UsageError):
+        model.predict(3)
