@@ -320,3 +320,19 @@ def test_refused_inputs(learnt) -> None:
             model.predict(value)
     with pytest.raises(UsageError):
         model.predict(3)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "ncnn"])
+def test_engines(learnt, engine: str, run_cli) -> None:
+    """Spectra are images of one channel to an engine; texts run on torch."""
+    kind, source, run = learnt
+    pytest.importorskip(engine)
+    inputs = source / "low" if kind == "sounds" else source
+    code, out, err = run_cli("predict", run, inputs, "--format", "jsonl", "--backend", engine)
+    if kind == "texts":
+        assert code == 2 and "runs on torch only" in err
+        return
+    torch = run_cli("predict", run, inputs, "--format", "jsonl", "--backend", "torch")[1]
+    for one, other in zip(out.splitlines(), torch.splitlines(), strict=True):
+        found, wanted = json.loads(one), json.loads(other)
+        assert code == 0 and found["label"] == wanted["label"] and abs(found["score"] - wanted["score"]) < 1e-3

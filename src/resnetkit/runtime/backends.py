@@ -19,7 +19,7 @@ from resnetkit.errors import ModelError, ResourceError, UsageError
 from resnetkit.runtime import choice
 from resnetkit.runtime.deployed import open_deployed
 from resnetkit.runtime.pipeline import num_threads
-from resnetkit.tasks.task import IMAGE, task_named
+from resnetkit.tasks.task import task_named
 
 if TYPE_CHECKING:
     from resnetkit.models import Network
@@ -62,12 +62,18 @@ def open_backend(checkpoint: Checkpoint, backend: str = "auto", device: str = "a
     if checkpoint.deployed is not None:
         _refuse_device(f"an {checkpoint.deployed.format} export", device, "leave --device out")
         return open_deployed(checkpoint, backend)
-    if backend == "auto" and task_named(checkpoint.meta.task).modality is IMAGE:
+    if backend == "auto" and has_graph(checkpoint):
         return _fastest(checkpoint, device)
     if backend in ("auto", "torch"):
         return torch_backend(checkpoint, device)
     _refuse_device(backend, device, "--backend torch, or --device cpu")
     return _engine(checkpoint, backend)
+
+
+def has_graph(checkpoint: Checkpoint) -> bool:
+    """Whether engines can run a network: one of images, or of the spectra of sounds."""
+    noun = task_named(checkpoint.meta.task).modality.noun
+    return noun == "images" or (noun == "sounds" and checkpoint.meta.variant not in choice.NO_GRAPH)
 
 
 def _refuse_device(what: str, device: str, fix: str) -> None:

@@ -28,8 +28,9 @@ from resnetkit.errors import UsageError
 from resnetkit.ops.quantization import Quantization
 from resnetkit.runtime import choice, engines
 from resnetkit.runtime.backends import Backend, open_backend, prepared_of, preprocess_of
+from resnetkit.runtime.choice import NO_GRAPH
 from resnetkit.runtime.deployed import open_deployed
-from resnetkit.runtime.graph import NO_GRAPH, graph_of
+from resnetkit.runtime.graph import graph_of
 from resnetkit.runtime.libraries import Infer, public, write_json, write_names
 from resnetkit.runtime.ncnn import ncnn_files
 from resnetkit.runtime.onnx import Ends, onnx_model

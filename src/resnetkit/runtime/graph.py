@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from resnetkit.checkpoint import Checkpoint
 from resnetkit.errors import ModelError, UsageError
+from resnetkit.runtime.choice import NO_GRAPH
 from resnetkit.tasks.task import SOUND, TEXT, task_named
 
 Floats = NDArray[np.float32]
 EPS = 1e-5  # of every BatchNorm of the family
 INPUT = "image"
-NO_GRAPH = ("wave34", "speaker34")  # whose parts are none of the nodes here
 
 
 @dataclass(frozen=True)
