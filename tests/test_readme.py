@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from conftest import picture, write_labels
+from conftest import picture, write_labels, write_scenes
 from resnetkit import cli
 from senses import write_reviews, write_tones
 
@@ -46,6 +46,7 @@ def there(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch:
     pairs = "".join(f"low/{i}.wav,{('low', 'high')[i % 2]}/{i + 1}.wav,{1 - i % 2}\n" for i in range(10))
     (tmp_path / "recordings" / "pairs.csv").write_text(f"a,b,same\n{pairs}")
     write_reviews(tmp_path / "reviews.csv", 120)
+    write_scenes(tmp_path / "street")
     return tmp_path
 
 
@@ -57,6 +58,7 @@ def there(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch:
         "docs/multilabel.md",
         "docs/sounds.md",
         "docs/texts.md",
+        "docs/scenes.md",
         "docs/export.md",
         "docs/trust.md",
         "docs/resnet.md",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,9 +125,7 @@ def test_boxes_as_lines_rows_and_drawings(runs: Path, run_cli) -> None:
     assert code == 0 and out.splitlines()[0] == "path,label,score,x1,y1,x2,y2"
 
 
-@pytest.mark.parametrize(
-    "argv", [("explain", "{run}", "x.png", "--out", "e"), ("export", "{run}", "--format", "ncnn"), ("bench", "{run}")]
-)
+@pytest.mark.parametrize("argv", [("explain", "{run}", "x.png", "--out", "e"), ("bench", "{run}")])
 def test_verbs_for_classes_say_so(argv: tuple[str, ...], runs: Path, run_cli) -> None:
     code, _, err = run_cli(*(word.format(run=runs / "boxes") for word in argv))
     assert code == 2 and "finds boxes or masks" in err
@@ -198,3 +198,73 @@ def test_a_dry_run_writes_nothing_and_tells_the_time(kind: str, run_cli) -> None
     code, _, err = run_cli("train", data, *flags, "--dry-run", "--out", "r")
     assert code == 0 and "steps of" in err and not Path("r").exists()
     assert f'task = "{"detect" if kind == "boxes" else "segment"}"' in err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_finds_the_same_without_torch(kind: str, runs: Path, run_cli) -> None:
+    pytest.importorskip("onnx")
+    image = runs / "data" / kind / "val" / "images" / "9.png"
+    code, out, err = run_cli("export", runs / kind, "--format", "onnx", "--out", "made", "--json")
+    assert code == 0, err
+    proof = json.loads(out)["proof"]
+    assert proof["agreement"]["value"] == 1 and proof["difference"] < 1e-4
+    assert json.loads(Path("made/proof.json").read_text())["proof"] == proof
+    ours = resnetkit.load(runs / kind).predict(image).rows()
+    script = (
+        "import json, sys, resnetkit\n"
+        "found = resnetkit.load('made').predict(sys.argv[1]).rows()\n"
+        "print(json.dumps([found, 'torch' in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, image], capture_output=True, text=True, check=True)
+    theirs, torch_too = json.loads(done.stdout)
+    assert not torch_too and len(theirs) == len(ours)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["label"] == other["label"]
+        numbers = [name for name, value in one.items() if isinstance(value, float)]
+        np.testing.assert_allclose([one[n] for n in numbers], [other[n] for n in numbers], atol=0.02)
+
+
+def test_the_readme_of_an_export_runs(runs: Path) -> None:
+    pytest.importorskip("onnx")
+    for kind in KINDS:
+        resnetkit.export(runs / kind, "onnx", out=f"{kind}-onnx", quiet=True)
+        code = Path(f"{kind}-onnx/README.md").read_text().split("```python\n")[1].split("```")[0]
+        Image.fromarray(pixels(runs / "data" / kind / "val" / "images" / "8.png")).save(f"{kind}-onnx/photo.jpg")
+        done = subprocess.run([sys.executable, "-c", code], cwd=f"{kind}-onnx", capture_output=True, text=True)
+        assert done.returncode == 0 and "square" in done.stdout, done.stderr
+
+
+def test_formats_without_boxes_say_so(runs: Path) -> None:
+    for options in ({"format": "ncnn"}, {"format": "onnx", "int8": True}):
+        with pytest.raises(UsageError, match="boxes and masks"):
+            resnetkit.export(runs / "boxes", out="none", quiet=True, **options)
+    assert not Path("none").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_photo_of_twelve_megapixels_takes_little_memory(kind: str, runs: Path) -> None:
+    """In a process of its own: its peak is that of a small photo and some times 12 MB a channel, not 12 MB a class."""
+    Image.fromarray(pixels(runs / "data" / kind / "val" / "images" / "8.png")).resize((4000, 3000)).save("large.jpg")
+    script = (
+        "import resource, sys, resnetkit\n"
+        "model = resnetkit.load(sys.argv[1]); model.predict(sys.argv[2])\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "answer = model.predict('large.jpg')\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, len(answer.rows()))"
+    )
+    small = runs / "data" / kind / "val" / "images" / "9.png"
+    done = subprocess.run(
+        [sys.executable, "-c", script, runs / kind, small], capture_output=True, text=True, check=True
+    )
+    megabytes, rows = map(int, done.stdout.split())
+    assert megabytes < 400 and rows >= 2
+
+
+def test_empty_images_and_boxes_of_a_pixel_are_learnt_from(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data") / "boxes"
+    labels = sorted((data / "train" / "labels").iterdir())
+    labels[0].write_text("")
+    labels[1].unlink()
+    labels[2].write_text(f"0 0.5 0.5 {1 / 96} {1 / 64}\n1 {0.5 / 96} {0.5 / 64} {1 / 96} {1 / 64}\n")
+    run = resnetkit.train(data, settings=SMALL, out="r", quiet=True)
+    assert run.metrics["AP50"]["n"] == 3 and Path("r/report.html").exists()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
-from resnetkit.nn.detection import FCOS, FasterRCNN, Found, RetinaNet
+from resnetkit.nn.detection import BOXES, FCOS, LABELS, SCORES, FasterRCNN, Found, RetinaNet
 from resnetkit.nn.segmentation import OUT
 
 
@@ -25,3 +28,29 @@ class Finder(nn.Module):
             return self.network.decode(self.network.raw(images), [(images.shape[2], images.shape[3])] * len(images))
         logits: Tensor = self.network(images)[OUT]
         return logits
+
+
+class FromPixels(nn.Module):
+    """A `Finder` with the normalisation before it, as an export holds it.
+
+    Args:
+        finder: in evaluation mode.
+        mean, std: of each channel, of pixels in 0..1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, finder: Finder, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.finder = finder
+        self.register_buffer("mean", 255 * torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", 255 * torch.tensor(std)[:, None, None])
+        self.eval()
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Canvases uint8 [N, H, W, C] to boxes [n, 4], labels [n] and scores [n] of the one, or logits [N, K, H, W]."""
+        found = self.finder((pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std)
+        if isinstance(found, list):
+            return found[0][BOXES], found[0][LABELS], found[0][SCORES]
+        return (found,)

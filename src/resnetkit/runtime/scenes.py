@@ -12,18 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit import checkpoint
+from resnetkit.checkpoint import ONNX
 from resnetkit.data.annotated import LYING, header_of
 from resnetkit.data.archive import Member
 from resnetkit.data.image import Pixels, Preprocess, preprocess_from
 from resnetkit.errors import DataError, ModelError, ResourceError, UsageError
 from resnetkit.ops.matching import Found
-from resnetkit.runtime import pipeline
+from resnetkit.runtime import engines, pipeline
 from resnetkit.runtime.backends import torch_device
+from resnetkit.runtime.onnx import PIXELS
 from resnetkit.tasks.boxes import Boxes
 from resnetkit.tasks.masks import Mask
 from resnetkit.tasks.scenes import SCENES, SceneTask
 
 BATCH = 8  # canvases inferred at once
+OUTPUTS = {"detect": ("boxes", "labels", "scores"), "segment": ("logits",)}  # of an ONNX file
 Size = tuple[int, int]
 Infer = Callable[[Pixels], list[Any]]  # canvases [N, H, W, C] to what the network says of each
 
@@ -150,14 +153,22 @@ def _full_size(source: Any, upright: Any) -> Size:
 
 
 def open_scene(read: checkpoint.Checkpoint, device: str = "auto") -> SceneModel:
-    """A model folder of boxes or masks, opened by torch.
+    """A model folder of boxes or masks, opened by torch, or an export, opened by ONNX Runtime.
 
     Raises:
-        ModelError: the tensors do not fit the network that model.json names, or it is an export.
-        ResourceError: torch is not installed, or the device is not there.
+        ModelError: the tensors do not fit the network that model.json names, or its file cannot be run.
+        ResourceError: torch or ONNX Runtime is not installed, or the device is not there.
     """
     if read.deployed is not None:
-        raise ModelError("is an export of boxes or masks", path=read.folder, fix="give the run it is of")
+        return SceneModel(read, infer_of_file(read.folder / ONNX, read.meta.task))
+    network, where = open_network(read, device)
+    return SceneModel(read, infer_of(network, where, read))
+
+
+def open_network(read: checkpoint.Checkpoint, device: str = "auto") -> tuple[Any, str]:
+    """The torch network of a model folder in evaluation mode, and its device; errors as `open_scene`."""
+    if read.deployed is not None:
+        raise ModelError("is an export, without weights for torch", path=read.folder, fix="give the run it is of")
     try:
         import torch
     except (ImportError, OSError, MemoryError) as error:
@@ -179,7 +190,7 @@ def open_scene(read: checkpoint.Checkpoint, device: str = "auto") -> SceneModel:
     state = {name: torch.from_numpy(array) for name, array in read.tensors.items()}
     refuse_differences(network.state_dict(), state, str(read.folder))
     network.load_state_dict(state)
-    return SceneModel(read, infer_of(network.eval().to(where), where, read))
+    return network.eval().to(where), where
 
 
 def infer_of(network: Any, device: str, read: checkpoint.Checkpoint) -> Infer:
@@ -196,6 +207,26 @@ def infer_of(network: Any, device: str, read: checkpoint.Checkpoint) -> Infer:
         with torch.inference_mode():
             images = torch.from_numpy(task.modality.normalise(canvases, preprocess)).to(device)
             return said(finder(images))
+
+    return infer
+
+
+def infer_of_file(path: Path, task: str) -> Infer:
+    """How an ONNX file of `scene_export` answers canvases, one after the other where it finds boxes."""
+    outputs = OUTPUTS[task]
+    try:
+        run = engines.onnxruntime_from(path, PIXELS, outputs).run
+    except ResourceError:
+        raise
+    except Exception as error:  # ONNX Runtime raises whatever its reader does
+        what = f"cannot be run: {' '.join(str(error).split())[:200]}"
+        raise ModelError(what, path=path, fix="export it again") from error
+
+    def infer(canvases: Pixels) -> list[Any]:
+        if len(outputs) == 1:
+            return list(run(canvases)[0])
+        each = (run(canvas[None]) for canvas in canvases)
+        return [Found(boxes, labels.astype(np.int64), scores) for boxes, labels, scores in each]
 
     return infer
 

@@ -13,10 +13,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from resnetkit.data.annotated import Boxed
 from resnetkit.data.dataset import CODES, Dataset, File
 from resnetkit.data.duplicates import SMALLEST, Near
 from resnetkit.data.fixes import EXCLUDE, RELABEL
 from resnetkit.data.inspect import Fact, Facts, as_columns
+from resnetkit.data.masks import Masked
 from resnetkit.data.tokens import excerpt
 from resnetkit.errors import DataError, printable
 from resnetkit.runtime.pipeline import num_threads, read_ahead
@@ -108,24 +110,19 @@ def _severity(seen: Seen, kind: str) -> Severity:
     return "refuse" if kind in seen.refusals else "look"
 
 
-@dataclass(frozen=True)
-class _Some:
-    """Findings about some images, sounds or texts, called `noun`."""
-
-    noun: str
-
-    def __call__(
-        self, kind: str, severity: Severity, what: str, rows: Rows, more: Sequence[Mapping[str, Any]] = ()
-    ) -> Finding:
-        """About samples [n], or about those that come second in pairs [n, 2]."""
-        count = len(rows) if rows.ndim == 1 else len(np.unique(rows[:, 1]))
-        return Finding(kind, severity, f"{count:,} {self.noun} {what}", count, rows, more)
+def _some(
+    seen: Seen, kind: str, severity: Severity, what: str, rows: Rows, more: Sequence[Mapping[str, Any]] = ()
+) -> Finding:
+    """About samples [n], or about those that come second in pairs [n, 2]."""
+    count = len(rows) if rows.ndim == 1 else len(np.unique(rows[:, 1]))
+    return Finding(kind, severity, f"{count:,} {seen.dataset.noun} {what}", count, rows, more)
 
 
 def _unreadable(seen: Seen) -> Iterator[Finding]:
     failed = seen.facts.failed
     rows = np.array([row for row, _ in failed], np.intp)
-    yield _Some(seen.dataset.noun)(
+    yield _some(
+        seen,
         "unreadable",
         _severity(seen, "unreadable"),
         "cannot be read",
@@ -140,26 +137,24 @@ def _copies(seen: Seen) -> Iterator[Finding]:
     rows = np.flatnonzero(first != np.arange(len(first)))
     pairs = np.stack([first[rows], rows], 1)
     whole = seen.facts.readable[rows]
-    across, two = _differ(dataset.splits, pairs), _differ(dataset.targets, pairs) & whole
+    across, two = _differ(dataset.splits, pairs), _differ(dataset.strata, pairs) & whole
     what, severity = "are in two splits: a score would be that of remembering", _severity(seen, "copies_across")
-    yield _Some(seen.dataset.noun)("copies_across", severity, what, pairs[across], _labelled(seen, pairs[across]))
-    yield _Some(seen.dataset.noun)(
-        "copies_of_two_labels", "look", "have two labels", pairs[two], _labelled(seen, pairs[two])
-    )
+    yield _some(seen, "copies_across", severity, what, pairs[across], _labelled(seen, pairs[across]))
+    yield _some(seen, "copies_of_two_labels", "look", "have two labels", pairs[two], _labelled(seen, pairs[two]))
     rest = pairs[~across & ~two & whole]
-    yield _Some(seen.dataset.noun)("copies", "look", "are exact copies of another one", rest, _labelled(seen, rest))
+    yield _some(seen, "copies", "look", "are exact copies of another one", rest, _labelled(seen, rest))
 
 
 def _near(seen: Seen) -> Iterator[Finding]:
     dataset, pairs = seen.dataset, seen.near.pairs
-    across, two = _differ(dataset.splits, pairs), _differ(dataset.targets, pairs)
+    across, two = _differ(dataset.splits, pairs), _differ(dataset.strata, pairs)
     for kind, where, chosen in (
         ("near_across", "one in another split", across),
         ("near_of_two_labels", "one of another label", two),
         ("near_copies", "another one", ~across & ~two),
     ):
         what = f"are nearly the same as {where}"
-        yield _Some(seen.dataset.noun)(kind, "look", what, pairs[chosen], _labelled(seen, pairs[chosen]))
+        yield _some(seen, kind, "look", what, pairs[chosen], _labelled(seen, pairs[chosen]))
     if not seen.near.complete:
         what = "very many pictures look alike: not all of them were compared or listed"
         yield Finding("near_not_all", "note", what, len(pairs))
@@ -174,14 +169,14 @@ def _groups(seen: Seen) -> Iterator[Finding]:
     torn = np.flatnonzero(np.bincount(pairs) > 1)
     rows = np.flatnonzero(np.isin(groups, torn))
     what = f"are of {len(torn):,} groups that are in two splits: the scores flatter what is new to the model"
-    yield _Some(seen.dataset.noun)("groups_across", "look", what, rows)
+    yield _some(seen, "groups_across", "look", what, rows)
 
 
 def _odd(seen: Seen) -> Iterator[Finding]:
     """What can be read, and is probably not what it was meant to be."""
     for trait, what in ODD.items():
         rows = np.flatnonzero(seen.facts.traits & trait)
-        yield _Some(seen.dataset.noun)(str(trait.name).lower(), "look", what, rows)
+        yield _some(seen, str(trait.name).lower(), "look", what, rows)
 
 
 def _differ(values: NDArray[np.integer], pairs: Rows) -> NDArray[np.bool_]:
@@ -203,7 +198,7 @@ def label_of(dataset: Dataset, row: int) -> str:
     """The label of an image, or its labels, in words."""
     if not dataset.several:
         return dataset.classes[int(dataset.targets[row])]
-    return "|".join(dataset.classes[k] for k in np.flatnonzero(dataset.targets[row]))
+    return "|".join(dataset.classes[k] for k in np.flatnonzero(dataset.strata[row]))
 
 
 def _labels(seen: Seen) -> Iterator[Finding]:
@@ -216,7 +211,7 @@ def _labels(seen: Seen) -> Iterator[Finding]:
         for row, k, margin in zip(found.rows, found.suggested, found.margins, strict=True)
     ]
     what = f"of {len(found.ranking):,} that were judged probably have a wrong label (by {found.by})"
-    yield _Some(seen.dataset.noun)("labels", "look", what, found.rows, more)
+    yield _some(seen, "labels", "look", what, found.rows, more)
 
 
 def _classes(seen: Seen) -> Iterator[Finding]:
@@ -233,6 +228,9 @@ def _classes(seen: Seen) -> Iterator[Finding]:
     ]
     text = f"{len(lacking):,} times a split has no {dataset.noun[:-1]} of one of the {noun}"
     yield Finding("missing_classes", "look", text, len(lacking), more=lacking)
+    if isinstance(dataset, Boxed | Masked):
+        yield from _annotations(dataset)
+        return
     train = seen.split.counts("train")
     small = [{"class": dataset.classes[int(k)], dataset.noun: int(train[k])} for k in np.flatnonzero(train < TINY)]
     text = f"{len(small):,} {noun} have fewer than {TINY} {dataset.noun} to train on"
@@ -243,6 +241,14 @@ def _classes(seen: Seen) -> Iterator[Finding]:
         counts = f"{train[most]:,} of {dataset.classes[most]!r}, {train[least]:,} of {dataset.classes[least]!r}"
         text = f"the {noun} have very uneven numbers of {dataset.noun} to train on, as {counts}: look at macro_f1"
         yield Finding("uneven_classes", "look", text, len(there))
+
+
+def _annotations(dataset: Boxed | Masked) -> Iterator[Finding]:
+    """What was left out or changed of boxes and masks."""
+    for each in dataset.findings:
+        more = [{"where": printable(where)} for where in each.examples]
+        severity: Severity = "look" if "left out" in each.what else "note"
+        yield Finding("annotations", severity, f"{each.count:,} {each.what}", each.count, more=more)
 
 
 def _notes(seen: Seen) -> Iterator[Finding]:
@@ -260,8 +266,9 @@ def _notes(seen: Seen) -> Iterator[Finding]:
     what = f"{count:,} images are under {SMALLEST} px, too small for near-duplicates to be told"
     yield Finding("small", "note", what, count)
     plain = np.flatnonzero(facts.readable & ~small & (facts.hashes == 0))
-    yield _Some(seen.dataset.noun)("plain", "note", "are plain: there is nothing to be seen on them", plain)
-    yield from _shape(facts)
+    yield _some(seen, "plain", "note", "are plain: there is nothing to be seen on them", plain)
+    if not isinstance(seen.dataset, Boxed | Masked):  # which are shown whole
+        yield from _shape(facts)
 
 
 def _shape(facts: Facts) -> Iterator[Finding]:

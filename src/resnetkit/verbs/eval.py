@@ -92,14 +92,7 @@ def _evaluate_scenes(
 ) -> SceneScores:
     """As `evaluate`, for boxes and masks."""
     split, out, quiet = how
-    own_recipe = recipes.read(own / run.RECIPE) if own else recipes.read("")
-    recipe = recipes.replace(own_recipe, {"data.task": model.checkpoint.meta.task})
-    found = model.task.target.prepare(found_in(source, recipe))
-    dataset: Dataset = in_classes_of(found, _index(found, model.classes, source), model.classes)
-    if own is not None and split != "all":
-        dataset = _with_run_splits(dataset, recipe, own)
-    chosen = _chosen(dataset, split, source)
-    part = dataset if chosen == "all" else dataset.select(chosen)
+    dataset, chosen, part = scene_part(model, own, source, split)
     note(f"{source}: {len(part):,} images ({chosen})", quiet)
     scores = scene_scores(model, (chosen, part), quiet)
     if out is not None:
@@ -107,6 +100,18 @@ def _evaluate_scenes(
             Path(out).mkdir(parents=True, exist_ok=True)
         write_scene_scores(Path(out), SceneStory(scores, dataset, model.checkpoint.meta, (), "", model.answered))
     return scores
+
+
+def scene_part(model: SceneModel, own: Path | None, source: Path, split: str | None) -> tuple[Dataset, str, Dataset]:
+    """As `part_of`, for boxes and masks."""
+    recipe = recipes.read(own / run.RECIPE) if own else recipes.read("")
+    recipe = recipes.replace(recipe, {"data.task": model.checkpoint.meta.task})
+    found = model.task.target.prepare(found_in(source, recipe))
+    dataset: Dataset = in_classes_of(found, _index(found, model.classes, source), model.classes)
+    if own is not None and split != "all":
+        dataset = _with_run_splits(dataset, recipe, own)
+    chosen = _chosen(dataset, split, source)
+    return dataset, chosen, dataset if chosen == "all" else dataset.select(chosen)
 
 
 def scene_scores(model: SceneModel, part: tuple[str, Dataset], quiet: bool) -> SceneScores:
