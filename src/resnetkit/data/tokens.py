@@ -159,8 +159,9 @@ def _package() -> Any:
 
 @lru_cache(maxsize=4)
 def _tokenizer(vocabulary: str) -> Any:
+    package = _package()
     try:
-        tokenizer = _package().Tokenizer.from_str(vocabulary)
+        tokenizer = package.Tokenizer.from_str(vocabulary)
     except Exception as error:  # tokenizers raises nothing narrower
         raise DataError(f"the vocabulary cannot be read: {error}", fix="train it again") from error
     if tokenizer.token_to_id(PADDING) != PAD or tokenizer.get_vocab_size() > MAX_VOCABULARY:

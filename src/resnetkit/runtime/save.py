@@ -15,7 +15,7 @@ from resnetkit.models import SPEAKER, VARIANTS, WAVES, WORDS, Network, Variant
 from resnetkit.nn.resnet import ResNet
 from resnetkit.nn.sequence import VDCNN, VDCNN_LAYERS, TextResNet, WaveResNet
 from resnetkit.nn.speaker import SpeakerResNet
-from resnetkit.tasks.task import task_named
+from resnetkit.tasks.task import IMAGE, task_named
 
 
 def save(
@@ -44,7 +44,8 @@ def save(
             its logits.
         ResourceError: the folder exists, or the disk refuses.
     """
-    task_named(task)
+    if task_named(task).modality is not IMAGE:
+        raise UsageError(f"networks of the task {task} are saved by train", path=folder, fix="resnetkit train")
     names = tuple(classes) if classes is not None else tuple(str(i) for i in range(network.fc.out_features))
     if not isinstance(network.bn1, nn.BatchNorm2d):
         what = f"a network with {type(network.bn1).__name__} cannot be saved"
