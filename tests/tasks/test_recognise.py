@@ -47,6 +47,8 @@ def test_folders_and_archives(names, noun, tmp_path):
         ("a.csv", "Text,Label\nhello,yes\n", "texts"),
         ("a.csv", "hello there,yes\ngood bye then,no\nwell well,no\nso it is,yes\n", "texts"),
         ("a.csv", "file,kind,other\n1,2,3\n", "images"),
+        ("a.csv", "x/1.png,cat\nx/2.png,dog\nx/3.png,cat\nx/4.png,dog\n", "images"),
+        ("a.csv", "x/1.wav,cat\nx/2.wav,dog\nx/3.wav,cat\nx/4.wav,dog\n", "images"),
         ("a.csv", "", "images"),
         ("a.tsv", "hello\t1\n", "texts"),
         ("a.jsonl", '{"text": "a", "label": 1}\n', "texts"),
