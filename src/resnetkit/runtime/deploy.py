@@ -34,9 +34,10 @@ from resnetkit.runtime.graph import graph_of
 from resnetkit.runtime.libraries import Infer, public, write_json, write_names
 from resnetkit.runtime.ncnn import ncnn_files
 from resnetkit.runtime.onnx import Ends, onnx_model
-from resnetkit.runtime.tones import tones
-from resnetkit.runtime.usage import sound_usage, usage
-from resnetkit.tasks.task import IMAGE, LABELS, SOUND, task_named
+from resnetkit.runtime.probes import probes
+from resnetkit.runtime.usage import other_usage, usage
+from resnetkit.runtime.words import words_model
+from resnetkit.tasks.task import IMAGE, LABELS, TEXT, task_named
 
 GOLDEN = "golden"  # .png, .json, .u8 and .f32
 ELSEWHERE = """
@@ -82,9 +83,9 @@ numbers.{rounding}
 ROUNDING = (
     " This model computes in int8, which every engine rounds a little otherwise: its logits move with the engine."
 )
-HEARD = """
-`golden.i16` holds samples (int16, little-endian) whose answer is known: `golden.json` has their logits and SHA-256.
-What prepares sounds elsewhere is right if it gives these numbers.
+KNOWN_ANSWER = """
+`golden.bin` holds an input whose answer is known, samples (int16) or tokens (uint16), little-endian: `golden.json` has
+its logits and SHA-256.
 """
 IMPORT_ONNX = """
 import os
@@ -115,13 +116,13 @@ logits = np.array(extractor.extract("logits")[1])[None]"""
 
 
 def refuse_texts(meta: Meta) -> None:
-    """Every network of images can be written for an engine, and of sounds those that take a log-mel spectrum.
+    """Every network of images can be written for an engine; of sounds those of spectra, of texts the small one.
 
     Raises:
         UsageError: it is another one.
     """
     noun = task_named(meta.task).modality.noun
-    if noun == "texts" or meta.variant in NO_GRAPH:
+    if (noun == "texts" and meta.variant != "words") or meta.variant in NO_GRAPH:
         what = f"{meta.variant}, a network of {noun}, cannot be exported yet"
         raise UsageError(what, fix="predict with the run itself, or load its model.safetensors into nn.sequence")
 
@@ -140,8 +141,8 @@ def refuse_sounds(meta: Meta) -> None:
 def write_onnx(checkpoint: Checkpoint, folder: Path, quantization: Quantization | None = None) -> None:
     """model.onnx: `pixels` uint8 [batch, size, size, C] to calibrated `scores`, `logits` and `embedding`."""
     (folder / ONNX).write_bytes(_onnx(checkpoint, quantization))
-    if _hears(checkpoint):
-        text = sound_usage(checkpoint, IMPORT_ONNX, RUN_ONNX)
+    if not _sees(checkpoint):
+        text = other_usage(checkpoint, IMPORT_ONNX, RUN_ONNX)
     else:
         text = usage(checkpoint, IMPORT_ONNX, RUN_ONNX) + _told(checkpoint, ELSEWHERE + IN_CPP, ONNX)
     _write_rest(checkpoint, folder, Deployed("onnx", INT8 if quantization else FLOAT32), text)
@@ -156,8 +157,8 @@ def write_openvino(checkpoint: Checkpoint, folder: Path, quantization: Quantizat
     library = engines.import_openvino()
     content = _onnx(checkpoint, quantization)
     library.save_model(engines.openvino_core().read_model(content), folder / XML, compress_to_fp16=False)
-    if _hears(checkpoint):
-        text = sound_usage(checkpoint, IMPORT_OPENVINO, RUN_OPENVINO)
+    if not _sees(checkpoint):
+        text = other_usage(checkpoint, IMPORT_OPENVINO, RUN_OPENVINO)
     else:
         text = usage(checkpoint, IMPORT_OPENVINO, RUN_OPENVINO) + _told(checkpoint, IN_CPP, XML)
     _write_rest(checkpoint, folder, Deployed("openvino", INT8 if quantization else FLOAT32), text)
@@ -176,11 +177,11 @@ def _onnx(checkpoint: Checkpoint, quantization: Quantization | None) -> bytes:
     from onnx import checker
 
     temperature = checkpoint.calibration.temperature if checkpoint.calibration else 1.0
-    model = onnx_model(
-        graph_of(checkpoint),
-        Ends(prepared_of(checkpoint), temperature, task_named(checkpoint.meta.task).target is LABELS),
-        quantization,
-    )
+    task, prepare = task_named(checkpoint.meta.task), prepared_of(checkpoint)
+    if task.modality is TEXT:
+        model = words_model(checkpoint, prepare, temperature, task.target is LABELS)
+    else:
+        model = onnx_model(graph_of(checkpoint), Ends(prepare, temperature, task.target is LABELS), quantization)
     content: bytes = model.SerializeToString()
     checker.check_model(content)
     return content
@@ -202,8 +203,8 @@ def _write_rest(checkpoint: Checkpoint, folder: Path, deployed: Deployed, text: 
     _write_golden(
         checkpoint, folder, open_backend(checkpoint if exact else written, "torch" if exact else "auto", "cpu")
     )
-    if _hears(checkpoint):
-        (folder / CARD).write_text(card(meta, deployed.format, text + HEARD), encoding="utf-8")
+    if not _sees(checkpoint):
+        (folder / CARD).write_text(card(meta, deployed.format, text + KNOWN_ANSWER), encoding="utf-8")
         return
     picture = f"{GOLDEN}.png" if len(meta.preprocess["mean"]) in (1, 3) else f"{GOLDEN}.npy"
     how = HOW_IT_IS_CHECKED.replace("{rounding}", "" if exact else ROUNDING).replace("{picture}", picture)
@@ -218,17 +219,17 @@ def golden_picture(channels: int) -> NDArray[np.uint8]:
     return np.stack(planes, 2)
 
 
-def _hears(checkpoint: Checkpoint) -> bool:
-    return task_named(checkpoint.meta.task).modality is SOUND
+def _sees(checkpoint: Checkpoint) -> bool:
+    return task_named(checkpoint.meta.task).modality is IMAGE
 
 
 def _write_golden(checkpoint: Checkpoint, folder: Path, backend: Backend) -> None:
-    if _hears(checkpoint):
-        clip = tones(prepared_of(checkpoint), 1)
-        (folder / f"{GOLDEN}.i16").write_bytes(clip.astype("<i2").tobytes())
-        digest = hashlib.sha256(clip.astype("<i2").tobytes()).hexdigest()
-        told = {"input_sha256": digest, "logits": [float(value) for value in backend(clip)[0]]}
-        write_json(folder / f"{GOLDEN}.json", told)
+    if not _sees(checkpoint):
+        one = probes(prepared_of(checkpoint), 1)
+        content = one.astype(one.dtype.newbyteorder("<")).tobytes()
+        (folder / f"{GOLDEN}.bin").write_bytes(content)
+        told = [float(value) for value in backend(one)[0]]
+        write_json(folder / f"{GOLDEN}.json", {"input_sha256": hashlib.sha256(content).hexdigest(), "logits": told})
         return
     prepare = preprocess_of(checkpoint)
     picture = golden_picture(prepare.channels)

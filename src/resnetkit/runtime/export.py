@@ -27,9 +27,9 @@ from resnetkit.runtime import deploy, libraries, torchfiles
 from resnetkit.runtime.choice import MOST
 from resnetkit.runtime.libraries import write_json
 from resnetkit.runtime.model import Model
+from resnetkit.runtime.probes import probes
 from resnetkit.runtime.scenes import SceneModel
-from resnetkit.runtime.tones import tones
-from resnetkit.tasks.task import LABELS, SOUND
+from resnetkit.tasks.task import IMAGE, LABELS
 
 BATCH_SIZES = (1, 2, 7)
 BATCH = 32
@@ -234,10 +234,10 @@ def latency(infer: libraries.Infer, image: NDArray[Any]) -> float:
 
 
 def probe(model: Model) -> NDArray[Any]:
-    """Seven images [7, size, size, C] of coloured squares with noise, or clips of tones, always the same."""
+    """Seven images [7, size, size, C] of coloured squares with noise, or of `probes`, always the same."""
     rng = np.random.default_rng(0)
-    if model.task.modality is SOUND:
-        return tones(model.preprocess, max(BATCH_SIZES))
+    if model.task.modality is not IMAGE:
+        return probes(model.preprocess, max(BATCH_SIZES))
     size, channels = model.preprocess.size, model.preprocess.channels
     square = np.arange(size) * 8 // size
     colours = rng.normal(127, 60, (max(BATCH_SIZES), 8, 8, channels))[:, square[:, None], square]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from resnetkit.data.audio import AudioPreprocess
 from resnetkit.data.image import Preprocess
+from resnetkit.data.tokens import TextPreprocess
 from resnetkit.errors import ResourceError
 from resnetkit.ops.quantization import Quantization, scale_and_zero, weight_levels
 from resnetkit.ops.spectrum import bank, projection
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 OPSET = 17  # of 2022: read by ONNX Runtime from 1.12, OpenVINO from 2022.2, onnxruntime-web
 BATCH = "batch"
-PIXELS, SAMPLES, SCORES = "pixels", "samples", "scores"
+PIXELS, SAMPLES, TOKENS, SCORES = "pixels", "samples", "tokens", "scores"
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,11 @@ def _shape(graph: Graph, name: str) -> tuple[str | int | None, ...]:
     return (BATCH, dict(zip(Graph.outputs, widths, strict=True))[name])
 
 
-def input_of(preprocess: Preprocess | AudioPreprocess | None) -> str:
+def input_of(preprocess: Preprocess | AudioPreprocess | TextPreprocess | None) -> str:
     """Name of what a model takes that normalises in this way."""
     if preprocess is None:
         return INPUT
-    return SAMPLES if isinstance(preprocess, AudioPreprocess) else PIXELS
+    return {AudioPreprocess: SAMPLES, TextPreprocess: TOKENS}.get(type(preprocess), PIXELS)
 
 
 class _Writer:

@@ -45,6 +45,30 @@ with open("classes.json", encoding="utf-8") as file:
 {answer}
 ```
 """
+READ_TEXT = """\
+```python
+import json
+import unicodedata
+
+import numpy as np
+import tokenizers
+{imports}
+with open("classes.json", encoding="utf-8") as file:
+    classes = json.load(file)
+with open("preprocess.json", encoding="utf-8") as file:
+    prepare = json.load(file)
+text = unicodedata.normalize("NFC", "what a lovely film")
+text = text.lower() if prepare["lower"] else text
+if prepare["vocabulary"]:
+    found = tokenizers.Tokenizer.from_str(prepare["vocabulary"]).encode(text).ids
+else:
+    found = [byte + 1 for byte in text.encode()]
+tokens = np.zeros(prepare["length"], np.uint16)
+tokens[: len(found)] = found[: len(tokens)]
+{run}
+{answer}
+```
+"""
 RECORDING = """\
 sound, rate = soundfile.read("recording.wav", dtype="float32", always_2d=True)
 sound = soxr.resample(sound.mean(1), rate, {rate})
@@ -71,15 +95,17 @@ def usage(checkpoint: Checkpoint, imports: str, run: str) -> str:
     return READ.format(imports=imports, pixels=source, run=run, answer=answer)
 
 
-def sound_usage(checkpoint: Checkpoint, imports: str, run: str) -> str:
-    """Python that hears a recording and says what it is, without resnetkit and without torch."""
-    prepare: AudioPreprocess = prepared_of(checkpoint)
+def other_usage(checkpoint: Checkpoint, imports: str, run: str) -> str:
+    """Python that hears a recording, or reads a text, and says what it is, without resnetkit and without torch."""
+    prepare = prepared_of(checkpoint)
     answer = "print(classes[int(logits.argmax())])"
     if task_named(checkpoint.meta.task).target is LABELS:
         answer = "print([classes[index] for index in (logits[0] >= 0).nonzero()[0].tolist()])"
-    source = RECORDING.format(rate=prepare.rate, samples=prepare.samples)
-    run = run.replace('"pixels": pixels', '"samples": samples')
-    return READ_SOUND.format(imports=imports, samples=source, run=run, answer=answer)
+    if isinstance(prepare, AudioPreprocess):
+        source = RECORDING.format(rate=prepare.rate, samples=prepare.samples)
+        run = run.replace('"pixels": pixels', '"samples": samples')
+        return READ_SOUND.format(imports=imports, samples=source, run=run, answer=answer)
+    return READ_TEXT.format(imports=imports, run=run.replace('"pixels": pixels', '"tokens": tokens'), answer=answer)
 
 
 def _resize(prepare: Preprocess) -> str:

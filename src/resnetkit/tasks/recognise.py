@@ -70,8 +70,8 @@ def _of_table(path: Path, columns: text.Chosen) -> str:
         return max(counts, key=counts.__getitem__)
     if names and set(names) & set(text.TEXT) and set(names) & set(text.LABEL):
         return text.NOUN
-    cells = (cell.strip().strip('"') for line in lines for cell in line.split(","))
-    if any(os.path.splitext(cell)[1].lower() in (*image.EXTENSIONS, *audio.EXTENSIONS) for cell in cells):
+    every = (cell.strip().strip('"') for line in lines for cell in line.split(","))
+    if any(os.path.splitext(cell)[1].lower() in (*image.EXTENSIONS, *audio.EXTENSIONS) for cell in every):
         return "images"  # paths without a header, which is told when it is read
     # without a header: a text and its label, two columns, none of which is a path
     return text.NOUN if _looks_like_texts(path) else "images"
