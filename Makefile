@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: setup demo check test bench docs
+.PHONY: setup demo check test soak bench docs
 
 setup: $(READY)
 
@@ -24,6 +24,11 @@ check: $(READY)
 # two processes of a thread each: tiny networks gain nothing from a second thread
 test: check
 	OMP_NUM_THREADS=1 RESNETKIT_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+# what takes too long for every commit: ten times as many cases of the fuzzer, and a server under load
+soak: $(READY)
+	RESNETKIT_CASES=2000 $(BIN)/pytest tests/serving/test_documents.py --timeout 3600
+	$(BIN)/python bench/serve.py
 
 bench: $(READY)
 	$(BIN)/python bench/train_step.py --size 64 --batch 32

@@ -21,7 +21,7 @@ FLOORS = (
     ("runtime",),
     ("training",),
     ("trust",),
-    ("serve",),
+    ("serving",),
     ("verbs",),
     ("api",),
     ("cli",),

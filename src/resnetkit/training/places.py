@@ -35,7 +35,6 @@ WIDTHS = {"unet": 24} | dict.fromkeys(BOX_HEADS, 128)
 # What docs/decisions/014 found to be good, where the user says nothing else.
 DEFAULTS: Mapping[str, Any] = {
     "train.batch_size": 4,
-    "train.epochs": 12,
     "optim.optimizer": "adamw",
     "optim.lr": 1e-3,
     "optim.backbone_lr": 0.3,
@@ -52,12 +51,18 @@ DEFAULTS: Mapping[str, Any] = {
     "finetune.views": 0,
     "finetune.layer4_epochs": 0,
 }
+FEWEST, MOST, IMAGES = 12, 60, 2400  # epochs; images that are to be seen, counted with repeats
 MASK_DEFAULTS: Mapping[str, Any] = {
     **DEFAULTS,
     "optim.lr": 2e-3,
     "optim.class_weights": "balanced",
     "finetune.keep_statistics": False,
 }
+
+
+def default_epochs(images: int) -> int:
+    """Passes over so many training images: few images take many, to be learnt from at all."""
+    return min(MOST, max(FEWEST, math.ceil(IMAGES / max(1, images))))
 
 
 def canvas_of(recipe: Recipe) -> Preprocess:

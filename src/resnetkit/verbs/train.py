@@ -25,6 +25,7 @@ from resnetkit.models import Network
 from resnetkit.ops.calibration import Calibration
 from resnetkit.runtime.save import options_of, variant_of
 from resnetkit.settings import Recipe
+from resnetkit.tasks.scenes import SCENES
 from resnetkit.tasks.task import Task, task_for
 from resnetkit.training import places
 from resnetkit.training import state as states
@@ -141,7 +142,10 @@ def _run(folder: Path, wanted: Callable[[Mapping[str, Any]], Recipe], choices: C
     read = recipes.replace(recipe, {"data.fixes": str(own)}) if choices.resume and own.is_file() else recipe
     dataset = read_dataset(read, choices.quiet)
     task = task_for(dataset)
-    recipe = recipes.replace(wanted(OBJECTIVES[task].defaults), {"data.task": task})
+    defaults = dict(OBJECTIVES[task].defaults)
+    if task in SCENES:
+        defaults["train.epochs"] = places.default_epochs(dataset.num_samples("train"))
+    recipe = recipes.replace(wanted(defaults), {"data.task": task})
     if isinstance(dataset, Boxed | Masked):
         settled = settle_scene(recipe, dataset)
     else:
