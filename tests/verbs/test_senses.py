@@ -350,3 +350,16 @@ def test_engines(learnt, engine: str, run_cli) -> None:
     for one, other in zip(out.splitlines(), torch.splitlines(), strict=True):
         found, wanted = json.loads(one), json.loads(other)
         assert code == 0 and found["label"] == wanted["label"] and abs(found["score"] - wanted["score"]) < 1e-3
+
+
+def test_serve_opens_them(learnt) -> None:
+    """Warmed by a made input; a body is what a file holds."""
+    pytest.importorskip("starlette")
+    from resnetkit.serving.limits import limits_from
+    from resnetkit.serving.opened import Opening, open_model
+
+    kind, source, run = learnt
+    opened = open_model(Opening("it", str(run), "torch", "cpu", False, limits_from({})))
+    assert opened.warm() and len(json.dumps(opened.described(opened.warm()))) < 20_000 and not opened.explains
+    body = (source / "low" / "0.wav").read_bytes() if kind == "sounds" else b"a lovely , charming story"
+    assert opened.model.predict(body).label == ("low" if kind == "sounds" else "good")

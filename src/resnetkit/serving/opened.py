@@ -21,7 +21,7 @@ from resnetkit.runtime.model import Model, load_classifier
 from resnetkit.serving.forms import FORM, OCTETS
 from resnetkit.serving.limits import Limits
 from resnetkit.serving.telling import columns_of
-from resnetkit.tasks.task import IMAGE
+from resnetkit.tasks.task import IMAGE, TEXT
 
 PAYS = 0.9  # of the time that images take one by one: what a batch has to be under
 
@@ -102,9 +102,11 @@ class Opened:
 
     def _made(self, number: int) -> list[Any]:
         """Answers to so many made inputs at once."""
-        prepare = self.own.preprocess
-        rng = np.random.default_rng(0)
-        made = rng.integers(0, 256, (number, prepare.size, prepare.size, prepare.channels), np.uint8)
+        prepare, modality = self.own.preprocess, self.own.task.modality
+        made: Sequence[Any] = ["an example"] * number
+        if modality is not TEXT:
+            most = np.iinfo(prepare.dtype).max  # of images bytes, of sounds samples above zero
+            made = list(np.random.default_rng(0).integers(0, most + 1, (number, *prepare.shape), prepare.dtype))
         answers: list[Any] = self.model.predict(list(made), top=len(self.model.classes))
         return answers
 
@@ -130,7 +132,7 @@ class Opened:
             "task": meta.task,
             "variant": meta.variant,
             "classes": list(meta.classes),
-            "preprocess": dict(meta.preprocess),
+            "preprocess": checkpoint.told_of(meta),
             "scores": dict(meta.scores),
             "calibrated": told.calibration is not None,
             "accepts": [*(["image/*"] if self.own.task.modality is IMAGE else []), OCTETS, FORM],
