@@ -116,6 +116,8 @@ class Sound:
     """Length of a frame, seconds."""
     hop: Annotated[float, Field(ge=0.001, le=0.2)] = 0.01
     """From one frame to the next, seconds."""
+    centre: bool = False
+    """Take the mean of each band over the loud frames of a clip out first, and with it what microphone and room add."""
     mean: float | Auto = "auto"
     """Of all log-mel values, which is taken out; auto: as measured on training files."""
     std: Annotated[float, Field(gt=0)] | Auto = "auto"

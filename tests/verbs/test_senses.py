@@ -363,3 +363,11 @@ def test_serve_opens_them(learnt) -> None:
     assert opened.warm() and len(json.dumps(opened.described(opened.warm()))) < 20_000 and not opened.explains
     body = (source / "low" / "0.wav").read_bytes() if kind == "sounds" else b"a lovely , charming story"
     assert opened.model.predict(body).label == ("low" if kind == "sounds" else "good")
+
+
+def test_centred_spectra_are_exported(tmp_path: Path, run_cli) -> None:
+    source = write_tones(tmp_path / "tones", 8)
+    settings = flags("sounds", "train.epochs=1", "sound.centre=true")
+    assert run_cli("train", source, *settings, "--out", "run", "--quiet")[0] == 0
+    code, _, err = run_cli("export", "run", "--format", "onnx", "--quiet")
+    assert code == 0, err

@@ -37,6 +37,7 @@ from resnetkit.ops.spectrum import Mel, bank, fbank
 
 Clip = NDArray[np.int16]
 NOUN = "sounds"
+QUIET_FRAME = 7.0  # nepers of energy: 30 dB
 TIMES = ("start", "end")
 MOST_WINDOWS = 256  # of a recording, so that a few of an hour each fit the memory
 START = "start it with path,label,start,end (seconds; an empty end is the end of the file)"
@@ -54,6 +55,8 @@ class AudioPreprocess:
         low, high: edges of the bands in Hz; high 0 is half the rate.
         mean, std: of log-mel values, one for all bands or one a band. The defaults are those of speech near full scale.
         form: "mel", the log-mel spectrum, or "wave", the samples themselves.
+        centre: whether the mean of each band over the loud frames of a clip is taken out first, and with it what a
+            microphone or a room adds.
     """
 
     rate: Annotated[int, Field(ge=sound.LOWEST, le=sound.HIGHEST)] = 16_000
@@ -66,6 +69,7 @@ class AudioPreprocess:
     mean: tuple[float, ...] = (10.0,)
     std: tuple[float, ...] = (5.0,)
     form: Literal["mel", "wave"] = "mel"
+    centre: bool = False
 
     def __post_init__(self) -> None:
         if len(self.mean) not in (1, self.mels) or len(self.mean) != len(self.std) or min(self.std) <= 0:
@@ -190,7 +194,20 @@ def normalise(clips: Clip, preprocess: AudioPreprocess) -> NDArray[np.float32]:
     if preprocess.form == "wave":
         return to_floats(clips)[:, None]
     mean, std = (np.array(each, np.float32)[:, None] for each in (preprocess.mean, preprocess.std))
-    return np.asarray((log_mel(clips, preprocess) - mean) / std)
+    return np.asarray((centred(log_mel(clips, preprocess), preprocess) - mean) / std)
+
+
+def centred(spectra: NDArray[np.float32], preprocess: AudioPreprocess) -> NDArray[np.float32]:
+    """Log-mel spectra [N, 1, mels, frames] without the mean of each band over the loud frames, if that is asked for.
+
+    Loud are frames whose loudest band is at most `QUIET_FRAME` under the loudest of the clip: so neither the silence
+    around a short recording counts, nor the pauses in it.
+    """
+    if not preprocess.centre:
+        return spectra
+    loudest = spectra.max(2, keepdims=True)
+    loud = (loudest >= loudest.max(3, keepdims=True) - np.float32(QUIET_FRAME)).astype(np.float32)
+    return np.asarray(spectra - (spectra * loud).sum(3, keepdims=True) / loud.sum(3, keepdims=True))
 
 
 def thumbnail(source: Any, width: int = 192, height: int = 96) -> bytes:

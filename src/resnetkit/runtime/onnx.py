@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnetkit.data.audio import AudioPreprocess
+from resnetkit.data.audio import QUIET_FRAME, AudioPreprocess
 from resnetkit.data.image import Preprocess
 from resnetkit.data.tokens import TextPreprocess
 from resnetkit.errors import ResourceError
@@ -134,11 +134,29 @@ class _Writer:
         weights = np.ascontiguousarray(bank(mel).T)[:, :, None]
         self._node("Conv", ["power", self._tensor("bank", weights)], "energy", kernel_shape=[1])
         self._node("Max", ["energy", self._tensor("floor", np.array(mel.floor, np.float32))], "floored")
-        self._node("Log", ["floored"], "levels")
+        self._node("Log", ["floored"], "logarithms")
+        self._centre(preprocess.centre)
         mean, std = (np.array(each, np.float32)[:, None] for each in (preprocess.mean, preprocess.std))
         self._node("Sub", ["levels", self._tensor("mean", mean)], "centred")
         self._node("Div", ["centred", self._tensor("std", std)], "normal")
         self._node("Unsqueeze", ["normal", "axis"], INPUT)
+
+    def _centre(self, wanted: bool) -> None:
+        """`logarithms` to `levels`: as `data.audio.centred`."""
+        if not wanted:
+            self._node("Identity", ["logarithms"], "levels")
+            return
+        last = self._tensor("last", np.array([2], np.int64))
+        self._node("ReduceMax", ["logarithms"], "loudest", axes=[1], keepdims=1)
+        self._node("ReduceMax", ["loudest"], "peak", axes=[2], keepdims=1)
+        self._node("Sub", ["peak", self._tensor("quiet", np.array(QUIET_FRAME, np.float32))], "least")
+        self._node("GreaterOrEqual", ["loudest", "least"], "is_loud")
+        self._node("Cast", ["is_loud"], "loud", to=1)
+        self._node("Mul", ["logarithms", "loud"], "counted")
+        self._node("ReduceSum", ["counted", last], "total", keepdims=1)
+        self._node("ReduceSum", ["loud", last], "frames", keepdims=1)
+        self._node("Div", ["total", "frames"], "usual")
+        self._node("Sub", ["logarithms", "usual"], "levels")
 
     def scores(self, ends: Ends) -> None:
         """Softmax or sigmoid of logits / temperature."""

@@ -107,7 +107,7 @@ def _levels(files: Sequence[File], recipe: Recipe) -> tuple[float, float]:
             clips.append(audio.clip(samples[: preprocess.samples], preprocess))
     if not clips:
         return AudioPreprocess.mean[0], AudioPreprocess.std[0]
-    spectra = audio.log_mel(np.stack(clips), preprocess)
+    spectra = audio.centred(audio.log_mel(np.stack(clips), preprocess), preprocess)
     return round(float(spectra.mean()), 4), round(max(float(spectra.std()), 0.01), 4)
 
 
@@ -124,6 +124,7 @@ def preprocess_of(recipe: Recipe) -> AudioPreprocess:
             mels=own.mels,
             window=own.window,
             hop=own.hop,
+            centre=own.centre,
             mean=(own.mean,),
             std=(own.std,),
         )
