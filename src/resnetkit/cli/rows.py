@@ -20,6 +20,9 @@ def line(row: Mapping[str, Any], form: str) -> str:
         return json.dumps(row, ensure_ascii=True)
     from resnetkit.errors import printable
 
+    if "a" in row and "b" in row:
+        same = {1: "  same", 0: "  different"}.get(row.get("same", -1), "")
+        return f"{printable(row['a'])}  {printable(row['b'])}  {row['score']:.3f}{same}"
     if "x1" in row or "share" in row:
         return _place_line(row)
     keys = [key for key in row if key == "label" or key.startswith("label_")]

@@ -23,7 +23,7 @@ from resnetkit.serving.log import log
 from resnetkit.serving.refusal import busy
 from resnetkit.serving.telling import columns_of
 from resnetkit.serving.tensors import FILE, PIXELS
-from resnetkit.tasks.task import IMAGE
+from resnetkit.tasks.task import IMAGE, TEXT
 
 PATIENCE = 5  # seconds until it is worth asking again for what torch is needed for
 PAYS = 0.9  # of the time that images take one by one: what a batch has to be under
@@ -134,9 +134,11 @@ class Opened:
 
     def _made(self, number: int) -> list[Any]:
         """Answers to so many made inputs at once."""
-        prepare = self.own.preprocess
-        rng = np.random.default_rng(0)
-        made = rng.integers(0, 256, (number, prepare.size, prepare.size, prepare.channels), np.uint8)
+        prepare, modality = self.own.preprocess, self.own.task.modality
+        made: Sequence[Any] = ["an example"] * number
+        if modality is not TEXT:
+            most = np.iinfo(prepare.dtype).max  # of images bytes, of sounds samples above zero
+            made = list(np.random.default_rng(0).integers(0, most + 1, (number, *prepare.shape), prepare.dtype))
         answers: list[Any] = self.model.predict(list(made), top=len(self.model.classes))
         return answers
 
@@ -170,7 +172,7 @@ class Opened:
             "task": meta.task,
             "variant": meta.variant,
             "classes": list(meta.classes),
-            "preprocess": dict(meta.preprocess),
+            "preprocess": checkpoint.told_of(meta),
             "scores": dict(meta.scores),
             "calibrated": told.calibration is not None,
             "accepts": [*(["image/*"] if self.own.task.modality is IMAGE else []), OCTETS, FORM],

@@ -196,6 +196,7 @@ def build(recipe: Recipe, num_classes: int) -> nn.Module:
 def _backbone(recipe: Recipe) -> Any:
     settings = recipe.model
     assert settings.stem != "auto" and settings.shortcut != "auto", "the verb decides before the first step"
+    assert settings.shortcut != "none", "it is refused"
     return models.build(
         settings.variant,
         num_classes=2,

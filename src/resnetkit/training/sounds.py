@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from resnetkit.training.shared import Rng
+
 Samples = NDArray[np.float32]
-Rng = np.random.Generator
 FINE = 1000  # speeds are told apart to a thousandth
 
 
@@ -125,7 +126,7 @@ def random_gain(clips: Samples, most: float, rng: Rng) -> Samples:
     return np.asarray(clips * (10 ** (decibels / 20)).astype(np.float32))
 
 
-def mixup(inputs: Tensor, targets: Tensor, alpha: float, rng: Rng) -> tuple[Tensor, Tensor]:
+def mixup(inputs: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Each sample mixed with another, its target too (Zhang et al. 2018, arXiv 1710.09412, section 2).
 
     Args:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from resnetkit import run
 from resnetkit.errors import DataError, UsageError
-from resnetkit.runtime.export import Exported, format_named, in_batches, write_export
+from resnetkit.runtime.export import Exported, Format, format_named, in_batches, write_export
 from resnetkit.runtime.int8 import Gate, refuse_int8, write_int8
 from resnetkit.runtime.model import Model, load
 from resnetkit.runtime.scene_export import refuse_scene, write_scene_export
 from resnetkit.runtime.scenes import SceneModel
+from resnetkit.tasks.task import IMAGE
 from resnetkit.verbs.console import bar, note
 from resnetkit.verbs.evidence import calibration_of, evidence_of, scene_evidence
 from resnetkit.weights import hub
@@ -65,7 +66,7 @@ def export(
         done = _scene(opened, format, (Path(model), data, out), int8=int8, overwrite=overwrite, quiet=quiet)
         return _pushed(done, push, quiet)
     try:
-        form.refuse(opened.checkpoint.meta)
+        _refuse_kind(opened, form, int8)
     except UsageError as error:
         raise UsageError(error.what, path=source, fix=error.fix) from error
     folder = Path(out) if out is not None else beside(source, f"{format}-int8" if int8 else format)
@@ -82,6 +83,12 @@ def export(
 
 def _pushed(done: Exported, push: str, quiet: bool) -> Exported:
     return replace(done, pushed=hub.push(done.folder, push, progress=not quiet)) if push else done
+
+
+def _refuse_kind(model: Model, form: Format, int8: bool) -> None:
+    form.refuse(model.checkpoint.meta)
+    if int8 and model.task.modality is not IMAGE:
+        raise UsageError("int8 is for models of images", fix="leave --int8 out")
 
 
 def _refuse_int8(format: str, int8: bool, max_drop: float | None) -> None:
