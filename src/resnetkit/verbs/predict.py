@@ -82,10 +82,9 @@ def predict(
     if isinstance(opened, Model) and opened.task.modality is SOUND and [*map(is_pairs, map(Path, inputs))] == [True]:
         yield from verified(opened, Path(inputs[0]), quiet)
         return
-    paths, done_before = sources_of(opened, inputs), []
-    if skip:
-        done_before = [path for path in paths if printable(str(path)) in skip]
-        paths = [path for path in paths if printable(str(path)) not in skip]
+    sources = sources_of(opened, inputs)
+    done_before = [path for path in sources if skip and printable(str(path)) in skip]
+    paths = [path for path in sources if not skip or printable(str(path)) not in skip]
     most = TOP if isinstance(opened, Model) else MOST
     call = many.Call(most if top is None else top, coverage, backend, device, mirror)
     answers = _answers(opened, paths, call, scale)
