@@ -55,8 +55,8 @@ def ours(root: Path) -> Iterator[float]:
 
     from resnetkit import recipe as recipes
     from resnetkit.tasks.task import TASKS
-    from resnetkit.training.loader import Loader, store_preprocess
-    from resnetkit.training.objective import OBJECTIVES
+    from resnetkit.training.loader import Loader
+    from resnetkit.training.objective import OBJECTIVES, store_preprocess
     from resnetkit.training.pixels import cached, key_of
     from resnetkit.training.plan import settle
 

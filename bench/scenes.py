@@ -84,7 +84,12 @@ def box_work(data: Boxed, held: list[int], options: argparse.Namespace) -> Work:
         options.network or "fcos",
         backbone(options),
         len(data.classes),
-        detection.Options(width=options.width or 128, score_threshold=0.02),
+        detection.Options(
+            width=options.width or 128,
+            score_threshold=0.02,
+            freeze_norms=options.weights is not None,
+            trained_stages=4 if options.weights else 5,
+        ),
     )
     canvas = tuple(options.size)
 

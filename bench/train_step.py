@@ -47,8 +47,8 @@ def ours(root: Path, size: int, batch: int, steps: int) -> dict[str, float]:
     from resnetkit import recipe as recipes
     from resnetkit.tasks.task import TASKS
     from resnetkit.training.device import Setup
-    from resnetkit.training.loader import Loader, store_preprocess
-    from resnetkit.training.objective import OBJECTIVES
+    from resnetkit.training.loader import Loader
+    from resnetkit.training.objective import OBJECTIVES, store_preprocess
     from resnetkit.training.optim import make_optimizer
     from resnetkit.training.pixels import in_memory
     from resnetkit.training.plan import measure, memory_format, settle

@@ -1,11 +1,11 @@
-"""Write docs/settings.md from the recipe's own docstrings: python docs/make_settings.py > docs/settings.md."""
+"""Write docs/settings.md from the settings' own docstrings: python docs/make_settings.py > docs/settings.md."""
 
 from __future__ import annotations
 
 import ast
 from pathlib import Path
 
-SOURCE = Path(__file__).parent.parent / "src" / "resnetkit" / "recipe.py"
+SOURCE = Path(__file__).parent.parent / "src" / "resnetkit" / "settings.py"
 
 
 def page() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from resnetkit import cli
 from resnetkit.runtime import choice
@@ -31,6 +32,16 @@ TINY = (
     "train.batch_size=8",
     "train.epochs=3",
 )
+
+
+RUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--module", "resnetkit"]
+
+
+def start(*argv: object) -> subprocess.Popen[str]:
+    """A command in two processes that share its work."""
+    command = [*RUN, *map(str, argv)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +76,39 @@ def write_classes(
         folder.mkdir(parents=True)
         for i in range(counts):
             picture(colour, seed + 1000 * number + i).save(folder / f"{i}.png")
+    return root
+
+
+def shapes(rng: np.random.Generator, size: tuple[int, int] = (96, 64)) -> tuple[Image.Image, Image.Image, list[Any]]:
+    """A square and a disc beside each other: the image, its mask, and class, middle, width and height of each box."""
+    image, mask = Image.fromarray(rng.integers(0, 60, (*size[::-1], 3), np.uint8)), Image.new("L", size)
+    boxes = []
+    for k, left in enumerate(rng.permutation([2, 50]).tolist()):
+        side = int(rng.integers(34, 42))
+        x, y = left + int(rng.integers(0, 44 - side)), int(rng.integers(2, size[1] - side - 2))
+        for canvas, fill in ((image, ((60, 200, 230), (230, 60, 40))[k]), (mask, k + 1)):
+            pen = ImageDraw.Draw(canvas)
+            (pen.ellipse if k else pen.rectangle)((x, y, x + side - 1, y + side - 1), fill=fill)
+        boxes.append((k, x + side / 2, y + side / 2, side, side))
+    return image, mask, boxes
+
+
+def write_scenes(root: Path, counts: tuple[int, int] = (8, 3), seed: int = 0) -> Path:
+    """The same images with boxes (YOLO) in boxes/ and with masks in masks/, in train and val."""
+    rng = np.random.default_rng(seed)
+    for i in range(sum(counts)):
+        image, mask, found = shapes(rng)
+        split = "train" if i < counts[0] else "val"
+        for kind, beside in (("boxes", "labels"), ("masks", "masks")):
+            for folder in ("images", beside):
+                (root / kind / split / folder).mkdir(parents=True, exist_ok=True)
+            image.save(root / kind / split / "images" / f"{i}.png")
+        mask.save(root / "masks" / split / "masks" / f"{i}.png")
+        lines = (f"{k} {x / 96} {y / 64} {w / 96} {h / 64}\n" for k, x, y, w, h in found)
+        (root / "boxes" / split / "labels" / f"{i}.txt").write_text("".join(lines))
+        (root / "masks" / "classes.txt").write_text("ground\nsquare\ndisc\n")
+    names = "names: [square, disc]\ntrain: train/images\nval: val/images\n"
+    (root / "boxes" / "data.yaml").write_text(names)
     return root
 
 

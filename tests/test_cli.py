@@ -37,6 +37,7 @@ FLAGS = {
     "doctor": {"--device", *RESULT},
     "models": {"--size", "--svg", *RESULT},
     "predict": {
+        "--draw",
         "--top",
         "--format",
         "--out",

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "resnetkit"
 FLOORS = (
     ("errors", "_version"),
-    ("files",),
+    ("files", "settings"),
     ("ops", "recipe", "run", "kernels"),
     ("nn", "data", "checkpoint"),
     ("weights", "tasks"),
@@ -135,7 +135,10 @@ def test_only_some_rooms_may_import_torch() -> None:
 
 def test_torchvision_is_imported_where_it_is_needed() -> None:
     """It takes a second, so no module does it when it is imported, except some that are imported late themselves."""
-    late = {f"resnetkit.{name}" for name in ("training.trivial", "training.scenes", "nn.detection", "nn.segmentation")}
+    late = {
+        f"resnetkit.{name}"
+        for name in ("training.trivial", "training.scenes", "nn.detection", "nn.segmentation", "nn.finder")
+    }
     for module in MODULES.keys() - late:
         tops = [node for node in MODULES[module].body if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {a.name if isinstance(n, ast.Import) else str(n.module) for n in tops for a in n.names}

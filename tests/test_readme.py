@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from conftest import picture, write_labels
+from conftest import picture, write_labels, write_scenes
 from resnetkit import cli
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +38,7 @@ def there(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch:
         for i in range(10):
             picture(colour, i).save(tmp_path / "photos" / name / f"{i}.png")
     write_labels(tmp_path / "several", 48)
+    write_scenes(tmp_path / "street")
     return tmp_path
 
 
@@ -47,6 +48,7 @@ def there(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch:
         "README.md",
         "docs/classify.md",
         "docs/multilabel.md",
+        "docs/scenes.md",
         "docs/export.md",
         "docs/trust.md",
         "docs/resnet.md",

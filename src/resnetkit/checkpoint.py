@@ -34,6 +34,11 @@ Tensors = Mapping[str, NDArray[Any]]
 CIFAR = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")  # timm has no networks of these names
 DEEP = ("resnet34d", "resnet50d")  # their stem has several convolutions
 STEM = ("conv1.weight", "conv1.0.weight")  # the weight that an image meets first; the second in a deep stem
+PIPELINES = {  # the Hub's names
+    "classify": "image-classification",
+    "detect": "object-detection",
+    "segment": "image-segmentation",
+}
 RETRAIN = "train or save the model again"
 COPY_AGAIN = "copy the folder again from its source"
 MAX_HEADER = 8 << 20  # bytes of JSON before the tensors; ResNet-152 has 0.1 MB of it
@@ -288,7 +293,7 @@ def refuse_unsound(tensors: Tensors, path: str | Path, fix: str = RETRAIN) -> No
 def _class_problem(meta: Meta, tensors: Tensors | None) -> str:
     """What is wrong with the classes, with a head that is known or (None) is not."""
     head = None if tensors is None else tensors.get("fc.bias")
-    if tensors is not None and head is None:
+    if tensors is not None and head is None and "head" not in meta.options:
         return "has no head: the tensor fc.bias is missing"
     if head is not None and (len(meta.classes),) != head.shape:
         return f"names {len(meta.classes)} classes for a head of {head.size}"
@@ -305,7 +310,7 @@ def timm_config(meta: Meta) -> dict[str, Any] | None:
 
     None where timm has no such network: plain and CIFAR ones, other stem, shortcut or pooling, dilation for strides.
     """
-    if meta.variant.startswith("plain") or meta.variant in CIFAR:
+    if meta.variant.startswith("plain") or meta.variant in CIFAR or "head" in meta.options:
         return None
     if {"stem", "shortcut", "pool"} & meta.options.keys() or any(meta.options.get("replace_stride_with_dilation", ())):
         return None
@@ -353,7 +358,7 @@ def card(meta: Meta, library: str = "", usage: str = "") -> str:
     lines = [
         "---",
         f"library_name: {library}",
-        "pipeline_tag: image-classification",
+        f"pipeline_tag: {PIPELINES.get(meta.task, PIPELINES['classify'])}",
         "tags: [resnetkit, resnet]",
         "---",
         f"# {meta.variant}, {len(meta.classes)} classes",

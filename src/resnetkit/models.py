@@ -29,10 +29,10 @@ plain18, plain34, plain20, plain32, plain44, plain56 and plain110 are these with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from torch import nn
 
@@ -166,6 +166,31 @@ def with_weights(
         state, source = known_weights(variant, weights, progress=progress)
         fit(network, state, source)
     return network
+
+
+def with_head(backbone: ResNet, head: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
+    """A network that finds boxes or masks, around a backbone, which becomes part of it.
+
+    Args:
+        backbone: with whatever weights it has; its pooling and its classifier are not used.
+        head: "fcos", "retinanet" or "fasterrcnn"; "unet", "fcn" or "deeplabv3".
+        num_classes: K.
+        options: of `nn.detection.Options` or `nn.segmentation.Options`.
+
+    Raises:
+        UsageError: there is no such head, or an option is out of its range.
+    """
+    from resnetkit.nn import detection, segmentation  # torchvision's networks take a second to import
+
+    try:
+        if head in detection.DETECTORS:
+            return detection.detector(head, backbone, num_classes, detection.Options(**options))
+        return segmentation.segmenter(head, backbone, num_classes, segmentation.Options(**options))
+    except KeyError as error:
+        known = ", ".join([*detection.DETECTORS, *segmentation.SEGMENTERS])
+        raise UsageError(f"there is no head {head!r}", fix=f"one of {known}") from error
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{head}: {error}") from error
 
 
 def grow(network: nn.Module, variant: str) -> ResNet:

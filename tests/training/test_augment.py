@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from resnetkit.recipe import Augment
+from resnetkit.settings import Augment
 from resnetkit.training import augment as augmentation
 
 OFF = {"min_scale": 1.0, "max_aspect": 1.0, "flip": False, "color": 0.0}

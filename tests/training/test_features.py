@@ -102,7 +102,7 @@ def test_the_first_view_is_what_evaluation_sees() -> None:
     from PIL import Image
 
     from resnetkit.data import image
-    from resnetkit.training.loader import store_preprocess
+    from resnetkit.training.objective import store_preprocess
 
     recipe = settle(recipes.read("", {"model.weights": "none", "image.size": 64, "image.crop_ratio": 0.875}), 64)
     wide = Image.effect_mandelbrot((300, 200), (-2, -1.2, 1, 1.2), 60).convert("RGB")

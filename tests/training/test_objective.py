@@ -19,7 +19,7 @@ def augmented(channels=3, **changes):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 19, 19, channels)).astype(np.uint8)
     stored, targets = OBJECTIVE.collate(pixels, LABELS, 3)
     rng = draws(0, 0, 4)
-    return OBJECTIVE.blend(OBJECTIVE.augment(stored, np.ones(4), recipe, rng), targets, recipe, rng)
+    return OBJECTIVE.blend(*OBJECTIVE.augment(stored, targets, np.ones(4), recipe, rng), recipe, rng)
 
 
 def test_targets():
@@ -39,7 +39,7 @@ def test_targets_are_mixed_as_the_images_are(how):
 
 def test_loss_is_the_sum_over_labels():
     logits = torch.tensor(np.random.default_rng(1).normal(size=(4, 3)), dtype=torch.float32)
-    loss = OBJECTIVE.loss(logits, torch.tensor(LABELS).float(), None)
+    loss = OBJECTIVE.loss(torch.nn.Identity(), logits, torch.tensor(LABELS).float(), None)
     assert loss.item() == pytest.approx(binary_cross_entropy(logits.numpy(), LABELS).mean(), rel=1e-6)
 
 
@@ -47,7 +47,7 @@ def test_balanced_weights():
     np.testing.assert_allclose(positive_weights(LABELS, 3), [3, 3, 1 / 3])
     np.testing.assert_array_equal(positive_weights(np.array([[0, 1], [0, 1]]), 2), [1, 1])
     logits, weights = torch.zeros(4, 3, requires_grad=True), positive_weights(LABELS, 3)
-    OBJECTIVE.loss(logits, torch.tensor(LABELS).float(), weights).backward()
+    OBJECTIVE.loss(torch.nn.Identity(), logits, torch.tensor(LABELS).float(), weights).backward()
     np.testing.assert_allclose(logits.grad.sum(0), 0, atol=1e-6)  # at even odds positives pull as hard as negatives
 
 

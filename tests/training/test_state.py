@@ -14,7 +14,7 @@ from resnetkit import files, models
 from resnetkit.errors import ModelError
 from resnetkit.nn.blocks import Bottleneck
 from resnetkit.nn.resnet import ResNet
-from resnetkit.recipe import Optim
+from resnetkit.settings import Optim
 from resnetkit.training import optim
 from resnetkit.training import state as states
 

@@ -17,9 +17,9 @@ from resnetkit import recipe as recipes
 from resnetkit.errors import ResourceError
 from resnetkit.nn.cut import cut
 from resnetkit.nn.resnet import ResNet
-from resnetkit.recipe import Recipe
 from resnetkit.runtime import choice
 from resnetkit.runtime.graph import Graph
+from resnetkit.settings import Recipe
 from resnetkit.training import trunk
 from resnetkit.training.device import Setup
 from resnetkit.training.plan import settle

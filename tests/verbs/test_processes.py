@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,15 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from conftest import tiny, write_classes
-
-RUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--module", "resnetkit"]
-
-
-def start(*argv: object) -> subprocess.Popen[str]:
-    command = [*RUN, *map(str, argv)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+from conftest import start, tiny, write_classes
 
 
 def weights_of(run: Path) -> dict[str, np.ndarray]:

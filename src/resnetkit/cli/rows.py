@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ def line(row: Mapping[str, Any], form: str) -> str:
         return json.dumps(row, ensure_ascii=True)
     from resnetkit.errors import printable
 
+    if "x1" in row or "share" in row:
+        return _place_line(row)
     keys = [key for key in row if key == "label" or key.startswith("label_")]
     ranked = [(row[key], row[key.replace("label", "score")]) for key in keys]
     present = f"{row['labels'] or 'no label'}:  " if "labels" in row else ""
@@ -27,6 +29,18 @@ def line(row: Mapping[str, Any], form: str) -> str:
     one_of = f"  one of {row['set'] or 'none'}" if "set" in row else ""
     doubts = ("  not sure" if row.get("uncertain") else "") + ("  novel" if row.get("novel") else "")
     return f"{printable(row['path'])}  {present}{said}{one_of}{doubts}"
+
+
+def _place_line(row: Mapping[str, Any]) -> str:
+    """A box as path, label, score and corners; a class of a mask as path, label and share of the pixels."""
+    from resnetkit.errors import printable
+
+    path = printable(row["path"])
+    if not row["label"]:
+        return f"{path}  nothing found"
+    share = row["share"] if "share" in row else row["score"]
+    corners = "".join(f"  {row[name]:.1f}" for name in ("x1", "y1", "x2", "y2") if name in row)
+    return f"{path}  {row['label']} {100 * share:.1f} %{corners}"
 
 
 def explanation_line(row: Mapping[str, Any]) -> str:
@@ -111,21 +125,20 @@ class Rows:
     done: dict[str, tuple[str, ...]]
     columns: tuple[str, ...] = ()
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        """One answer, whole and at once."""
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The rows of one answer, whole and at once."""
         from resnetkit.errors import printable
         from resnetkit.run import as_csv
 
         if self.form != "csv":
-            print(line(row, self.form), file=self.file, flush=True)
+            print("\n".join(line(row, self.form) for row in rows), file=self.file, flush=True)
             return
         if not self.columns:
-            self.columns = self.done.get("", tuple(row))
+            self.columns = self.done.get("", tuple(rows[0]))
             if not self.done:
                 print(as_csv(self.columns, []), end="", file=self.file)
-        print(
-            as_csv(self.columns, [{**row, "path": printable(row["path"])}]).partition("\n")[2], end="", file=self.file
-        )
+        named = ({**row, "path": printable(row["path"])} for row in rows)
+        print(as_csv(self.columns, named).partition("\n")[2], end="", file=self.file)
         self.file.flush()
 
 

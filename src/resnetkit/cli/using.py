@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def predict(
     model: ModelArgument,
     inputs: InputsArgument,
-    top: Annotated[int, typer.Option(help="Classes in each answer.", metavar="N", min=1)] = 5,
+    top: Annotated[
+        int | None, typer.Option(help="Classes in each answer: 5; or most boxes: 100.", metavar="N", min=1)
+    ] = None,
     form: Annotated[str, typer.Option("--format", help="table, jsonl or csv.", metavar="NAME")] = "table",
     out: Annotated[str | None, typer.Option(help="Write to this file instead.", metavar="FILE")] = None,
     backend: Annotated[
@@ -33,6 +35,9 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older --out.")] = False,
     coverage: Annotated[
         float | None, typer.Option(help="Also the classes that hold the true one this often: 0.95.", metavar="X")
+    ] = None,
+    draw: Annotated[
+        str | None, typer.Option(help="Boxes or masks, drawn over their images, in this new folder.", metavar="DIR")
     ] = None,
     device: Device = None,
     settings: Annotated[
@@ -61,6 +66,7 @@ def predict(
         if resume and not quiet:
             print(f"{len(done - {''}):,} answers are there already", file=sys.stderr)
         options = {"top": top, "backend": backend, "device": device or "auto", "mirror": mirror, "coverage": coverage}
+        options["draw"] = draw
         quietly = quiet or not out
         for answer in api.predict(model, inputs, skip=done, settings=chosen, quiet=quietly, **options):  # type: ignore[arg-type]
             count += 1
@@ -68,7 +74,7 @@ def predict(
                 failed += 1
                 print(f"error: {answer}", file=sys.stderr)
             else:
-                rows.write(answer.row())
+                rows.write(answer.rows())
     if failed:
         raise IncompleteError(f"{failed} of {count} files could not be read")
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags
 
-from resnetkit.data.dataset import CODES, Dataset, File
-from resnetkit.data.formats import DECODE_ERRORS, QUIET, name_of, open_image, opened
+from resnetkit.data.dataset import CODES, Dataset
+from resnetkit.data.formats import DECODE_ERRORS, QUIET, Source, name_of, open_image, opened
 from resnetkit.data.image import TURNS
 from resnetkit.data.names import Names
 from resnetkit.data.place import Finding, Findings, Place
@@ -76,6 +76,20 @@ class Boxed(Dataset):
     findings: tuple[Finding, ...] = ()
     category_ids: tuple[int, ...] = ()
 
+    @property
+    def several(self) -> bool:
+        """An image may have objects of several classes, or none."""
+        return True
+
+    @property
+    def strata(self) -> NDArray[np.integer]:
+        """Whether each image has objects of each class, crowds aside [n, K]."""
+        present = np.zeros((len(self), len(self.classes)), np.int8)
+        for row in range(len(self)):
+            found = self.objects(row)
+            present[row, found.labels[~found.crowds]] = 1
+        return present
+
     def objects(self, row: int) -> Objects:
         """What is in the sample of a row."""
         return self.truth.of(int(self.targets[row]))
@@ -131,7 +145,7 @@ class Noted:
         self.crowds.append(crowd)
 
 
-def header_of(file: File) -> tuple[Size, int] | None:
+def header_of(file: Source) -> tuple[Size, int] | None:
     """Width and height as stored, and the EXIF orientation (1 is upright); None where the file cannot be read."""
     try:
         with QUIET, opened(file) as stream, open_image(stream, name_of(file)) as image:

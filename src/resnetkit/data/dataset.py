@@ -69,6 +69,11 @@ class Dataset:
         return self.targets.ndim == 2
 
     @property
+    def strata(self) -> NDArray[np.integer]:
+        """By what splits are made even: the class of each sample [n], or whether it has each of several [n, K]."""
+        return self.targets
+
+    @property
     def has_splits(self) -> bool:
         """Whether it is said which sample belongs to which split."""
         return bool(self.splits.any())
@@ -304,7 +309,7 @@ def refuse_untrainable(dataset: Dataset, source: Path, *, allow_empty_class: boo
     given = dataset.given_splits
     if given and "train" not in given:
         raise DataError("has no train split", path=source, fix="mark some rows as train")
-    total = _counts(dataset.targets, len(dataset.classes))
+    total = np.sum([dataset.counts(split) for split in CODES], axis=0)
     looked_at = ("train",) if given and dataset.several else given or ("",)
     for split in looked_at:  # of several labels a held-out split need not have each
         lacking = np.flatnonzero(dataset.counts(split) == 0)
@@ -342,8 +347,9 @@ def assign_splits(
     first = rows if first is None else first
     splits = np.where(dataset.splits == 0, CODES.index("train"), dataset.splits).astype(np.int8)
     free = (splits == CODES.index("train")) & (first == rows)
-    cut = by_labels if dataset.several else by_class
-    in_val, in_test = cut(dataset.targets, np.flatnonzero(free), (val, test), seed)
+    strata = dataset.strata
+    cut = by_labels if strata.ndim == 2 else by_class
+    in_val, in_test = cut(strata, np.flatnonzero(free), (val, test), seed)
     splits[in_val], splits[in_test] = CODES.index("val"), CODES.index("test")
     copies = dataset.splits == dataset.splits[first]  # a copy of a given test image stays where it was given
     return replace(dataset, splits=np.where(copies, splits[first], splits))

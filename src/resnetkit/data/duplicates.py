@@ -100,7 +100,7 @@ def across_splits(dataset: Dataset, first: NDArray[np.intp]) -> list[Pair]:
 
 def of_two_labels(dataset: Dataset, first: NDArray[np.intp]) -> list[Pair]:
     """Pairs of samples with the same bytes and different labels."""
-    differ = (dataset.targets != dataset.targets[first]).reshape(len(first), -1).any(1)
+    differ = (dataset.strata != dataset.strata[first]).reshape(len(first), -1).any(1)
     return [(int(first[row]), int(row)) for row in np.flatnonzero(differ)]
 
 

@@ -64,7 +64,7 @@ class Preprocess:
     """From upright RGB pixels to the input of a network.
 
     Attributes:
-        size: height and width of the result, in pixels.
+        size: height of the result in pixels, and its width unless that is given.
         resize: "crop" takes the centre square, "squash" the whole image without its proportions, "letterbox" the whole
             image with bars in the colour of the mean.
         crop_ratio: side of the centre square as a share of the image's short side (crop only), 0..1.
@@ -74,6 +74,7 @@ class Preprocess:
         background: grey level 0..255 under transparent pixels.
         draft: a JPEG is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size, in whole pixels, at which either
             side still has this many times the pixels that the resize leaves of it; from 1, or 0 to decode it whole.
+        width: of the result in pixels; 0 is a square.
     """
 
     size: Annotated[int, Field(ge=8, le=4096)] = 224
@@ -84,21 +85,30 @@ class Preprocess:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     background: Annotated[int, Field(ge=0, le=255)] = 255
     draft: Annotated[float, Field(ge=0, le=64)] = 2.0
+    width: Annotated[int, Field(ge=0, le=4096)] = 0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.mean) <= MAX_CHANNELS or len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise ValueError(f"mean and std need as many numbers, 1 to {MAX_CHANNELS}, std above 0")
         if 0 < self.draft < 1:
             raise ValueError("draft is 0 or from 1")
+        if self.width and self.resize == "crop":
+            raise ValueError("a crop is a square: it has no width of its own")
 
     @property
     def channels(self) -> int:
         """Number of channels of the network's input."""
         return len(self.mean)
 
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width of the network's input in pixels."""
+        return self.size, self.width or self.size
+
     def as_dict(self) -> dict[str, Any]:
-        """As it stands in model.json."""
-        return asdict(self)
+        """As it stands in model.json; a square has no width there, as before there were others."""
+        values = asdict(self)
+        return values if self.width else {name: value for name, value in values.items() if name != "width"}
 
 
 def mean_and_std(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -175,7 +185,7 @@ def _draft(image: Image.Image, preprocess: Preprocess) -> None:
     # A lossless JPEG has no quantization, and libjpeg fails to scale it.
     if not preprocess.draft or not getattr(image, "quantization", None) or width * height > max_pixels(image):
         return
-    across, down = preprocess.size / width, preprocess.size / height
+    across, down = preprocess.canvas[1] / width, preprocess.canvas[0] / height
     if preprocess.resize == "crop":
         across = down = max(across, down) / preprocess.crop_ratio
     elif preprocess.resize == "letterbox":
@@ -262,12 +272,12 @@ def shown(image: Picture) -> Image.Image:
 
 
 def pixels(image: Picture, preprocess: Preprocess) -> Pixels:
-    """An upright image as uint8 [size, size, channels], resized with antialiasing."""
+    """An upright image as uint8 [height, width, channels], resized with antialiasing."""
     if isinstance(image, Bands):
         each = zip(image.each, preprocess.mean, preprocess.std, strict=True)
         alone = [pixels(band, replace(preprocess, mean=(mean,), std=(std,))) for band, mean, std in each]
         return np.concatenate(alone, 2)
-    size = (preprocess.size, preprocess.size)
+    size = preprocess.canvas[::-1]
     method = Image.Resampling.BICUBIC if preprocess.interpolation == "bicubic" else Image.Resampling.BILINEAR
     if preprocess.resize == "crop":
         image = image.resize(size, method, box=_centre(image.size, preprocess.crop_ratio))
@@ -289,24 +299,40 @@ def _centre(size: tuple[int, int], ratio: float) -> tuple[float, float, float, f
 
 
 def seen(size: tuple[int, int], preprocess: Preprocess) -> tuple[float, float, float, float]:
-    """What the square that `pixels` makes shows of an upright image: left, top, right, bottom in the image's pixels.
+    """What the canvas that `pixels` makes shows of an upright image: left, top, right, bottom in the image's pixels.
 
     With "crop" it lies inside the image; with "letterbox" the bars reach over its edges.
 
     Args:
         size: width and height of the image, at whatever scale.
-        preprocess: how the square is made.
+        preprocess: how the canvas is made.
     """
     if preprocess.resize == "crop":
         return _centre(size, preprocess.crop_ratio)
     if preprocess.resize == "squash":
         return 0.0, 0.0, float(size[0]), float(size[1])
-    side = preprocess.size
-    inside = [max(1, round(each / max(size) * side)) for each in size]  # in whole pixels, as ImageOps.pad has them
-    bars = [round((side - each) / 2) for each in inside]
-    left, top = (-bar * full / part for bar, full, part in zip(bars, size, inside, strict=True))
-    right, bottom = ((side - bar) * full / part for bar, full, part in zip(bars, size, inside, strict=True))
-    return left, top, right, bottom
+    height, width = preprocess.canvas
+    before, above, across, down = inside(size, preprocess)
+    left, top = -before * size[0] / across, -above * size[1] / down
+    return left, top, left + width * size[0] / across, top + height * size[1] / down
+
+
+def inside(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int, int, int]:
+    """Where an upright image lies on its letterboxed canvas: left, top, width, height in whole pixels of the canvas.
+
+    Args:
+        size: width and height of the image, at whatever scale.
+        preprocess: of the canvas.
+    """
+    height, width = preprocess.canvas
+    # as ImageOps.pad has them
+    ratio, own = width / height, size[0] / size[1]
+    across, down = width, height
+    if own > ratio:
+        down = max(1, round(size[1] / size[0] * width))
+    elif own < ratio:
+        across = max(1, round(size[0] / size[1] * height))
+    return round((width - across) * 0.5), round((height - down) * 0.5), across, down
 
 
 def normalise(batch: Pixels, preprocess: Preprocess) -> NDArray[np.float32]:

@@ -75,6 +75,16 @@ class Masked(Dataset):
     marks: Marks = NONE
     findings: tuple[Finding, ...] = ()
 
+    @property
+    def several(self) -> bool:
+        """An image may have pixels of several classes, or none."""
+        return True
+
+    @property
+    def strata(self) -> NDArray[np.integer]:
+        """Whether each image has pixels of each class [n, K]."""
+        return np.asarray(self.marks.pixels[self.targets] > 0, np.int8)
+
     def mask(self, row: int) -> Mask:
         """Class indices of a sample's upright image, `IGNORE` where it has none [h, w].
 

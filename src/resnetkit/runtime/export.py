@@ -27,6 +27,7 @@ from resnetkit.runtime import deploy, libraries, torchfiles
 from resnetkit.runtime.choice import MOST
 from resnetkit.runtime.libraries import write_json
 from resnetkit.runtime.model import Model
+from resnetkit.runtime.scenes import SceneModel
 
 BATCH_SIZES = (1, 2, 7)
 BATCH = 32
@@ -169,7 +170,7 @@ def write_export(
     return done
 
 
-def bytes_of(model: Model) -> int:
+def bytes_of(model: Model | SceneModel) -> int:
     """Of its tensors."""
     return sum(array.nbytes for array in model.checkpoint.tensors.values())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -288,7 +288,7 @@ def _runs(network: Any, meta: Meta) -> Infer:
 def write_names(checkpoint: Checkpoint, folder: Path) -> None:
     """classes.json, names in the order of the logits, and preprocess.json, how images are prepared."""
     write_json(folder / "classes.json", list(checkpoint.meta.classes))
-    write_json(folder / "preprocess.json", asdict(preprocess_of(checkpoint)))
+    write_json(folder / "preprocess.json", preprocess_of(checkpoint).as_dict())
 
 
 def public(meta: Meta) -> Meta:

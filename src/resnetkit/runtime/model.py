@@ -17,7 +17,9 @@ from resnetkit.errors import DataError, ModelError, UsageError
 from resnetkit.ops.calibration import samples_for
 from resnetkit.runtime import pipeline
 from resnetkit.runtime.backends import Backend, mirrored, open_backend
+from resnetkit.runtime.scenes import SceneModel, open_scene
 from resnetkit.tasks.classes import Prediction
+from resnetkit.tasks.scenes import SCENES
 from resnetkit.tasks.task import Task, task_named
 
 COVERAGE = 0.95  # at which an answer whose set is not of one class is called uncertain
@@ -175,8 +177,22 @@ def _refuse_coverage(coverage: float, opened: checkpoint.Checkpoint) -> None:
         raise UsageError(what, path=opened.folder, fix="ask for less, or train with a larger data.val")
 
 
-def load(path: str | Path, *, backend: str = "auto", device: str = "auto", mirror: bool = False) -> Model:
-    """Open a run folder or a model folder.
+def load(path: str | Path, *, backend: str = "auto", device: str = "auto", mirror: bool = False) -> Model | SceneModel:
+    """Open a run folder or a model folder, of whichever task.
+
+    Args and errors are those of `load_classifier`; boxes and masks are found by torch, and not mirrored.
+    """
+    read = checkpoint.read(Path(path))
+    if read.meta.task not in SCENES:
+        return _classifier(read, backend, device, mirror)
+    if backend not in ("auto", "torch") or mirror:
+        asked = "mirror" if mirror else f"backend={backend!r}"
+        raise UsageError(f"{asked} is not for boxes and masks", path=read.folder, fix="leave it out")
+    return open_scene(read, device)
+
+
+def load_classifier(path: str | Path, *, backend: str = "auto", device: str = "auto", mirror: bool = False) -> Model:
+    """Open a run folder or a model folder that gives scores to classes.
 
     Args:
         path: the folder.
@@ -186,9 +202,17 @@ def load(path: str | Path, *, backend: str = "auto", device: str = "auto", mirro
 
     Raises:
         ModelError: the folder is not a model, is damaged, or does not say how images are prepared.
+        UsageError: it finds boxes or masks.
         ResourceError: the device or torch is not there.
     """
     read = checkpoint.read(Path(path))
+    if read.meta.task in SCENES:
+        what = "finds boxes or masks, and this is for classes of images"
+        raise UsageError(what, path=read.folder, fix="train, eval and predict are for it")
+    return _classifier(read, backend, device, mirror)
+
+
+def _classifier(read: checkpoint.Checkpoint, backend: str, device: str, mirror: bool) -> Model:
     try:
         task_named(read.meta.task)
     except UsageError as error:

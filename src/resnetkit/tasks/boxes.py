@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from resnetkit.ops.boxes import to_xywh
+from resnetkit.ops.boxes import scale, to_xywh
 from resnetkit.ops.intervals import Metric, weighted_bootstraps
 from resnetkit.ops.matching import ANY_SIZE, AT_50, AT_75, SIZES, Found, Objects, average_precision, confusion, matches
+from resnetkit.tasks.draw import colour, draw_boxes
 
 HEADLINE = "AP50"
 SURE = 0.5  # score from which a box counts where one has to say yes or no
@@ -39,15 +41,24 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def rows(self) -> list[dict[str, str | float]]:
-        """One flat row a box: path, label, score, x1, y1, x2, y2; one row without a label where nothing was found."""
+    def rows(self) -> list[dict[str, str | float | None]]:
+        """One flat row a box: path, label, score, x1, y1, x2, y2; one row of nothing where none was found."""
         if not self.boxes:
-            return [{"path": self.path, "label": ""}]
-        rows: list[dict[str, str | float]] = []
+            return [{"path": self.path, "label": ""} | dict.fromkeys(("score", "x1", "y1", "x2", "y2"))]
+        rows: list[dict[str, str | float | None]] = []
         for label, score, box in zip(self.labels, self.scores, self.boxes, strict=True):
             corners = {name: round(value, 2) for name, value in zip(("x1", "y1", "x2", "y2"), box, strict=True)}
             rows.append({"path": self.path, "label": label, "score": round(score, 6), **corners})
         return rows
+
+    def drawn(self, image: Image.Image, least: float, classes: Sequence[str]) -> Image.Image:
+        """The image, at whatever scale, with the boxes of a score from `least`, in the colours of their classes."""
+        sure = [i for i, score in enumerate(self.scores) if score >= least]
+        moved = scale(
+            np.array(self.boxes, np.float64).reshape(-1, 4), image.width / self.size[0], image.height / self.size[1]
+        )
+        texts = [f"{self.labels[i]} {self.scores[i]:.2f}" for i in sure]
+        return draw_boxes(image, moved[sure].tolist(), texts, [colour(classes.index(self.labels[i])) for i in sure])
 
     def coco(self, image_id: int, category_ids: Mapping[str, int]) -> list[dict[str, object]]:
         """As COCO's results have it: image_id, category_id, bbox (x, y, width, height) and score of each box."""

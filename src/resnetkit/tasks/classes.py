@@ -51,6 +51,10 @@ class Prediction:
         """Score of the best class, 0..1."""
         return self.scores[0]
 
+    def rows(self) -> list[dict[str, str | float]]:
+        """The one row of `row`, as answers of several rows have it."""
+        return [self.row()]
+
     def row(self) -> dict[str, str | float]:
         """One flat row: path, label, score, label_2, score_2, ... for the next ones, and what else is known.
 

@@ -91,3 +91,18 @@ def draw_mask(image: Image.Image, indices: NDArray[np.uint8], classes: Sequence[
         _label(pen, (0, y), classes[k], colour(k), font)
         y = y + 4 + pen.textbbox((0, 0), classes[k], font=font)[3]
     return drawn
+
+
+def overlaid(image: Image.Image, indices: NDArray[np.uint8]) -> Image.Image:
+    """An image under the colours of its mask; where the mask has no class (255) it stays as it is.
+
+    Args:
+        image: upright, at whatever scale.
+        indices: class index of each pixel [h, w].
+    """
+    shown = image.convert("RGB")
+    small = Image.fromarray(indices).resize(shown.size, Image.Resampling.NEAREST)
+    colours = small.convert("P")
+    colours.putpalette(palette())
+    mixed = Image.blend(shown, colours.convert("RGB"), OPACITY)
+    return Image.composite(mixed, shown, Image.fromarray((np.asarray(small) != 255).astype(np.uint8) * 255))

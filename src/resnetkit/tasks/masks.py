@@ -12,7 +12,7 @@ from PIL import Image
 
 from resnetkit.ops.intervals import Metric, weighted_bootstraps
 from resnetkit.ops.rle import encode
-from resnetkit.tasks.draw import palette
+from resnetkit.tasks.draw import overlaid, palette
 
 HEADLINE = "mIoU"
 IGNORE = 255
@@ -42,16 +42,14 @@ class Mask:
         return {self.classes[k]: float(counts[k] / self.indices.size) for k in order.tolist() if counts[k]}
 
     def rows(self) -> list[dict[str, str | float]]:
-        """One flat row: path, width, height, and label, share, label_2, share_2, ... of the classes that are there."""
-        row: dict[str, str | float] = {
-            "path": self.path,
-            "width": self.indices.shape[1],
-            "height": self.indices.shape[0],
-        }
-        for rank, (label, share) in enumerate(self.shares.items(), 1):
-            suffix = "" if rank == 1 else f"_{rank}"
-            row |= {f"label{suffix}": label, f"share{suffix}": round(share, 6)}
-        return [row]
+        """One flat row a class that is there, the largest first: path, width, height, label, share of the pixels."""
+        height, width = self.indices.shape
+        size: dict[str, str | float] = {"path": self.path, "width": width, "height": height}
+        return [{**size, "label": label, "share": round(share, 6)} for label, share in self.shares.items()]
+
+    def drawn(self, image: Image.Image, least: float, classes: Sequence[str]) -> Image.Image:
+        """The image, at whatever scale, under the colours of its classes."""
+        return overlaid(image, self.indices)
 
     def png(self) -> bytes:
         """The indices as a PNG with a palette: any viewer shows colours, any program reads the indices."""

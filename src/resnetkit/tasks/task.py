@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resnetkit.data import dataset, image
+from resnetkit.data.annotated import Boxed
 from resnetkit.data.archive import Member
+from resnetkit.data.masks import Masked
 from resnetkit.errors import UsageError
 from resnetkit.ops.intervals import Metric
 from resnetkit.tasks import classes, labels
@@ -111,6 +113,10 @@ TASKS = {"classify": Task(IMAGE, CLASSES), "multilabel": Task(IMAGE, LABELS)}
 
 def task_for(found: dataset.Dataset) -> str:
     """Key of the task that a data set is for."""
+    if isinstance(found, Boxed):
+        return "detect"
+    if isinstance(found, Masked):
+        return "segment"
     return "multilabel" if found.several else "classify"
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resnetkit.data.image import Preprocess
-from resnetkit.recipe import Augment
+from resnetkit.settings import Augment
 
 Floats = NDArray[np.floating]
 # How far a batch of stored squares is larger than what the network sees, so that crops keep their detail.
@@ -191,6 +191,9 @@ def augment(pixels: Tensor, aspects: Floats, size: int, settings: Augment, rng: 
         images = turned_crops(pixels, boxes, mirror, degrees, size)
     else:
         images = crops(pixels, boxes, mirror, size)
+    if settings.flip_vertical:
+        upside_down = torch.from_numpy(rng.uniform(0, 1) < 0.5)
+        images[upside_down] = images[upside_down].flip(2)
     images.div_(255)
     # of other channels it is not known what they measure
     images = color(images, settings.color if images.shape[1] in (1, 3) else 0.0, rng)

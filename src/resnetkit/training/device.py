@@ -86,8 +86,17 @@ def processes(device: str, precision: Precision | Literal["auto"]) -> Iterator[S
             distributed.destroy_process_group()
 
 
-def parallel(network: nn.Module, setup: Setup) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The network as the loop calls it: gradients averaged over the processes where there are several."""
+def on_device(value: Any, device: str) -> Any:
+    """A tensor, or lists and dicts of them, on a device."""
+    if isinstance(value, list):
+        return [on_device(each, device) for each in value]
+    if isinstance(value, dict):
+        return {name: on_device(each, device) for name, each in value.items()}
+    return value.to(device)
+
+
+def parallel(network: nn.Module, setup: Setup) -> Callable[..., torch.Tensor]:
+    """A module as the loop calls it: gradients averaged over the processes where there are several."""
     if setup.world == 1:
         return network
     return nn.parallel.DistributedDataParallel(network, device_ids=[setup.device] if setup.kind == "cuda" else None)

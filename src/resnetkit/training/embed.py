@@ -13,8 +13,8 @@ from resnetkit.data.dataset import File
 from resnetkit.errors import DataError
 from resnetkit.nn.cut import AVGPOOL
 from resnetkit.nn.resnet import ResNet
-from resnetkit.recipe import Recipe
 from resnetkit.runtime import pipeline
+from resnetkit.settings import Recipe
 from resnetkit.tasks.task import Modality
 from resnetkit.training.device import Setup
 from resnetkit.training.objective import preprocess_of

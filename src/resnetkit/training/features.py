@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from resnetkit.files import resource_errors, write
-from resnetkit.recipe import Recipe
+from resnetkit.settings import Recipe
 from resnetkit.training.augment import Draws
 from resnetkit.training.device import Setup, wait_for_first
 from resnetkit.training.loader import Loader
@@ -43,7 +43,8 @@ def training_images(loader: Loader) -> Images:
         if view == 0:
             return loader.objective.centre(pixels, aspects, loader.recipe)
         rng = np.random.default_rng([loader.recipe.train.seed, view, int(rows[0]), 1])
-        return loader.objective.augment(pixels, aspects, loader.recipe, Draws(rng, len(rows), slice(None)))
+        drawn = Draws(rng, len(rows), slice(None))
+        return loader.objective.augment(pixels, None, aspects, loader.recipe, drawn)[0]
 
     return images
 

@@ -20,12 +20,12 @@ from torch.autograd.function import once_differentiable
 
 from resnetkit.kernels.layers import points
 from resnetkit.kernels.library import GROUP, MOST, Convolution, Strides, Workers, available
-from resnetkit.recipe import Recipe
+from resnetkit.settings import Recipe
 from resnetkit.training.device import Setup
 
 LAST = torch.channels_last
-# Multiplications saved for each weight, under which it takes longer to transform the weights (see docs/results.md)
-WORTH = 4000
+# Multiplications saved for each weight, under which it takes longer to transform the weights: a batch of 8 at 7 x 7
+WORTH = 7000
 
 
 def kernels_wanted(recipe: Recipe, setup: Setup) -> bool:

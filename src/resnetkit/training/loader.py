@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnetkit.data.image import Preprocess
 from resnetkit.recipe import Recipe, replace
-from resnetkit.training.augment import STORE_RATIO, Draws, draws
+from resnetkit.training.augment import Draws, draws
 from resnetkit.training.maps import Maps
 from resnetkit.training.objective import Objective, preprocess_of
 from resnetkit.training.pixels import Pixels
@@ -35,25 +35,16 @@ class Batch:
     Attributes:
         step: number of the step, from 0.
         images: float32 [n, C, H, W].
-        targets: float32 [n, K].
+        targets: float32 [n, K], or whatever else the loss of the task takes.
         rows: which samples they were [n].
         total: samples of this step over all processes.
     """
 
     step: int
     images: Tensor
-    targets: Tensor
+    targets: Any
     rows: NDArray[np.intp]
     total: int
-
-
-def store_preprocess(recipe: Recipe) -> Preprocess:
-    """How training images are stored: squashed squares, somewhat larger than what the network sees."""
-    preprocess = preprocess_of(recipe)
-    side = math.ceil(preprocess.size * STORE_RATIO)
-    return Preprocess(
-        size=side, resize="squash", interpolation=preprocess.interpolation, mean=preprocess.mean, std=preprocess.std
-    )
 
 
 def num_batches(n: int, batch_size: int, world: int = 1) -> int:
@@ -98,12 +89,24 @@ def _at_size(recipe: Recipe, size: int) -> Recipe:
     return replace(recipe, {"image.size": size})
 
 
+class Targets(Protocol):
+    """What the samples are to be: an array, or a table of more than numbers, looked up by row."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        ...
+
+    def __getitem__(self, rows: NDArray[np.intp], /) -> Any:
+        """Those of some rows."""
+        ...
+
+
 @dataclass(frozen=True)
 class Loader:
     """All that a batch follows from, beside its step.
 
     Attributes:
-        pixels, targets: the training images and their class indices [n] or labels [n, K].
+        pixels, targets: the training images and their class indices [n] or labels [n, K], or what is in them.
         num_classes: K.
         recipe, objective: settings and functions of the task.
         rank, world: number of this process, and of processes.
@@ -111,7 +114,7 @@ class Loader:
     """
 
     pixels: Pixels
-    targets: NDArray[np.integer]
+    targets: Targets
     num_classes: int
     recipe: Recipe
     objective: Objective
@@ -141,8 +144,8 @@ class Loader:
         def batch() -> Batch:
             rng = draws(train.seed, step, len(everyone), part)
             pixels, targets = self.objective.collate(squares(), self.targets[rows], self.num_classes)
-            images = self.objective.augment(pixels, self.pixels.aspects[rows], self._recipe_at(step), rng)
-            return Batch(step, *self.objective.blend(images, targets, self.recipe, rng), rows, len(everyone))
+            seen = self.objective.augment(pixels, targets, self.pixels.aspects[rows], self._recipe_at(step), rng)
+            return Batch(step, *self.objective.blend(*seen, self.recipe, rng), rows, len(everyone))
 
         return batch
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnetkit import models
 from resnetkit.data.image import Preprocess, mean_and_std
 from resnetkit.nn.resnet import ResNet
-from resnetkit.recipe import Recipe
-from resnetkit.training import augment, heads
-from resnetkit.training.augment import Draws
+from resnetkit.settings import Recipe
+from resnetkit.training import augment, heads, places
+from resnetkit.training.augment import STORE_RATIO, Draws
 from resnetkit.training.heads import LinearHead
 
 Ints = NDArray[np.integer]
@@ -30,26 +31,47 @@ class Objective:
     Attributes:
         build: a recipe and a number of classes to a network, with its weights.
         collate: stored pixels uint8 [n, S, S, C] or features, targets [n] or [n, K], and K, to tensors.
-        augment: stored pixels, aspects, recipe and random numbers, to input [n, C, H, W].
+        augment: stored pixels, targets, aspects, recipe and random numbers, to input [n, C, H, W] and its targets.
         centre: the same without chance, as images are seen in evaluation.
         blend: input (or feature maps), targets, recipe and random numbers, to what is mixed and smoothed of them.
-        loss: logits [n, K], targets [n, K], class weights [K] or None, to a scalar.
+        loss: a network, its input, targets, and class weights [K] or None, to a scalar.
         weights: targets of the training split and K, to the class weights that balance them.
         heads: fits last layers on frozen features; None where there is no such fit.
+        preprocess: a recipe to how the network sees a sample.
+        store: a recipe to how training samples are stored.
+        defaults: settings by dotted key, where the user gives none.
     """
 
-    build: Callable[[Recipe, int], ResNet]
-    collate: Callable[[NDArray[Any], Ints, int], tuple[Tensor, Tensor]]
-    augment: Callable[[Tensor, NDArray[np.floating], Recipe, Draws], Tensor]
+    build: Callable[[Recipe, int], Any]
+    collate: Callable[[NDArray[Any], Any, int], tuple[Tensor, Any]]
+    augment: Callable[[Tensor, Any, NDArray[np.floating], Recipe, Draws], tuple[Tensor, Any]]
     centre: Callable[[Tensor, NDArray[np.floating], Recipe], Tensor]
-    blend: Callable[[Tensor, Tensor, Recipe, Draws], tuple[Tensor, Tensor]]
-    loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]
-    weights: Callable[[Ints, int], Tensor]
-    heads: Callable[[NDArray[np.floating], Ints, int, bool], list[LinearHead]] | None = None
+    blend: Callable[[Tensor, Any, Recipe, Draws], tuple[Tensor, Any]]
+    loss: Callable[[Any, Tensor, Any, Tensor | None], Tensor]
+    weights: Callable[[Any, int], Tensor]
+    heads: Callable[[NDArray[np.floating], Ints, int, bool], list[LinearHead]] | None
+    preprocess: Callable[[Recipe], Preprocess]
+    store: Callable[[Recipe], Preprocess]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+def objective_of(recipe: Recipe) -> Objective:
+    """The objective of a recipe's task."""
+    return OBJECTIVES["classify" if recipe.data.task == "auto" else recipe.data.task]
 
 
 def preprocess_of(recipe: Recipe) -> Preprocess:
-    """How images are prepared under a recipe; mean and std are ImageNet's, which the published weights expect."""
+    """How samples are prepared under a recipe."""
+    return objective_of(recipe).preprocess(recipe)
+
+
+def store_preprocess(recipe: Recipe) -> Preprocess:
+    """How training samples are stored under a recipe."""
+    return objective_of(recipe).store(recipe)
+
+
+def _preprocess(recipe: Recipe) -> Preprocess:
+    """Of images to be classified; mean and std are ImageNet's, which the published weights expect."""
     image = recipe.image
     assert image.size != "auto" and image.crop_ratio != "auto", "the verb decides before the first step"
     mean, std = mean_and_std(image.channels)
@@ -60,6 +82,15 @@ def preprocess_of(recipe: Recipe) -> Preprocess:
         interpolation=image.interpolation,
         mean=mean,
         std=std,
+    )
+
+
+def _store(recipe: Recipe) -> Preprocess:
+    """Squashed squares, somewhat larger than what the network sees."""
+    preprocess = _preprocess(recipe)
+    side = math.ceil(preprocess.size * STORE_RATIO)
+    return Preprocess(
+        size=side, resize="squash", interpolation=preprocess.interpolation, mean=preprocess.mean, std=preprocess.std
     )
 
 
@@ -89,14 +120,16 @@ def _collate_labels(pixels: NDArray[Any], targets: Ints, num_classes: int) -> tu
     return torch.from_numpy(pixels), torch.from_numpy(np.asarray(targets, np.float32))
 
 
-def _augment(pixels: Tensor, aspects: NDArray[np.floating], recipe: Recipe, rng: Draws) -> Tensor:
-    preprocess = preprocess_of(recipe)
+def _augment(
+    pixels: Tensor, targets: Tensor, aspects: NDArray[np.floating], recipe: Recipe, rng: Draws
+) -> tuple[Tensor, Tensor]:
+    preprocess = _preprocess(recipe)
     images = augment.augment(pixels, aspects, preprocess.size, recipe.augment, rng)
-    return augment.erase(_normalised(images, preprocess), recipe.augment.erasing, rng)
+    return augment.erase(_normalised(images, preprocess), recipe.augment.erasing, rng), targets
 
 
 def _centre(pixels: Tensor, aspects: NDArray[np.floating], recipe: Recipe) -> Tensor:
-    preprocess = preprocess_of(recipe)
+    preprocess = _preprocess(recipe)
     boxes = augment.centre_boxes(aspects, preprocess)
     images = augment.crops(pixels, boxes, np.zeros(len(pixels), bool), preprocess.size)
     return _normalised(images.div_(255), preprocess)
@@ -120,13 +153,14 @@ def _blend_labels(images: Tensor, targets: Tensor, recipe: Recipe, rng: Draws) -
     return images, targets * (1 - smoothing) + smoothing / 2  # each label is there or not: two outcomes
 
 
-def _loss(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-    return F.cross_entropy(logits.float(), targets, weights)
+def _loss(network: nn.Module, images: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    return F.cross_entropy(network(images).float(), targets, weights)
 
 
-def _loss_of_labels(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+def _loss_of_labels(network: nn.Module, images: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
     # the sum over labels: with the mean, the more labels there are the less each is learnt
-    losses = F.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=weights, reduction="none")
+    logits = network(images).float()
+    losses = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights, reduction="none")
     return losses.sum(1).mean()
 
 
@@ -145,8 +179,45 @@ def positive_weights(targets: Ints, num_classes: int) -> Tensor:
 
 
 OBJECTIVES = {
-    "classify": Objective(_build, _collate, _augment, _centre, _blend, _loss, class_weights, heads.fitted),
+    "classify": Objective(
+        _build, _collate, _augment, _centre, _blend, _loss, class_weights, heads.fitted, _preprocess, _store
+    ),
     "multilabel": Objective(
-        _build, _collate_labels, _augment, _centre, _blend_labels, _loss_of_labels, positive_weights
+        _build,
+        _collate_labels,
+        _augment,
+        _centre,
+        _blend_labels,
+        _loss_of_labels,
+        positive_weights,
+        None,
+        _preprocess,
+        _store,
+    ),
+    "detect": Objective(
+        places.build,
+        places.collate,
+        places.augment,
+        places.centre,
+        places.as_they_are,
+        places.box_loss,
+        places.no_weights,
+        None,
+        places.canvas_of,
+        places.store_of,
+        places.DEFAULTS,
+    ),
+    "segment": Objective(
+        places.build,
+        places.collate,
+        places.augment,
+        places.centre,
+        places.as_they_are,
+        places.mask_loss,
+        places.pixel_weights,
+        None,
+        places.canvas_of,
+        places.store_of,
+        places.MASK_DEFAULTS,
     ),
 }

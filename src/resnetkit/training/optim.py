@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from resnetkit.recipe import Optim
+from resnetkit.settings import Optim
+
+BACKBONE = re.compile(r"(backbone\.(body\.)?)?(conv1|bn1|layer\d+)\b")  # parameters of a residual network but its head
 
 
 def one_cycle(step: int, total: int, warmup: float) -> float:
@@ -40,7 +43,7 @@ def parameter_groups(network: nn.Module, settings: Optim) -> list[dict[str, Any]
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            share = 1.0 if name.startswith("fc.") else settings.backbone_lr
+            share = settings.backbone_lr if BACKBONE.match(name) else 1.0
             decay = settings.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((share, decay), []).append(parameter)
     return [{"params": group, "share": share, "weight_decay": decay} for (share, decay), group in groups.items()]

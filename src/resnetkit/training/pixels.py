@@ -45,7 +45,7 @@ class Pixels:
     """The decoded images of a split.
 
     Attributes:
-        start: begin to fetch the squares of some rows; gives a function that waits for them: uint8 [n, S, S, C].
+        start: begin to fetch the squares of some rows; gives a function that waits for them: uint8 [n, H, W, C].
         aspects: width / height of each original [n]; NaN where it cannot be read.
         hashes: perceptual hash of each [n].
         failed: rows that cannot be read, and why.
@@ -59,7 +59,7 @@ class Pixels:
     workers: Workers | None = None
 
     def store(self, rows: NDArray[np.intp]) -> Squares:
-        """The squares of some rows [n, S, S, C]."""
+        """The squares of some rows [n, H, W, C]."""
         return self.start(rows)()
 
     def each(self, batches: Sequence[NDArray[np.intp]]) -> Iterator[Squares]:
@@ -83,7 +83,7 @@ class Pixels:
 
 def bytes_of(num_images: int, preprocess: Preprocess) -> int:
     """Bytes of the decoded images."""
-    return num_images * preprocess.size**2 * preprocess.channels
+    return num_images * math.prod(preprocess.canvas) * preprocess.channels
 
 
 def _slices(squares: Squares) -> Callable[[NDArray[np.intp]], Callable[[], Squares]]:
@@ -122,7 +122,7 @@ def _decode(
 ) -> _Columns:
     """Decode every file once, in threads, and hand its square to `put`, in order."""
     columns = _Columns(np.full(len(files), np.nan), np.zeros(len(files), np.uint64))
-    blank = np.zeros((preprocess.size, preprocess.size, preprocess.channels), np.uint8)
+    blank = np.zeros((*preprocess.canvas, preprocess.channels), np.uint8)
 
     def read(rows: range) -> list[tuple[Squares, float, int] | DataError]:
         return [_attempt(files[row], preprocess) for row in rows]
@@ -147,7 +147,7 @@ def in_memory(files: Sequence[File], preprocess: Preprocess, progress: Progress)
         ResourceError: they do not fit.
     """
     try:
-        squares = np.empty((len(files), preprocess.size, preprocess.size, preprocess.channels), np.uint8)
+        squares = np.empty((len(files), *preprocess.canvas, preprocess.channels), np.uint8)
     except MemoryError as error:
         what = f"{bytes_of(len(files), preprocess) / 1e9:.1f} GB of decoded images do not fit in memory"
         raise ResourceError(what, fix="lower cache.gb: they are then decoded anew in each epoch") from error
@@ -195,7 +195,7 @@ def cached(files: Sequence[File], preprocess: Preprocess, folder: Path, progress
 def _make(files: Sequence[File], preprocess: Preprocess, folder: Path, progress: Progress) -> None:
     before, flush_every = stamps(files), max(1, FLUSHED // bytes_of(1, preprocess))
     with new_folder(folder, manifest=False) as temporary:
-        shape = (len(files), preprocess.size, preprocess.size, preprocess.channels)
+        shape = (len(files), *preprocess.canvas, preprocess.channels)
         # written in order, not mapped: a full disk is then an error and not the end of the process
         with (temporary / "pixels.npy").open("wb") as out, ThreadPoolExecutor(1) as flusher:
             np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})

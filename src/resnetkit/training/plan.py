@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,10 @@ def settle(recipe: Recipe, side: int) -> Recipe:
     if recipe.grow.from_:
         with torch.device("meta"):  # no memory is taken and nothing is computed
             models.grow(models.build(first, shortcut=shortcut, stem=stem), model.variant)
-    changes = {"model.weights": weights, "image.size": size, "model.stem": stem, "model.shortcut": shortcut}
+    changes: dict[str, Any] = {"model.weights": weights, "image.size": size, "model.stem": stem}
+    changes["model.shortcut"] = shortcut
+    _refuse_scenes(recipe)
+    changes["image.width"] = 0
     if image.crop_ratio == "auto":
         changes["image.crop_ratio"] = 1.0 if side < SMALL else 0.875
     optimizer = optim.optimizer
@@ -107,6 +111,13 @@ def settle(recipe: Recipe, side: int) -> Recipe:
     if not (settled.train.epochs or tune.head or (tune.views and tune.layer4_epochs)):
         raise UsageError("train.epochs = 0 leaves nothing to learn", fix="give --epochs 1 or more, or --weights")
     return settled
+
+
+def _refuse_scenes(recipe: Recipe) -> None:
+    """Refuse what is for boxes and masks alone."""
+    if recipe.image.width not in ("auto", 0) or recipe.model.head != "auto":
+        key = "image.width" if recipe.model.head == "auto" else "model.head"
+        raise UsageError(f"{key} is for boxes and masks", fix="leave it out")
 
 
 def default_lr(optimizer: str, batch_size: int, fine_tune: bool) -> float:
@@ -287,11 +298,11 @@ def _step(loader: Loader, setup: Setup, part: nn.Module, x: Tensor) -> Callable[
 
     def step() -> None:
         with setup.autocast(), own_kernels(part, kernels_wanted(loader.recipe, setup)):
-            logits = part(x)
+            loss = loader.objective.loss(part, x, targets, None)
         optimizer.zero_grad()
-        loader.objective.loss(logits, targets, None).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        float(logits.detach()[0, 0])  # waits for a GPU
+        loss.item()  # waits for a GPU
 
     return step
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as V
 
 from resnetkit.data.image import mean_and_std
@@ -103,14 +104,18 @@ def shown(scene: Scene, view: View, canvas: Size, *, min_visible: float = 0.0) -
     before = min(canvas[1] - size[1], max(0, round(-view.left * view.scale)))
     bars = [before, above, canvas[1] - size[1] - before, canvas[0] - size[0] - above]
 
-    def moved(part: Tensor, fill: Any = 0) -> Tensor:
-        part = V.resize(V.crop(part, top, left, bottom - top, right - left), list(size), antialias=True)
+    def moved(part: Tensor, fill: Any = 0, how: InterpolationMode = InterpolationMode.BILINEAR) -> Tensor:
+        part = V.crop(part, top, left, bottom - top, right - left)
+        part = V.resize(part, list(size), interpolation=how, antialias=True)
         result: Tensor = V.pad(part, bars, fill=fill)
         return result
 
     fill = [round(255 * value) for value in mean_and_std(scene.image.shape[0])[0]]
     image = moved(tv_tensors.Image(scene.image), fill).as_subclass(Tensor)
-    mask = None if scene.mask is None else moved(tv_tensors.Mask(scene.mask[None]), IGNORE).as_subclass(Tensor)[0]
+    # as an image: torchvision's way with masks takes the pixel before the nearest one, half a pixel off
+    exact = InterpolationMode.NEAREST_EXACT
+    mask = None if scene.mask is None else moved(tv_tensors.Image(scene.mask[None]), IGNORE, exact)
+    mask = None if mask is None else mask.as_subclass(Tensor)[0]
     if not len(scene.boxes):
         return Scene(image, scene.boxes, scene.labels, mask)
     given = tv_tensors.BoundingBoxes(scene.boxes, format="XYXY", canvas_size=(height, width))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from resnetkit import models, run
 from resnetkit.errors import ModelError
-from resnetkit.recipe import Optim, Recipe
+from resnetkit.settings import Optim, Recipe
 from resnetkit.training.optim import make_optimizer, update_average
 from resnetkit.weights.fit import refuse_differences
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from resnetkit.errors import DivergedError
-from resnetkit.recipe import Recipe
-from resnetkit.training.device import Setup, largest, parallel, summed
+from resnetkit.settings import Recipe
+from resnetkit.training.device import Setup, largest, on_device, parallel, summed
 from resnetkit.training.kernels import kernels_wanted, own_kernels
 from resnetkit.training.loader import Batch, Loader
 from resnetkit.training.objective import Objective
@@ -80,7 +80,7 @@ def train(state: TrainState, batches: Iterable[Batch], objective: Objective, pla
 
 
 def _train(state: TrainState, batches: Iterable[Batch], objective: Objective, plan: Plan) -> Iterator[Tick]:
-    network = parallel(state.network, plan.setup)
+    learner = parallel(Learner(state.network, objective), plan.setup)
     scaler = torch.amp.GradScaler(plan.setup.kind, enabled=plan.setup.precision == "f16")
     if state.scaler:
         scaler.load_state_dict(state.scaler)
@@ -89,7 +89,7 @@ def _train(state: TrainState, batches: Iterable[Batch], objective: Objective, pl
         lr = lr_at(batch.step, state.total_steps, plan.recipe.optim)
         set_lr(state.optimizer, lr)
         seed_step(plan.recipe.train.seed, batch.step)
-        loss = _forward(network, batch, objective, plan)
+        loss = _loss(learner, batch, plan)
         value = loss.item()
         if largest(int(not math.isfinite(value)), plan.setup):
             what = f"the loss is {value} at step {batch.step}, with samples {batch.rows[:8].tolist()}"
@@ -103,13 +103,24 @@ def _train(state: TrainState, batches: Iterable[Batch], objective: Objective, pl
         train_mode(state.network, plan.recipe.finetune.keep_statistics)
 
 
-def _forward(network: Any, batch: Batch, objective: Objective, plan: Plan) -> Tensor:
+class Learner(nn.Module):
+    """A network with its loss as one module: where processes share a step, torch looks at calls of `forward` alone."""
+
+    def __init__(self, network: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.network, self.loss = network, objective.loss
+
+    def forward(self, inputs: Tensor, targets: Any, weights: Tensor | None) -> Tensor:
+        """What the objective's loss gives."""
+        return self.loss(self.network, inputs, targets, weights)
+
+
+def _loss(learner: Callable[..., Tensor], batch: Batch, plan: Plan) -> Tensor:
     channels_last = plan.recipe.train.memory_format == "channels_last"
     layout = torch.channels_last if channels_last else torch.contiguous_format
     images = batch.images.to(plan.setup.device, memory_format=layout, non_blocking=True)
     with plan.setup.autocast():
-        logits = network(images)
-    return objective.loss(logits, batch.targets.to(plan.setup.device), plan.weights)
+        return learner(images, on_device(batch.targets, plan.setup.device), plan.weights)
 
 
 def _backward(loss: Tensor, state: TrainState, scaler: torch.amp.GradScaler, clip_norm: float) -> None:

@@ -20,12 +20,12 @@ from resnetkit.kernels.library import FIX
 from resnetkit.nn.cut import AVGPOOL, cut
 from resnetkit.nn.resnet import ResNet
 from resnetkit.ops.metrics import relative_difference
-from resnetkit.recipe import Recipe
 from resnetkit.runtime import choice
 from resnetkit.runtime.backends import open_engine
 from resnetkit.runtime.engines import PIP
 from resnetkit.runtime.graph import Graph, graph_of
 from resnetkit.runtime.save import options_of, variant_of
+from resnetkit.settings import Recipe
 from resnetkit.training.device import Setup
 from resnetkit.training.objective import preprocess_of
 

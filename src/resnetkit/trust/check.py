@@ -13,10 +13,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from resnetkit.data.annotated import Boxed
 from resnetkit.data.dataset import CODES, Dataset, File
 from resnetkit.data.duplicates import SMALLEST, Near
 from resnetkit.data.fixes import EXCLUDE, RELABEL
 from resnetkit.data.inspect import Fact, Facts, Trait, as_columns, inspect
+from resnetkit.data.masks import Masked
 from resnetkit.errors import DataError, printable
 from resnetkit.runtime.pipeline import num_threads, read_ahead
 from resnetkit.trust.labels import Suspicions
@@ -140,7 +142,7 @@ def _copies(seen: Seen) -> Iterator[Finding]:
     rows = np.flatnonzero(first != np.arange(len(first)))
     pairs = np.stack([first[rows], rows], 1)
     whole = seen.facts.readable[rows]
-    across, two = _differ(dataset.splits, pairs), _differ(dataset.targets, pairs) & whole
+    across, two = _differ(dataset.splits, pairs), _differ(dataset.strata, pairs) & whole
     what, severity = "are in two splits: a score would be that of remembering", _severity(seen, "copies_across")
     yield _images("copies_across", severity, what, pairs[across], _labelled(seen, pairs[across]))
     yield _images("copies_of_two_labels", "look", "have two labels", pairs[two], _labelled(seen, pairs[two]))
@@ -150,7 +152,7 @@ def _copies(seen: Seen) -> Iterator[Finding]:
 
 def _near(seen: Seen) -> Iterator[Finding]:
     dataset, pairs = seen.dataset, seen.near.pairs
-    across, two = _differ(dataset.splits, pairs), _differ(dataset.targets, pairs)
+    across, two = _differ(dataset.splits, pairs), _differ(dataset.strata, pairs)
     for kind, where, chosen in (
         ("near_across", "one in another split", across),
         ("near_of_two_labels", "one of another label", two),
@@ -182,7 +184,7 @@ def label_of(dataset: Dataset, row: int) -> str:
     """The label of an image, or its labels, in words."""
     if not dataset.several:
         return dataset.classes[int(dataset.targets[row])]
-    return "|".join(dataset.classes[k] for k in np.flatnonzero(dataset.targets[row]))
+    return "|".join(dataset.classes[k] for k in np.flatnonzero(dataset.strata[row]))
 
 
 def _labels(seen: Seen) -> Iterator[Finding]:
@@ -212,6 +214,9 @@ def _classes(seen: Seen) -> Iterator[Finding]:
     ]
     text = f"{len(lacking):,} times a split has no image of one of the {noun}"
     yield Finding("missing_classes", "look", text, len(lacking), more=lacking)
+    if isinstance(dataset, Boxed | Masked):
+        yield from _annotations(dataset)
+        return
     train = seen.split.counts("train")
     small = [{"class": dataset.classes[int(k)], "images": int(train[k])} for k in np.flatnonzero(train < TINY)]
     text = f"{len(small):,} {noun} have fewer than {TINY} images to train on"
@@ -222,6 +227,14 @@ def _classes(seen: Seen) -> Iterator[Finding]:
         counts = f"{train[most]:,} of {dataset.classes[most]!r}, {train[least]:,} of {dataset.classes[least]!r}"
         text = f"the {noun} have very uneven numbers of images to train on, as {counts}: look at macro_f1"
         yield Finding("uneven_classes", "look", text, len(there))
+
+
+def _annotations(dataset: Boxed | Masked) -> Iterator[Finding]:
+    """What was left out or changed of boxes and masks."""
+    for each in dataset.findings:
+        more = [{"where": printable(where)} for where in each.examples]
+        severity: Severity = "look" if "left out" in each.what else "note"
+        yield Finding("annotations", severity, f"{each.count:,} {each.what}", each.count, more=more)
 
 
 def _notes(seen: Seen) -> Iterator[Finding]:
@@ -238,7 +251,8 @@ def _notes(seen: Seen) -> Iterator[Finding]:
     yield Finding("small", "note", what, count)
     plain = np.flatnonzero(facts.readable & ~small & (facts.hashes == 0))
     yield _images("plain", "note", "are plain: there is nothing to be seen on them", plain)
-    yield from _shape(facts)
+    if not isinstance(seen.dataset, Boxed | Masked):  # which are shown whole
+        yield from _shape(facts)
 
 
 def _shape(facts: Facts) -> Iterator[Finding]:

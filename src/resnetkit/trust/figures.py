@@ -51,6 +51,24 @@ def reliability_diagram(confidence: NDArray[np.floating], correct: NDArray[np.bo
     return _svg(figure)
 
 
+def precision_curves(each: Mapping[str, tuple[NDArray[np.floating], NDArray[np.floating]]]) -> str:
+    """Precision by recall of each class, as an SVG.
+
+    Args:
+        each: class name to recalls and precisions, as the score falls.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axis = figure.subplots()
+    for name, (recall, precision) in each.items():
+        axis.plot(recall, precision, label=name)
+    axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.01))
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, fontsize="small")
+    return _svg(figure)
+
+
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +13,7 @@ from resnetkit.errors import DataError, printable
 from resnetkit.ops.confident import label_issues
 from resnetkit.ops.metrics import softmax
 from resnetkit.tasks.evaluate import Scores
-from resnetkit.trust.page import picture_url
+from resnetkit.trust.page import jpeg_url, picture_url
 
 WORST, UNSURE, SUSPECT = 16, 8, 8
 OVERLAYS = WORST + UNSURE + SUSPECT  # pictures that are shown with what the model looked at, at most
@@ -84,7 +82,7 @@ def shown(scores: Scores, rows: Sequence[int], find: Find, overlays: Overlays | 
             scores.target.text(judged.said[i], scores.classes),
             100 * float(judged.scores[i]),
             picture_url(file),
-            _jpeg(overlay) if isinstance(overlay, Image.Image) else "",
+            jpeg_url(overlay) if isinstance(overlay, Image.Image) else "",
         )
         for i, file, overlay in zip(rows, files, drawn, strict=True)
     ]
@@ -105,9 +103,3 @@ def kinds(scores: Scores, find: Find) -> list[Kind]:
         chosen = of_kind[np.argsort(-losses[of_kind], kind="stable")][:OF_A_KIND].tolist()
         found.append(Kind(row, column, int(mistakes[row, column]), shown(scores, chosen, find)))
     return found
-
-
-def _jpeg(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
 from importlib import resources
 
 import jinja2
+from PIL import Image
 
 from resnetkit.data.dataset import File
 from resnetkit.data.image import thumbnail
@@ -14,11 +16,25 @@ from resnetkit.errors import DataError
 
 def template(name: str) -> jinja2.Template:
     """A template of this folder by its file name; whatever is put into it is escaped, and must be there."""
-    text = (resources.files("resnetkit") / "trust" / name).read_text(encoding="utf-8")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(_text),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.from_string(text)
+    return environment.get_template(name)
+
+
+def _text(name: str) -> str:
+    return (resources.files("resnetkit") / "trust" / name).read_text(encoding="utf-8")
+
+
+def jpeg_url(image: Image.Image) -> str:
+    """A picture as a data: URL."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def picture_url(file: File, side: int = 96) -> str:

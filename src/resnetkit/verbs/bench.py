@@ -22,7 +22,7 @@ from resnetkit.ops.timing import Timing, timing
 from resnetkit.runtime.backends import BACKENDS, TorchBackend
 from resnetkit.runtime.export import probe
 from resnetkit.runtime.int8 import ENGINES as INT8_ENGINES
-from resnetkit.runtime.model import Model, load
+from resnetkit.runtime.model import Model, load_classifier
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.verbs.console import Advance, bar, note
 from resnetkit.verbs.export import beside
@@ -169,7 +169,7 @@ def _opened(folder: Path, names: Sequence[str], device: str, quiet: bool) -> tup
     missing: dict[str, ResnetkitError] = {}
     for name in dict.fromkeys(names or (name for name in BACKENDS if name != "auto")):
         try:
-            opened[name] = load(folder, backend=name, device=device)
+            opened[name] = load_classifier(folder, backend=name, device=device)
         except (ResourceError, UsageError) as error:  # not installed; not for this device
             missing[name] = error
             if names:
@@ -189,7 +189,7 @@ def _int8_beside(folder: Path, quiet: bool) -> Iterator[tuple[str, Model]]:
         if not path.is_dir():
             continue
         try:
-            found = load(path)
+            found = load_classifier(path)
         except ResnetkitError as error:
             note(f"{path}: left out: {error}", quiet)
             continue
@@ -205,7 +205,7 @@ def _torch_logits(folder: Path, opened: dict[str, Model], device: str) -> Floats
     """What torch makes of the probe; None where it is not there."""
     found = next((model for model in opened.values() if isinstance(model.backend, TorchBackend)), None)
     try:
-        reference = found or load(folder, backend="torch", device=device)
+        reference = found or load_classifier(folder, backend="torch", device=device)
     except (ResourceError, UsageError):  # not installed; an export, which has no weights for it
         return None
     return reference.backend(probe(reference))

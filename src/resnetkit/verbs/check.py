@@ -23,8 +23,8 @@ from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, UsageError
 from resnetkit.files import new_folder, set_aside, write
 from resnetkit.nn.resnet import ResNet
-from resnetkit.recipe import Recipe
 from resnetkit.runtime.pipeline import num_threads
+from resnetkit.settings import Recipe
 from resnetkit.tasks.task import TASKS
 from resnetkit.training.device import processes
 from resnetkit.training.embed import embed

@@ -13,7 +13,7 @@ from resnetkit import run
 from resnetkit.data.dataset import Dataset
 from resnetkit.errors import DataError, ModelError, UsageError
 from resnetkit.files import resource_errors, write
-from resnetkit.runtime.model import Model, load
+from resnetkit.runtime.model import Model, load_classifier
 from resnetkit.tasks.evaluate import Scores
 from resnetkit.trust.compare import FLIPPED_COLUMNS, Comparison
 from resnetkit.trust.compare import compare as compared
@@ -49,7 +49,7 @@ def compare(
     """
     if out is not None:
         run.refuse(Path(out), fix="choose another --out")
-    model_a, model_b = (load(path, backend=backend, device=device) for path in (a, b))
+    model_a, model_b = (load_classifier(path, backend=backend, device=device) for path in (a, b))
     _refuse_other_classes(model_a, model_b, Path(b))
     source = Path(data)
     run_a, run_b = (run_on(Path(path), source) for path in (a, b))

@@ -11,7 +11,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from resnetkit.errors import DataError
 from resnetkit.files import new_folder
 from resnetkit.run import Run
 from resnetkit.tasks.classes import Prediction
@@ -59,7 +58,7 @@ def demo(
     )
     examples = [next((folder / "test" / str(digit)).glob("*.png")) for digit in (3, 5, 8)]
     answers = predict(run.folder, examples, top=2)
-    return run, [answer for answer in answers if not isinstance(answer, DataError)]
+    return run, [answer for answer in answers if isinstance(answer, Prediction)]
 
 
 def write_digits(folder: Path) -> None:

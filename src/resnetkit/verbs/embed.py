@@ -16,7 +16,7 @@ from resnetkit.data.image import Pixels
 from resnetkit.errors import DataError, Interrupted, UsageError, printable
 from resnetkit.files import new_file, resource_errors, set_aside
 from resnetkit.runtime import pipeline
-from resnetkit.runtime.model import Model, load
+from resnetkit.runtime.model import Model, load_classifier
 from resnetkit.verbs.console import bar, note, stop_signals
 from resnetkit.verbs.predict import expand
 
@@ -93,7 +93,7 @@ def embed(
     form = _form(Path(out))
     targets = [Path(out), *(Path(out).with_suffix(ending) for ending in form.endings[1:])]
     _refuse_existing(targets, overwrite)
-    opened = model if isinstance(model, Model) else load(model, device=device)
+    opened = model if isinstance(model, Model) else load_classifier(model, device=device)
     features = _features(opened, stage)
     paths = list(expand(inputs, opened.task.modality.extensions))
     _refuse_own_inputs(targets, paths)

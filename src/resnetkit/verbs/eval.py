@@ -6,21 +6,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from resnetkit import recipe as recipes
 from resnetkit import run
+from resnetkit.data.annotated import Boxed
 from resnetkit.data.dataset import Dataset, File
+from resnetkit.data.masks import Masked
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, UsageError
 from resnetkit.files import resource_errors, write
-from resnetkit.recipe import Recipe
 from resnetkit.runtime.model import Model, load
+from resnetkit.runtime.scenes import SceneModel
+from resnetkit.settings import Recipe
+from resnetkit.tasks.classes import encode
 from resnetkit.tasks.evaluate import PREDICTION_COLUMNS, Scores, score
+from resnetkit.tasks.scenes import SceneScores, Truths, in_classes_of
+from resnetkit.tasks.scenes import score as score_scenes
 from resnetkit.trust.gallery import OVERLAY_SIDE, Overlays
 from resnetkit.trust.report import Story, write_report
+from resnetkit.trust.scene_report import SceneStory, write_scene_scores
 from resnetkit.verbs.console import bar, note
-from resnetkit.verbs.examples import FIXES, fixed, with_splits
+from resnetkit.verbs.examples import FIXES, fixed, found_in, with_splits
 
 
 def evaluate(
@@ -33,7 +42,7 @@ def evaluate(
     device: str = "auto",
     mirror: bool = False,
     quiet: bool = False,
-) -> Scores:
+) -> Scores | SceneScores:
     """Score a model on data with known answers; the labels are matched to the model's classes by name.
 
     Args:
@@ -58,6 +67,8 @@ def evaluate(
     opened = load(model, backend=backend, device=device, mirror=mirror)
     source = Path(data)
     own = run_on(Path(model), source)
+    if isinstance(opened, SceneModel):
+        return _evaluate_scenes(opened, own, source, (split, out, quiet))
     dataset, chosen, part = part_of(opened, own, source, split)
     note(f"{source}: {len(part):,} images ({chosen})", quiet)
     scores = score_split(opened, (chosen, part), quiet)
@@ -69,6 +80,61 @@ def evaluate(
         known = told.calibration if new else None
         write_scores(Path(out), Story(scores, dataset, told.meta, known, overlays=overlays_of(opened)))
     return scores
+
+
+def _evaluate_scenes(
+    model: SceneModel, own: Path | None, source: Path, how: tuple[str | None, str | Path | None, bool]
+) -> SceneScores:
+    """As `evaluate`, for boxes and masks."""
+    split, out, quiet = how
+    dataset, chosen, part = scene_part(model, own, source, split)
+    note(f"{source}: {len(part):,} images ({chosen})", quiet)
+    scores = scene_scores(model, (chosen, part), quiet)
+    if out is not None:
+        with resource_errors(out):
+            Path(out).mkdir(parents=True, exist_ok=True)
+        write_scene_scores(Path(out), SceneStory(scores, dataset, model.checkpoint.meta, (), "", model.answered))
+    return scores
+
+
+def scene_part(model: SceneModel, own: Path | None, source: Path, split: str | None) -> tuple[Dataset, str, Dataset]:
+    """As `part_of`, for boxes and masks."""
+    recipe = recipes.read(own / run.RECIPE) if own else recipes.read("")
+    recipe = recipes.replace(recipe, {"data.task": model.checkpoint.meta.task})
+    found = model.task.target.prepare(found_in(source, recipe))
+    dataset: Dataset = in_classes_of(found, _index(found, model.classes, source), model.classes)
+    if own is not None and split != "all":
+        dataset = _with_run_splits(dataset, recipe, own)
+    chosen = _chosen(dataset, split, source)
+    return dataset, chosen, dataset if chosen == "all" else dataset.select(chosen)
+
+
+def scene_scores(model: SceneModel, part: tuple[str, Dataset], quiet: bool) -> SceneScores:
+    """Scores of a model of boxes or masks on one split; files that cannot be read are in `failed`."""
+    split, dataset = part
+    assert isinstance(dataset, Boxed | Masked), "its target has prepared it"
+    truths, target, judged = Truths(dataset), model.task.target, []
+    with bar(f"scoring {split}", len(dataset), quiet=quiet) as advance:
+        for row, (_, answer) in enumerate(model.answers(dataset.files)):
+            if isinstance(answer, DataError):
+                judged.append(answer)
+            else:
+                truth = truths[np.array([row])][0].truth
+                judged.append(target.judge(answer[0], truth, len(model.classes)))
+            advance(len(judged), "")
+    return score_scenes(model.task, split, model.classes, dataset.names, judged)
+
+
+def _index(dataset: Dataset, classes: Sequence[str], source: Path) -> NDArray[np.int64]:
+    """The model's number of each class of a data set [K].
+
+    Raises:
+        DataError: the model does not know one of them.
+    """
+    try:
+        return encode(dataset.classes, classes)
+    except DataError as error:
+        raise DataError(error.what, path=source, fix=error.fix) from error
 
 
 def part_of(model: Model, own: Path | None, source: Path, split: str | None) -> tuple[Dataset, str, Dataset]:

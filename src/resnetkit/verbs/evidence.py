@@ -14,8 +14,9 @@ from resnetkit.errors import DataError, UsageError
 from resnetkit.runtime.export import Evidence
 from resnetkit.runtime.model import Model
 from resnetkit.runtime.pipeline import read_ahead
+from resnetkit.runtime.scenes import SceneModel
 from resnetkit.verbs.console import bar, note
-from resnetkit.verbs.eval import part_of, run_of, run_on
+from resnetkit.verbs.eval import part_of, run_of, run_on, scene_part
 
 COMPARED = 200  # images on which logits in float32 are compared, at most
 JUDGED = 2000  # images on which int8 is judged, at most: their pixels are in memory
@@ -62,6 +63,34 @@ def calibration_of(model: Model, folder: Path, data: str | Path | None, quiet: b
             if len(pixels):
                 return pixels
     return None
+
+
+def scene_evidence(model: SceneModel, folder: Path, data: str | Path | None, quiet: bool) -> tuple[Pixels | None, str]:
+    """Canvases [N, H, W, C] of validation images, or of `data`, and what they are in words; None where there are none.
+
+    Raises:
+        DataError: `data` cannot be read.
+    """
+    own = run_of(folder)
+    source = Path(data) if data is not None else Path(recipes.read(own / run.RECIPE).data.source) if own else None
+    if source is None:
+        return None, ""
+    try:
+        _, split, part = scene_part(model, run_on(folder, source), source, None if data is not None else "val")
+    except (DataError, UsageError) as error:
+        if data is not None:
+            raise
+        note(f"the run's validation images cannot be had: {error}", quiet)
+        return None, ""
+    found = []
+    with bar("reading images", min(len(part), COMPARED), quiet=quiet) as advance:
+        for row, (_, value) in enumerate(read_ahead(_some(part, COMPARED).files, model.read, 64)):
+            advance(row + 1)
+            if isinstance(value, DataError):
+                note(f"left out: {value}", quiet)
+            else:
+                found.append(value.canvas)
+    return (np.stack(found) if found else None), f"{len(found):,} images of {source} ({split})"
 
 
 def _own(model: Model, folder: Path, split: str) -> Dataset | None:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit import run
-from resnetkit.data import fixes
+from resnetkit.data import boxes, fixes, masks
+from resnetkit.data.annotated import Boxed
+from resnetkit.data.archive import is_archive
 from resnetkit.data.dataset import CODES, Dataset, assign_splits, refuse_untrainable
 from resnetkit.data.duplicates import (
     across_splits,
@@ -21,16 +23,17 @@ from resnetkit.data.duplicates import (
     refuse_leaks,
 )
 from resnetkit.data.image import Preprocess
+from resnetkit.data.masks import Masked
 from resnetkit.data.stratify import together
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, ResourceError, UsageError, printable
 from resnetkit.files import write
-from resnetkit.recipe import Recipe
 from resnetkit.runtime.pipeline import num_threads
+from resnetkit.settings import Recipe
+from resnetkit.tasks.scenes import SCENES
 from resnetkit.tasks.task import task_for, task_named
 from resnetkit.training.device import Setup, from_first
-from resnetkit.training.loader import store_preprocess
-from resnetkit.training.objective import preprocess_of
+from resnetkit.training.objective import preprocess_of, store_preprocess
 from resnetkit.training.pixels import (
     Pixels,
     bytes_of,
@@ -47,6 +50,7 @@ from resnetkit.verbs.console import Advance, bar, note
 BAD_COLUMNS = ("path", "split", "reason")
 UNEVEN = 10  # times as many images of one class as of another, from which on it is told
 NEAR_COLUMNS = ("train", "other", "split", "bits")
+ANNOTATIONS = (".json", ".yaml", ".yml")
 FIXES = "fixes.csv"  # in a run folder: a copy of data.fixes
 
 
@@ -97,10 +101,33 @@ def scanned(recipe: Recipe) -> Dataset:
     """
     if not recipe.data.source:
         raise UsageError("no data given", fix="resnetkit train FOLDER")
-    source = Path(recipe.data.source)
-    found = task_named(task_of(recipe)).modality.scan(source, follow_links=recipe.data.follow_links)
+    found = found_in(Path(recipe.data.source), recipe)
     key = task_for(found) if recipe.data.task == "auto" else recipe.data.task
-    return fixed(task_named(key).target.prepare(found), recipe.data.fixes)
+    if key not in SCENES:
+        return fixed(task_named(key).target.prepare(found), recipe.data.fixes)
+    if recipe.data.fixes:
+        what = "data.fixes is for images with classes"
+        raise UsageError(what, path=recipe.data.fixes, fix="correct the boxes or masks themselves")
+    return SCENES[key].target.prepare(found)
+
+
+def found_in(source: Path, recipe: Recipe) -> Dataset:
+    """What lies at a source: images with boxes or masks where that is what they have, else images with classes.
+
+    Raises:
+        DataError: there is nothing that can be read.
+    """
+    task, links = recipe.data.task, recipe.data.follow_links
+    ignore = [word.strip() for word in recipe.data.ignore.split(",") if word.strip()]
+    if task == "detect":
+        return boxes.scan(source, follow_links=links)
+    if task == "segment":
+        return masks.scan(source, ignore=ignore, follow_links=links)
+    found: Dataset | None = None
+    if task == "auto" and (source.is_dir() or is_archive(source) or source.suffix.lower() in ANNOTATIONS):
+        found = boxes.recognised(source, follow_links=links)
+        found = found or masks.recognised(source, ignore=ignore, follow_links=links)
+    return found or task_named(task_of(recipe)).modality.scan(source, follow_links=links)
 
 
 def fixed(dataset: Dataset, path: str | Path) -> Dataset:
@@ -137,6 +164,9 @@ def read_dataset(recipe: Recipe, quiet: bool) -> Dataset:
     note(f"{source}: {_kinds(dataset)}, {counted} ({origin})", quiet)
     for what, count in dataset.ignored:
         note(f"  ignored: {count:,} {what}", quiet)
+    if isinstance(dataset, Boxed | Masked):
+        for finding in dataset.findings:
+            note(f"  {finding.count:,} {finding.what}: {', '.join(map(printable, finding.examples[:3]))}", quiet)
     _tell_of_copies(dataset, first, quiet)
     _tell_of_groups(dataset, quiet)
     _tell_of_counts(split, quiet)
@@ -166,6 +196,11 @@ def refuse_few(split: Dataset) -> None:
 
 
 def _kinds(dataset: Dataset) -> str:
+    if isinstance(dataset, Boxed):
+        number = sum(int(dataset.counts(split).sum()) for split in CODES)
+        return f"{len(dataset.classes)} classes, {number:,} boxes ({dataset.form})"
+    if isinstance(dataset, Masked):
+        return f"{len(dataset.classes)} classes of pixels"
     if not dataset.several:
         return f"{len(dataset.classes)} classes"
     each = dataset.targets.sum(1)
@@ -182,7 +217,7 @@ def _tell_of_counts(dataset: Dataset, quiet: bool) -> None:
         named = ", ".join(repr(dataset.classes[k]) for k in lonely[:10]) + (" ..." if len(lonely) > 10 else "")
         note(f"take care: no held-out images of {len(lonely)} {noun} of few images, so no score tells: {named}", quiet)
     most, least = int(train.argmax()), int(np.where(train > 0, train, train.max()).argmin())
-    if train[most] >= UNEVEN * max(1, train[least]):
+    if train[most] >= UNEVEN * max(1, train[least]) and not isinstance(dataset, Boxed | Masked):
         names = dataset.classes
         what = f"{train[most]:,} training images of {names[most]!r}, {train[least]:,} of {names[least]!r}"
         note(f"take care: {what}: look at macro_f1, or try --set optim.class_weights=balanced", quiet)
@@ -193,7 +228,9 @@ def tell_of_choices(recipe: Recipe, quiet: bool) -> None:
     model, image = recipe.model, recipe.image
     stem = {"small": "small stem (3x3, stride 1, no pooling)"}.get(model.stem, f"{model.stem} stem")
     colour = "" if image.channels in (1, 3) else f", {image.channels} channels without colour augmentation"
-    note(f"{model.variant}, {stem}, {image.size} px{colour}, weights {model.weights}", quiet)
+    head = f"{model.head} on " if task_of(recipe) in SCENES else ""
+    size = f"{image.size} x {image.width}" if image.width else f"{image.size}"
+    note(f"{head}{model.variant}, {stem}, {size} px{colour}, weights {model.weights}", quiet)
 
 
 def _tell_of_copies(dataset: Dataset, first: NDArray[np.intp], quiet: bool) -> None:

@@ -16,7 +16,7 @@ from resnetkit.data.dataset import Dataset
 from resnetkit.errors import DataError, UsageError
 from resnetkit.files import resource_errors, set_aside, write
 from resnetkit.ops.calibration import unit
-from resnetkit.runtime.model import Model, load
+from resnetkit.runtime.model import Model, load_classifier
 from resnetkit.runtime.pipeline import read_ahead
 from resnetkit.trust.evidence import Bank
 from resnetkit.trust.explain import AHEAD, Look, Wanted, drawn, looks
@@ -68,7 +68,7 @@ def explain(
     if nearest < 0:
         raise UsageError(f"nearest = {nearest}", fix="give 0 or more")
     run.refuse(folder, overwrite=overwrite, fix="--overwrite to move it aside, or another --out")
-    opened = model if isinstance(model, Model) else load(model, backend="torch", device=device)
+    opened = model if isinstance(model, Model) else load_classifier(model, backend="torch", device=device)
     index = None if label is None else _index(opened, label)
     paths = list(expand(inputs, opened.task.modality.extensions))
     part = _training_images(opened, evidence, quiet) if nearest else None

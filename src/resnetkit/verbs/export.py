@@ -10,8 +10,10 @@ from resnetkit.errors import DataError, UsageError
 from resnetkit.runtime.export import Exported, format_named, in_batches, write_export
 from resnetkit.runtime.int8 import Gate, refuse_int8, write_int8
 from resnetkit.runtime.model import Model, load
+from resnetkit.runtime.scene_export import write_scene_export
+from resnetkit.runtime.scenes import SceneModel
 from resnetkit.verbs.console import bar, note
-from resnetkit.verbs.evidence import calibration_of, evidence_of
+from resnetkit.verbs.evidence import calibration_of, evidence_of, scene_evidence
 from resnetkit.weights import hub
 from resnetkit.weights.download import offline
 
@@ -54,16 +56,13 @@ def export(
         ModelError, ResourceError: see `errors`.
     """
     form = format_named(format)
-    if int8:
-        refuse_int8(format)
-    elif max_drop is not None:
-        raise UsageError("a largest drop is that of int8", fix="add --int8, or leave --max-drop out")
-    if max_drop is not None and not 0 <= max_drop <= 1:
-        raise UsageError(f"max_drop = {max_drop}", fix="give a share between 0 and 1, as 0.005")
+    _refuse_int8(format, int8, max_drop)
     if push:
         hub.refuse_push(push, offline=offline())
     opened = load(model, backend="torch", device="cpu")
     source = opened.checkpoint.folder
+    if isinstance(opened, SceneModel):
+        return _scene(opened, format, (Path(model), data, out), int8=int8, overwrite=overwrite, quiet=quiet)
     try:
         form.refuse(opened.checkpoint.meta)
     except UsageError as error:
@@ -78,6 +77,35 @@ def export(
         note(f"{source}: writing {folder}, then comparing logits", quiet)
         done = write_export(opened, format, folder, evidence, overwrite=overwrite)
     return replace(done, pushed=hub.push(folder, push, progress=not quiet)) if push else done
+
+
+def _refuse_int8(format: str, int8: bool, max_drop: float | None) -> None:
+    if int8:
+        refuse_int8(format)
+    elif max_drop is not None:
+        raise UsageError("a largest drop is that of int8", fix="add --int8, or leave --max-drop out")
+    if max_drop is not None and not 0 <= max_drop <= 1:
+        raise UsageError(f"max_drop = {max_drop}", fix="give a share between 0 and 1, as 0.005")
+
+
+def _scene(
+    model: SceneModel,
+    format: str,
+    how: tuple[Path, str | Path | None, str | Path | None],
+    *,
+    int8: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> Exported:
+    """Boxes or masks, compared on the run's validation images or those given."""
+    source, data, out = how
+    if int8:
+        raise UsageError("boxes and masks are written in float32", path=source, fix="leave --int8 out")
+    folder = Path(out) if out is not None else beside(model.checkpoint.folder, format)
+    _refuse(folder, model.checkpoint.folder, overwrite)
+    canvases, told = scene_evidence(model, source, data, quiet)
+    note(f"{model.checkpoint.folder}: writing {folder}, then comparing what is found", quiet)
+    return write_scene_export(model, format, folder, canvases, told, overwrite=overwrite)
 
 
 def _int8(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from resnetkit import run
 from resnetkit.errors import DivergedError, Interrupted, ModelError
 from resnetkit.nn.resnet import ResNet
-from resnetkit.recipe import Recipe
+from resnetkit.settings import Recipe
 from resnetkit.training import state as states
 from resnetkit.training.device import from_first, largest, same_as_first
 from resnetkit.training.optim import make_optimizer
@@ -23,7 +23,7 @@ from resnetkit.training.state import Saver, TrainState, growth_of
 from resnetkit.training.train import Tick, plan_of
 from resnetkit.training.train import train as ticks
 from resnetkit.verbs.console import Signals, bar, note
-from resnetkit.verbs.job import Job, validate
+from resnetkit.verbs.job import Job
 from resnetkit.verbs.stages import LAYER4, Stage, fit_head, layer4, stored_maps, whole
 
 ENOUGH = 1_000  # a reason to stop that is no signal; larger than every signal's number
@@ -38,7 +38,9 @@ class Reached:
     epoch: int = 0
 
 
-def train_stages(job: Job, network: ResNet, signals: Signals, resume: bool, fingerprint: str) -> tuple[ResNet, Reached]:
+def train_stages(
+    job: Job, network: nn.Module, signals: Signals, resume: bool, fingerprint: str
+) -> tuple[nn.Module, Reached]:
     """Train all stages; gives the network with the best weights of all, and how it went.
 
     A resumed run begins with the last stage that has a state, which holds what the stages before it have reached.
@@ -48,7 +50,8 @@ def train_stages(job: Job, network: ResNet, signals: Signals, resume: bool, fing
     """
     last, reached, recipe = whole(job, network), Reached(), job.recipe
     begun_before = [folder for folder in (last.folder, last.folder / LAYER4) if resume and states.saved_states(folder)]
-    if (recipe.finetune.head or recipe.finetune.views) and last.folder not in begun_before:
+    stored_first = isinstance(network, ResNet) and (recipe.finetune.head or recipe.finetune.views)
+    if isinstance(network, ResNet) and stored_first and last.folder not in begun_before:
         started = time.monotonic()
         tail, stored = stored_maps(job, network, signals)
         tells_apart = len(np.unique(job.dataset.select("train").targets)) > 1
@@ -60,9 +63,7 @@ def train_stages(job: Job, network: ResNet, signals: Signals, resume: bool, fing
         if recipe.finetune.views:
             _, reached = _train(job, layer4(job, network, stored), reached, signals, (resume, fingerprint))
     if last.epochs or not reached.history:
-        trained, reached = _train(job, last, reached, signals, (resume, fingerprint))
-        assert isinstance(trained, ResNet)
-        network = trained
+        network, reached = _train(job, last, reached, signals, (resume, fingerprint))
     return network, reached
 
 
@@ -193,11 +194,10 @@ def _epochs_before(state: TrainState) -> int:
 def _end_epoch(job: Job, stage: Stage, state: TrainState, tick: Tick, seconds: float) -> None:
     """Score the validation split, keep the best weights, and write the row of results.csv."""
     assert tick.epoch is not None
-    found = validate(job, stage.held_out, state)
+    found, score = stage.validate(state)
     number = _epochs(state) + 1
     # without validation images the last epoch is the best
-    loss = found["val_calibrated_loss"]
-    best = state.keep_best(number if loss is None else -loss, number)
+    best = state.keep_best(number if score is None else score, number)
     row = {
         "epoch": number,
         "stage": stage.name,

@@ -12,22 +12,26 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.func import functional_call
 
 from resnetkit import checkpoint
 from resnetkit import recipe as recipes
+from resnetkit.data.annotated import Boxed
 from resnetkit.data.dataset import Dataset
+from resnetkit.data.masks import Masked
 from resnetkit.errors import UsageError
 from resnetkit.nn.cut import cut, last_cut
 from resnetkit.nn.resnet import ResNet
-from resnetkit.recipe import Recipe
 from resnetkit.runtime.backends import open_backend
 from resnetkit.runtime.model import Model
+from resnetkit.settings import Recipe
 from resnetkit.tasks.evaluate import Scores, calibrated_loss, score
+from resnetkit.tasks.scenes import SCENES, SceneTask, Truths
 from resnetkit.tasks.task import TASKS, Task
 from resnetkit.training.device import Setup, from_first, gathered, same_as_first
-from resnetkit.training.loader import Loader, store_preprocess
-from resnetkit.training.objective import OBJECTIVES, preprocess_of
+from resnetkit.training.loader import Loader
+from resnetkit.training.objective import OBJECTIVES, preprocess_of, store_preprocess
 from resnetkit.training.optim import make_optimizer
 from resnetkit.training.pixels import Pixels, in_memory
 from resnetkit.training.plan import (
@@ -75,7 +79,7 @@ class Job:
     recipe: Recipe
     examples: Examples
     setup: Setup
-    task: Task
+    task: Task | SceneTask
     loader: Loader
     started: float
     deadline: float
@@ -89,10 +93,10 @@ class Job:
 
 def blank_job(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choices: Choices) -> Job:
     """A job whose images are all black: all that a plan needs, and nothing is decoded or written."""
-    size, channels = store_preprocess(recipe).size, recipe.image.channels
+    canvas, channels = store_preprocess(recipe).canvas, recipe.image.channels
     n = dataset.num_samples("train")
     black = Pixels(
-        lambda rows: lambda: np.zeros((len(rows), size, size, channels), np.uint8), np.ones(n), np.zeros(n, np.uint64)
+        lambda rows: lambda: np.zeros((len(rows), *canvas, channels), np.uint8), np.ones(n), np.zeros(n, np.uint64)
     )
     found = Examples(dataset, {"train": black}, [], [])
     return _job(folder, recipe, found, setup, choices)
@@ -106,13 +110,15 @@ def open_job(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choic
 
 def _job(folder: Path, recipe: Recipe, found: Examples, setup: Setup, choices: Choices) -> Job:
     key = task_of(recipe)
-    targets = found.dataset.select("train").targets
+    part = found.dataset.select("train")
+    targets = Truths(part) if isinstance(part, Boxed | Masked) else part.targets
     objective, classes = OBJECTIVES[key], len(found.dataset.classes)
     loader = Loader(found.pixels["train"], targets, classes, recipe, objective, setup.rank, setup.world)
     limit = recipe.train.time_limit
     # a tenth is left for scoring and the report
     deadline = choices.started + 0.9 * limit if limit else math.inf
-    return Job(folder, recipe, found, setup, TASKS[key], loader, choices.started, deadline, choices.quiet)
+    task = SCENES[key] if key in SCENES else TASKS[key]
+    return Job(folder, recipe, found, setup, task, loader, choices.started, deadline, choices.quiet)
 
 
 def _refuse_too_few(recipe: Recipe, images: int, world: int) -> None:
@@ -122,7 +128,7 @@ def _refuse_too_few(recipe: Recipe, images: int, world: int) -> None:
         raise UsageError(what, fix=f"a --batch-size of {2 * world} or more, or fewer processes")
 
 
-def planned(job: Job, network: ResNet, *, keep: bool = True) -> Job:
+def planned(job: Job, network: nn.Module, *, keep: bool = True) -> Job:
     """Measure what a choice depends on and decide it: the engine, the memory format, the stages, the epochs that fit.
 
     Args:
@@ -130,10 +136,11 @@ def planned(job: Job, network: ResNet, *, keep: bool = True) -> Job:
         network: at its beginning.
         keep: whether later processes are to know which engine is the fastest.
     """
-    recipe, told = with_engine(network, job.recipe, job.setup, _num_frozen(job), keep=keep)
-    note(told, job.quiet or not told)
-    job = replace(job, recipe=recipe, loader=replace(job.loader, recipe=recipe))
-    if job.recipe.finetune.views == "auto":
+    if isinstance(network, ResNet):
+        recipe, told = with_engine(network, job.recipe, job.setup, _num_frozen(job), keep=keep)
+        note(told, job.quiet or not told)
+        job = replace(job, recipe=recipe, loader=replace(job.loader, recipe=recipe))
+    if isinstance(network, ResNet) and job.recipe.finetune.views == "auto":
         job, changes = _stages_that_fit(job, network)
     else:
         job, changes = _epochs_that_fit(job, network)
@@ -148,7 +155,7 @@ def _num_frozen(job: Job) -> int:
     return job.dataset.num_samples("train") * views + job.dataset.num_samples("val") if views else 0
 
 
-def _epochs_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
+def _epochs_that_fit(job: Job, network: nn.Module) -> tuple[Job, dict[str, Any]]:
     """Also the deadline, which leaves the time for what comes after."""
     recipe = job.recipe
     changes: dict[str, Any] = {}
@@ -218,7 +225,7 @@ def _most_views(job: Job, network: ResNet) -> int:
     return int(job.recipe.cache.gb * 1e9 / (2 * maps.numel() * job.dataset.num_samples("train")))
 
 
-def tell_plan(job: Job, network: ResNet) -> Job:
+def tell_plan(job: Job, network: nn.Module) -> Job:
     """Plan a training that is not to happen, and say how long each part of it would take.
 
     Returns:
@@ -233,7 +240,12 @@ def tell_plan(job: Job, network: ResNet) -> Job:
     note(f"decoding {len(job.dataset):,} images: {seconds:.0f} s, unless they are in the cache", job.quiet)
     late = replace(job, started=job.started - seconds, deadline=job.deadline - seconds)
     job = planned(late, network, keep=False)
-    if not job.recipe.train.time_limit:
+    if not isinstance(network, ResNet):
+        state = TrainState(network, make_optimizer(network, job.recipe.optim), job.loader.steps_per_epoch)
+        each = min(measure(job.loader, job.setup, state, [job.recipe.train.memory_format]).seconds.values())
+        steps = job.recipe.train.epochs * job.loader.steps_per_epoch
+        note(f"plan: {steps:,} steps of {1000 * each:.0f} ms: {steps * each:.0f} s, and scoring", job.quiet)
+    elif not job.recipe.train.time_limit:
         tune = job.recipe.finetune
         assert tune.views != "auto" and tune.layer4_epochs != "auto", "they are decided"
         stages = Stages(tune.head, tune.views, tune.layer4_epochs, job.recipe.train.epochs)
@@ -287,11 +299,14 @@ def images_of(job: Job, split: str) -> Inputs:
     return inputs
 
 
-def validate(job: Job, inputs: Inputs, state: TrainState) -> dict[str, float | None]:
-    """What results.csv says of the validation split, with the weights that would be kept; None without images."""
+def validate(job: Job, inputs: Inputs, state: TrainState) -> tuple[dict[str, float | None], float | None]:
+    """What results.csv says of the validation split, with the weights that would be kept; None without images.
+
+    And how good that is: what the best epoch has the most of.
+    """
     targets = job.dataset.select("val").targets
     if not len(targets):
-        return on_validation(job, np.zeros((0, job.loader.num_classes)))
+        return on_validation(job, np.zeros((0, job.loader.num_classes))), None
     weights = state.evaluated()
     same_as_first(weights, job.setup)
     state.network.eval()
@@ -302,11 +317,14 @@ def validate(job: Job, inputs: Inputs, state: TrainState) -> dict[str, float | N
         logits: NDArray[np.floating] = functional_call(state.network, weights, (on_device,)).float().cpu().numpy()
         return logits
 
-    return on_validation(job, _logits(job, "val", inputs, infer))
+    found = on_validation(job, _logits(job, "val", inputs, infer))
+    loss = found["val_calibrated_loss"]
+    return found, None if loss is None else -loss
 
 
 def on_validation(job: Job, logits: NDArray[np.floating]) -> dict[str, float | None]:
     """Loss, calibrated loss (which chooses the best epoch), the headline and macro-F1 of validation logits [n, K]."""
+    assert isinstance(job.task, Task), "scenes have no logits"
     target, targets = job.task.target, job.dataset.select("val").targets
     scores = target.metrics(logits, targets, job.dataset.classes)
     some = bool(len(targets))
@@ -323,6 +341,7 @@ def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Model]:
 
     And that model, which the validation images have calibrated.
     """
+    assert isinstance(job.task, Task), "scenes have no logits"
     backend = open_backend(read, "torch", job.setup.device)
     torch.set_num_threads(job.setup.threads)
 
@@ -333,7 +352,7 @@ def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Model]:
         rows = _logits(job, split, job.examples.pixels[split].each, infer)
         return rows[:, : job.loader.num_classes], rows[:, job.loader.num_classes :]
 
-    split, part = _final_part(job)
+    split, part = final_part(job)
     found = {name: outputs(name) for name in dict.fromkeys(("val", split))}
     targets = job.dataset.select("val").targets
     calibration = calibrate(job.task.target, found["val"], targets, job.recipe.calibrate.sets)
@@ -342,7 +361,7 @@ def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Model]:
     return score(job.task, split, job.dataset.classes, part.names, part.targets, list(logits)), model
 
 
-def _final_part(job: Job) -> tuple[str, Dataset]:
+def final_part(job: Job) -> tuple[str, Dataset]:
     """The held-out split that is scored at the end: test, or else val, which has also chosen the epoch."""
     for split in ("test", "val"):
         if job.dataset.num_samples(split):

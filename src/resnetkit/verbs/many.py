@@ -22,9 +22,10 @@ from pydantic.dataclasses import dataclass
 
 from resnetkit.errors import DataError, ModelError, ResnetkitError, ResourceError, UsageError
 from resnetkit.files import MANIFEST, sha256
-from resnetkit.recipe import STRICT, Auto, refuse_unknown
-from resnetkit.runtime.model import Model, load
+from resnetkit.recipe import refuse_unknown
+from resnetkit.runtime.model import Model, load_classifier
 from resnetkit.runtime.pipeline import num_threads
+from resnetkit.settings import STRICT, Auto
 from resnetkit.tasks.classes import Prediction
 
 PIP = 'pip install "resnetkit[scale]"'
@@ -199,7 +200,7 @@ class Worker:
         self.call = call
         self.model: Model | ResnetkitError
         try:
-            self.model = load(folder, backend=call.backend, device=call.device, mirror=call.mirror)
+            self.model = load_classifier(folder, backend=call.backend, device=call.device, mirror=call.mirror)
             if sha256(self.model.checkpoint.folder / MANIFEST) != digest:
                 fix = "copy the same model folder to all of them"
                 self.model = ModelError("is another model on another machine", path=folder, fix=fix)

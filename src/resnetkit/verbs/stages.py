@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from resnetkit.nn.cut import AVGPOOL, cut, last_cut
 from resnetkit.nn.resnet import ResNet
 from resnetkit.ops.metrics import cross_entropy
 from resnetkit.runtime.pipeline import num_threads
+from resnetkit.tasks.scenes import SceneTask
 from resnetkit.training import features
 from resnetkit.training.device import from_first
 from resnetkit.training.heads import choose
@@ -31,10 +33,12 @@ from resnetkit.training.loader import Loader
 from resnetkit.training.maps import Maps
 from resnetkit.training.objective import preprocess_of
 from resnetkit.training.pixels import make_room
+from resnetkit.training.state import TrainState
 from resnetkit.training.trunk import made_by, open_trunk
+from resnetkit.verbs import scenes
 from resnetkit.verbs.caches import cache_folder
 from resnetkit.verbs.console import Signals, bar, note
-from resnetkit.verbs.job import Inputs, Job, Rows, images_of, on_validation
+from resnetkit.verbs.job import Job, Rows, images_of, on_validation, validate
 
 SPLITS_USED = ("train", "val")
 LAYER4 = "layer4"
@@ -48,7 +52,7 @@ class Stage:
         name: in results.csv.
         network: what learns.
         loader: of what it learns from.
-        held_out: batches of rows of the validation split to the network's inputs.
+        validate: scores the weights that would be kept; see `job.validate`.
         epochs: passes over the training images.
         folder: of its states.
     """
@@ -56,7 +60,7 @@ class Stage:
     name: str
     network: nn.Module
     loader: Loader
-    held_out: Inputs
+    validate: Callable[[TrainState], tuple[dict[str, float | None], float | None]]
     epochs: int
     folder: Path
 
@@ -66,9 +70,12 @@ class Stage:
         return self.epochs * self.loader.steps_per_epoch
 
 
-def whole(job: Job, network: ResNet) -> Stage:
+def whole(job: Job, network: nn.Module) -> Stage:
     """The stage in which all of the network learns, from pixels."""
-    return Stage("all", network, job.loader, images_of(job, "val"), job.recipe.train.epochs, job.folder / "state")
+    validated = partial(validate, job, images_of(job, "val"))
+    if isinstance(job.task, SceneTask):
+        validated = partial(scenes.validate, job)
+    return Stage("all", network, job.loader, validated, job.recipe.train.epochs, job.folder / "state")
 
 
 def layer4(job: Job, network: ResNet, stored: dict[str, Maps]) -> Stage:
@@ -81,7 +88,7 @@ def layer4(job: Job, network: ResNet, stored: dict[str, Maps]) -> Stage:
     epochs = job.recipe.finetune.layer4_epochs
     assert epochs != "auto", "the verb decides before the first step"
     loader = replace(job.loader, maps=stored["train"])
-    return Stage(LAYER4, tail, loader, held_out, epochs, job.folder / "state" / LAYER4)
+    return Stage(LAYER4, tail, loader, partial(validate, job, held_out), epochs, job.folder / "state" / LAYER4)
 
 
 def stored_maps(job: Job, network: ResNet, signals: Signals) -> tuple[nn.Sequential, dict[str, Maps]]:

@@ -5,28 +5,36 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from resnetkit import checkpoint, run
 from resnetkit import recipe as recipes
+from resnetkit.data.annotated import Boxed
 from resnetkit.data.dataset import Dataset
+from resnetkit.data.masks import Masked
 from resnetkit.errors import ResourceError, UsageError
 from resnetkit.files import read_errors, write
 from resnetkit.nn.resnet import ResNet
-from resnetkit.recipe import Recipe
+from resnetkit.ops.calibration import Calibration
 from resnetkit.runtime.save import options_of, variant_of
-from resnetkit.tasks.task import task_for
+from resnetkit.settings import Recipe
+from resnetkit.tasks.task import Task, task_for
+from resnetkit.training import places
 from resnetkit.training import state as states
 from resnetkit.training.device import Setup, is_out_of_memory, processes, wait_for_first
 from resnetkit.training.objective import OBJECTIVES, preprocess_of
 from resnetkit.training.optim import freeze
 from resnetkit.training.plan import memory_format, settle, typical_side
+from resnetkit.training.scene_plan import settle_scene
 from resnetkit.trust.report import Story, doubts
+from resnetkit.verbs import scenes
 from resnetkit.verbs.console import note, stop_signals
 from resnetkit.verbs.eval import overlays_of, write_scores
 from resnetkit.verbs.examples import FIXES, read_dataset, task_of, tell_of_choices
@@ -95,7 +103,7 @@ def train(
     given = recipes.merged({key: value for key, value in named.items() if value is not None}, settings or {})
     folder = Path(out) if out else _default_folder(str(given.get("data.source", "")))
     _refuse(folder, resume=resume, overwrite=overwrite, dry_run=dry_run)
-    wanted = _frozen(folder, given) if resume else recipes.read(recipe, given)
+    wanted = partial(_frozen, folder, given) if resume else partial(recipes.read, recipe, given)
     return _run(folder, wanted, Choices(resume, overwrite, dry_run, quiet or not _first(), started or time.monotonic()))
 
 
@@ -121,13 +129,22 @@ def _default_folder(source: str) -> Path:
     return Path("runs") / (path.name if path.is_dir() else path.stem)
 
 
-def _run(folder: Path, recipe: Recipe, choices: Choices) -> run.Run:
-    """Decide what "auto" is, and train in as many processes as there are."""
+def _run(folder: Path, wanted: Callable[[Mapping[str, Any]], Recipe], choices: Choices) -> run.Run:
+    """Decide what "auto" is, and train in as many processes as there are.
+
+    `wanted` gives the recipe that was asked for, over the defaults of a task.
+    """
+    recipe = wanted({})
     _refuse_to_move(folder, recipe.data.fixes if choices.overwrite else "")
     own = folder / FIXES  # the copy of a run that is resumed
     read = recipes.replace(recipe, {"data.fixes": str(own)}) if choices.resume and own.is_file() else recipe
     dataset = read_dataset(read, choices.quiet)
-    settled = settle(recipes.replace(recipe, {"data.task": task_for(dataset)}), typical_side(dataset.files))
+    task = task_for(dataset)
+    recipe = recipes.replace(wanted(OBJECTIVES[task].defaults), {"data.task": task})
+    if isinstance(dataset, Boxed | Masked):
+        settled = settle_scene(recipe, dataset)
+    else:
+        settled = settle(recipe, typical_side(dataset.files))
     tell_of_choices(settled, choices.quiet)
     with processes(settled.train.device, settled.train.precision) as setup:
         workers = setup.threads if settled.train.workers == "auto" else settled.train.workers
@@ -147,8 +164,11 @@ def _rehearse(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choi
     return run.Run(folder, {})
 
 
-def _frozen(folder: Path, given: Mapping[str, Any]) -> Recipe:
-    """The recipe of the run to resume; what is given besides must agree with it, or change no result."""
+def _frozen(folder: Path, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Recipe:
+    """The recipe of the run to resume; what is given besides must agree with it, or change no result.
+
+    It has a value for every setting, so no defaults are looked at.
+    """
     frozen = recipes.read(folder / run.RECIPE)
     for key in given.keys() - FREE:
         section, _, name = key.partition(".")
@@ -184,9 +204,10 @@ def _memory_told(folder: Path) -> Iterator[None]:
         raise ResourceError("out of memory in a training step", path=folder, fix=fix) from error
 
 
-def _trained(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> run.Run:
+def _trained(job: Job, network: nn.Module, choices: Choices, fingerprint: str) -> run.Run:
     setup, folder = job.setup, job.folder
-    freeze(network, job.recipe.model.freeze)
+    if isinstance(network, ResNet):
+        freeze(network, job.recipe.model.freeze)
     if not choices.resume:
         job = planned(job, network)
     network.to(memory_format=memory_format(job.recipe.train.memory_format))
@@ -199,7 +220,7 @@ def _trained(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> r
         return _finish(job, *trained)
 
 
-def _prepare(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> None:
+def _prepare(job: Job, network: nn.Module, choices: Choices, fingerprint: str) -> None:
     run.check_space(job.folder, _bytes_needed(job, network, fingerprint))
     aside = run.prepare(job.folder, resume=choices.resume, overwrite=choices.overwrite, data=fingerprint)
     if aside:
@@ -211,35 +232,46 @@ def _prepare(job: Job, network: ResNet, choices: Choices, fingerprint: str) -> N
     job.examples.write_findings(job.folder)
 
 
-def _bytes_needed(job: Job, network: ResNet, fingerprint: str) -> int:
+def _bytes_needed(job: Job, network: nn.Module, fingerprint: str) -> int:
     """Of a saved state, or of the model where only a head is fitted; making an optimizer takes torch a second."""
     if job.recipe.train.epochs or job.recipe.finetune.views:
         return states.size(begun(job, whole(job, network), Reached(), fingerprint))
     return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
 
 
-def _finish(job: Job, trained: ResNet, reached: Reached) -> run.Run:
+def _finish(job: Job, trained: nn.Module, reached: Reached) -> run.Run:
     """Score the held-out split with the best weights, write metrics and report, and publish the model."""
     network = trained.to(memory_format=torch.contiguous_format).cpu().eval()
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     checkpoint.refuse_unsound(tensors, job.folder)
-    meta = checkpoint.Meta(
-        task_of(job.recipe),
-        variant_of(network),
-        options_of(network),
-        job.dataset.classes,
-        preprocess_of(job.recipe).as_dict(),
-        job.recipe.model.weights,
+    recipe = job.recipe
+    named = (
+        (variant_of(network), options_of(network))
+        if isinstance(network, ResNet)
+        else (recipe.model.variant, places.meta_options(recipe))
     )
-    scores, model = final_scores(job, checkpoint.Checkpoint(job.folder / "model", meta, tensors))
+    preprocess = preprocess_of(recipe).as_dict()
+    meta = checkpoint.Meta(task_of(recipe), *named, job.dataset.classes, preprocess, recipe.model.weights)
+    read = checkpoint.Checkpoint(job.folder / "model", meta, tensors)
+    finish = finished if isinstance(job.task, Task) else scenes.finished
+    metrics, calibration = finish(job, read, reached.history)
     if job.setup.rank:
         return run.Run(job.folder, {})
-    told = recipes.as_toml(job.recipe)
-    calibration = model.checkpoint.calibration
-    story = Story(scores, job.dataset, meta, calibration, reached.history, told, overlays_of(model))
-    write_scores(job.folder, story)
-    for doubt in doubts(scores, reached.history):
-        note(f"take care: {doubt}", job.quiet)
-    checkpoint.write(job.folder / "model", replace(meta, scores=scores.as_dict()), tensors, calibration)
+    checkpoint.write(job.folder / "model", replace(meta, scores=metrics), tensors, calibration)
     run.log_event(job.folder, "finished", {"best_epoch": reached.epoch})
-    return run.Run(job.folder, scores.as_dict())
+    return run.Run(job.folder, metrics)
+
+
+def finished(
+    job: Job, read: checkpoint.Checkpoint, history: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], Calibration | None]:
+    """Score the held-out split, write metrics, predictions and the report; gives the metrics and the calibration."""
+    scores, model = final_scores(job, read)
+    calibration = model.checkpoint.calibration
+    if job.setup.rank == 0:
+        told = recipes.as_toml(job.recipe)
+        story = Story(scores, job.dataset, read.meta, calibration, history, told, overlays_of(model))
+        write_scores(job.folder, story)
+        for doubt in doubts(scores, history):
+            note(f"take care: {doubt}", job.quiet)
+    return scores.as_dict(), calibration

@@ -1,0 +1,97 @@
+"""What is decided before boxes or masks are learnt: network and canvas, and which settings have no meaning there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from resnetkit import models
+from resnetkit.data.annotated import Boxed
+from resnetkit.data.masks import Masked
+from resnetkit.errors import UsageError
+from resnetkit.recipe import as_dict, replace
+from resnetkit.settings import Recipe
+from resnetkit.training.places import BOX_HEADS, MASK_HEADS, WIDTHS
+
+SHORTEST, LONGEST = 320, 384  # of the canvas's long side in pixels: what two cores can learn from in minutes
+STEP = 16  # pixels, of which a side is a multiple
+# What classes have and places in an image have not; a value other than the default is refused, not ignored.
+WITHOUT = (
+    "model.pool",
+    "grow.from",
+    "augment.rotate",
+    "augment.trivial_augment",
+    "augment.erasing",
+    "augment.mixup",
+    "augment.cutmix",
+    "image.start_size",
+    "image.crop_ratio",
+)
+
+
+def settle_scene(recipe: Recipe, dataset: Boxed | Masked) -> Recipe:
+    """Decide what depends on the variant and on the images, for boxes or masks.
+
+    Args:
+        recipe: with "auto" in it.
+        dataset: what is to be learnt from.
+
+    Raises:
+        UsageError: there is no such variant, or a setting has no meaning for boxes or masks.
+    """
+    model = recipe.model
+    heads = BOX_HEADS if isinstance(dataset, Boxed) else MASK_HEADS
+    _refuse_meaningless(recipe, heads)
+    variant = models.variant_named(model.variant)
+    head = heads[0] if model.head == "auto" else model.head
+    weights = model.weights
+    if weights == "auto":
+        weights = "IMAGENET1K_V1" if model.variant in models.PUBLISHED else "none"
+    height, width = _canvas(recipe, dataset.truth.sizes if isinstance(dataset, Boxed) else dataset.marks.sizes)
+    changes: dict[str, Any] = {
+        "model.head": head,
+        "model.weights": weights,
+        "model.stem": variant.stem if model.stem == "auto" else model.stem,
+        "model.shortcut": variant.shortcut if model.shortcut == "auto" else model.shortcut,
+        "image.size": height,
+        "image.width": width,
+        "image.crop_ratio": 1.0,
+    }
+    if head in WIDTHS and model.head_width == "auto":
+        changes["model.head_width"] = WIDTHS[head]
+    if weights == "none":
+        changes["finetune.keep_statistics"] = False
+    else:
+        changes["model.zero_init_residual"] = False
+    return replace(recipe, changes)
+
+
+def _refuse_meaningless(recipe: Recipe, heads: tuple[str, ...]) -> None:
+    values, usual = as_dict(recipe), as_dict(Recipe())
+    for key in WITHOUT:
+        section, name = key.split(".")
+        if values[section][name] not in (usual[section][name], "auto", 1.0):
+            raise UsageError(f"{key} = {values[section][name]!r} is for classes of images", fix="leave it out")
+    if recipe.image.resize != "letterbox":
+        raise UsageError("image.resize is letterbox for boxes and masks", fix="leave it out")
+    if recipe.model.head not in ("auto", *heads):
+        raise UsageError(f"model.head = {recipe.model.head!r} finds something else", fix=f"one of {', '.join(heads)}")
+    if heads == MASK_HEADS and recipe.finetune.keep_statistics:
+        raise UsageError("finetune.keep_statistics: the norms of masks learn", fix="leave it out")
+
+
+def _canvas(recipe: Recipe, sizes: Any) -> tuple[int, int]:
+    """Height and width, in the images' usual proportions where they are not given."""
+    size, width = recipe.image.size, recipe.image.width
+    across, down = np.median(sizes, 0) if len(sizes) else (1.0, 1.0)
+    if size == "auto":
+        longest = min(LONGEST, max(SHORTEST, max(across, down)))
+        size = _stepped(longest * down / max(across, down))
+    if width == "auto":
+        width = _stepped(size * across / down)
+    return size, width or size
+
+
+def _stepped(side: float) -> int:
+    return max(2 * STEP, STEP * round(side / STEP))

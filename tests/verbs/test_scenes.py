@@ -1,0 +1,270 @@
+"""Boxes and masks through the verbs: learnt, scored, predicted, drawn, stopped and gone on with."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+import resnetkit
+from conftest import start, write_scenes
+from resnetkit.errors import Interrupted, UsageError
+from resnetkit.tasks.boxes import Boxes
+from resnetkit.verbs import fit
+
+KINDS = ("boxes", "masks")
+HEADLINES = {"boxes": "AP50", "masks": "mIoU"}
+SMALL = {
+    "model.variant": "resnet18",
+    "model.weights": "none",
+    "model.head_width": 64,
+    "image.size": 64,
+    "image.width": 96,
+    "train.epochs": 2,
+}
+STILL = {"augment.flip": False, "augment.min_scale": 1, "augment.color": 0.0}  # so that little is learnt by heart soon
+BY_HEART = {
+    "boxes": {**STILL, "train.epochs": 50, "optim.lr": 2e-3},
+    "masks": {**STILL, "train.epochs": 36, "image.size": 128, "image.width": 192, "model.head_width": 24},
+}
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of each kind that has learnt eight images by heart, and its data beside it."""
+    root = tmp_path_factory.mktemp("scenes")
+    write_scenes(root / "data")
+    for kind in KINDS:
+        settings = {**SMALL, **BY_HEART[kind]}
+        resnetkit.train(root / "data" / kind, settings=settings, out=root / kind, quiet=True)
+    return root
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_eight_images_are_learnt_by_heart(kind: str, runs: Path) -> None:
+    scores = resnetkit.evaluate(runs / kind, runs / "data" / kind, split="train", quiet=True)
+    assert scores.metrics[HEADLINES[kind]].value > 0.95
+    written = json.loads((runs / kind / "metrics.json").read_text())
+    again = resnetkit.evaluate(runs / kind, runs / "data" / kind, quiet=True)  # val, as at the end of the training
+    assert again.as_dict() == written
+
+
+def test_a_run_folder_holds_what_was_found(runs: Path) -> None:
+    for kind in KINDS:
+        page = (runs / kind / "report.html").read_text()
+        assert "The worst images" in page and "Confusion matrix" in page and "square" in page
+        rows = list(csv.DictReader((runs / kind / "predictions.csv").read_text().splitlines()))
+        assert len(rows) == 3 and all(row["split"] == "val" for row in rows)
+    assert "Precision and recall" in (runs / "boxes" / "report.html").read_text()
+    found = json.loads((runs / "boxes" / "coco_results.json").read_text())
+    assert {row["category_id"] for row in found} <= {1, 2} and all(len(row["bbox"]) == 4 for row in found)
+
+
+def test_boxes_of_paths_images_and_arrays_are_those_of_the_image(runs: Path) -> None:
+    model = resnetkit.load(runs / "boxes")
+    path = runs / "data" / "boxes" / "train" / "images" / "0.png"
+    array = pixels(path)
+    one, *others = model.predict([path, Image.fromarray(array), array])
+    assert isinstance(one, Boxes) and one.size == (96, 64)
+    assert all((each.boxes, each.labels) == (one.boxes, one.labels) for each in others)
+    lines = (runs / "data" / "boxes" / "train" / "labels" / "0.txt").read_text().split()
+    x, y, w, h = (float(v) * side for v, side in zip(lines[1:5], (96, 64, 96, 64), strict=True))
+    square = one.boxes[one.labels.index("square")]
+    np.testing.assert_allclose(square, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), atol=6)
+
+
+def test_a_larger_photo_of_the_same_has_larger_boxes(runs: Path, tmp_path: Path) -> None:
+    """Ten times the size as JPEG, which is decoded at a scale, and turned by EXIF: the boxes are where they belong."""
+    model = resnetkit.load(runs / "boxes")
+    path = runs / "data" / "boxes" / "train" / "images" / "0.png"
+    large = Image.fromarray(pixels(path)).resize((960, 640))
+    large.save("large.jpg", quality=95)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side
+    large.rotate(90, expand=True).save("turned.jpg", quality=95, exif=exif)
+    small, ten, turned = (model.predict(each) for each in (path, "large.jpg", "turned.jpg"))
+    assert ten.size == turned.size == (960, 640)
+    for each in (ten, turned):
+        assert each.labels[:2] == small.labels[:2]
+        np.testing.assert_allclose(np.array(each.boxes[:2]) / 10, small.boxes[:2], atol=3)
+
+
+def test_masks_have_the_size_of_their_images(runs: Path, run_cli) -> None:
+    images = runs / "data" / "masks" / "val" / "images"
+    code, out, err = run_cli("predict", runs / "masks", images, "--format", "csv", "--draw", "drawn")
+    assert code == 0, err
+    rows = list(csv.DictReader(out.splitlines()))
+    assert {row["label"] for row in rows} == {"ground", "square", "disc"} and rows[0]["width"] == "96"
+    for name in ("8", "9", "10"):
+        found, truth = pixels(Path(f"drawn/{name}.png")), pixels(runs / "data/masks/val/masks" / f"{name}.png")
+        assert found.shape == truth.shape and (found == truth).mean() > 0.9
+        assert pixels(Path(f"drawn/{name}.jpg")).shape == (64, 96, 3)
+
+
+def test_boxes_as_lines_rows_and_drawings(runs: Path, run_cli) -> None:
+    images = runs / "data" / "boxes" / "val" / "images"
+    code, out, err = run_cli("predict", runs / "boxes", images, "--draw", "drawn", "--top", 2)
+    assert code == 0 and len(out.splitlines()) == 6, err
+    assert len(list(Path("drawn").glob("*.jpg"))) == 3
+    code, _, err = run_cli("predict", runs / "boxes", images, "--draw", "drawn")
+    assert code == 2 and "holds something already" in err
+    Image.new("RGB", (50, 50)).save("black.png")
+    code, out, _ = run_cli("predict", runs / "boxes", "black.png", images, "--format", "csv", "--top", 1)
+    assert code == 0 and out.splitlines()[0] == "path,label,score,x1,y1,x2,y2"
+
+
+@pytest.mark.parametrize("argv", [("explain", "{run}", "x.png", "--out", "e"), ("bench", "{run}")])
+def test_verbs_for_classes_say_so(argv: tuple[str, ...], runs: Path, run_cli) -> None:
+    code, _, err = run_cli(*(word.format(run=runs / "boxes") for word in argv))
+    assert code == 2 and "finds boxes or masks" in err
+
+
+def test_options_for_classes_say_so(runs: Path) -> None:
+    for options in ({"mirror": True}, {"backend": "ncnn"}):
+        with pytest.raises(UsageError, match="not for boxes and masks"):
+            resnetkit.load(runs / "masks", **options)
+    with pytest.raises(UsageError, match="not calibrated"):
+        list(resnetkit.predict(runs / "boxes", [runs / "data"], coverage=0.9))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_resume_is_bit_exact(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in the middle of an epoch and gone on with: the weights and the metrics of the run that was not."""
+    data = write_scenes(Path("data")) / kind
+    resnetkit.train(data, settings=SMALL, out="whole", quiet=True)
+    ticks = fit._ticks
+
+    def stopped(job, stage, state):
+        for tick in ticks(job, stage, state):
+            yield tick
+            if tick.step == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "ENOUGH", fit.ENOUGH)
+    monkeypatch.setattr(fit.Saver, "due", lambda self, end: True)
+    monkeypatch.setattr(fit, "_ticks", stopped)
+    with pytest.raises((KeyboardInterrupt, Interrupted)):
+        resnetkit.train(data, settings=SMALL, out="parts", quiet=True)
+    monkeypatch.setattr(fit, "_ticks", ticks)
+    resnetkit.train(out="parts", resume=True, quiet=True)
+    one, two = (safetensors.numpy.load_file(f"{name}/model/model.safetensors") for name in ("whole", "parts"))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+    assert Path("whole/metrics.json").read_text() == Path("parts/metrics.json").read_text()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_learn_what_one_learns(kind: str, tmp_path: Path) -> None:
+    data = write_scenes(Path("data")) / kind
+    settings = SMALL | {"model.freeze": "layer2", "train.epochs": 1}
+    flags = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    other = start("train", data, *flags, "--out", "two", "--quiet")
+    _, err = other.communicate(timeout=240)
+    assert other.returncode == 0, err
+    tensors = safetensors.numpy.load_file("two/model/model.safetensors")
+    assert all(np.isfinite(tensor).all() for tensor in tensors.values())
+    with (tmp_path / "two" / "results.csv").open() as rows:
+        assert len(list(csv.DictReader(rows))) == 1
+
+
+def test_settings_without_a_meaning_are_refused(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data")
+    for kind, key, value in (
+        ("boxes", "augment.mixup", 0.2),
+        ("boxes", "model.head", "unet"),
+        ("masks", "model.head", "fcos"),
+        ("masks", "image.resize", "squash"),
+        ("masks", "finetune.keep_statistics", True),
+    ):
+        with pytest.raises(UsageError, match=key):
+            resnetkit.train(data / kind, settings={**SMALL, key: value}, out="r", dry_run=True, quiet=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dry_run_writes_nothing_and_tells_the_time(kind: str, run_cli) -> None:
+    data = write_scenes(Path("data")) / kind
+    flags = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+    code, _, err = run_cli("train", data, *flags, "--dry-run", "--out", "r")
+    assert code == 0 and "steps of" in err and not Path("r").exists()
+    assert f'task = "{"detect" if kind == "boxes" else "segment"}"' in err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_finds_the_same_without_torch(kind: str, runs: Path, run_cli) -> None:
+    pytest.importorskip("onnx")
+    image = runs / "data" / kind / "val" / "images" / "9.png"
+    code, out, err = run_cli("export", runs / kind, "--format", "onnx", "--out", "made", "--json")
+    assert code == 0, err
+    proof = json.loads(out)["proof"]
+    assert proof["agreement"]["value"] == 1 and proof["difference"] < 1e-4
+    assert json.loads(Path("made/proof.json").read_text())["proof"] == proof
+    ours = resnetkit.load(runs / kind).predict(image).rows()
+    script = (
+        "import json, sys, resnetkit\n"
+        "found = resnetkit.load('made').predict(sys.argv[1]).rows()\n"
+        "print(json.dumps([found, 'torch' in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, image], capture_output=True, text=True, check=True)
+    theirs, torch_too = json.loads(done.stdout)
+    assert not torch_too and len(theirs) == len(ours)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["label"] == other["label"]
+        numbers = [name for name, value in one.items() if isinstance(value, float)]
+        np.testing.assert_allclose([one[n] for n in numbers], [other[n] for n in numbers], atol=0.02)
+
+
+def test_the_readme_of_an_export_runs(runs: Path) -> None:
+    pytest.importorskip("onnx")
+    for kind in KINDS:
+        resnetkit.export(runs / kind, "onnx", out=f"{kind}-onnx", quiet=True)
+        code = Path(f"{kind}-onnx/README.md").read_text().split("```python\n")[1].split("```")[0]
+        Image.fromarray(pixels(runs / "data" / kind / "val" / "images" / "8.png")).save(f"{kind}-onnx/photo.jpg")
+        done = subprocess.run([sys.executable, "-c", code], cwd=f"{kind}-onnx", capture_output=True, text=True)
+        assert done.returncode == 0 and "square" in done.stdout, done.stderr
+
+
+def test_formats_without_boxes_say_so(runs: Path) -> None:
+    for options in ({"format": "ncnn"}, {"format": "onnx", "int8": True}):
+        with pytest.raises(UsageError, match="boxes and masks"):
+            resnetkit.export(runs / "boxes", out="none", quiet=True, **options)
+    assert not Path("none").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_photo_of_twelve_megapixels_takes_little_memory(kind: str, runs: Path) -> None:
+    """In a process of its own: its peak is that of a small photo and some times 12 MB a channel, not 12 MB a class."""
+    Image.fromarray(pixels(runs / "data" / kind / "val" / "images" / "8.png")).resize((4000, 3000)).save("large.jpg")
+    script = (
+        "import resource, sys, resnetkit\n"
+        "model = resnetkit.load(sys.argv[1]); model.predict(sys.argv[2])\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "answer = model.predict('large.jpg')\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, len(answer.rows()))"
+    )
+    small = runs / "data" / kind / "val" / "images" / "9.png"
+    done = subprocess.run(
+        [sys.executable, "-c", script, runs / kind, small], capture_output=True, text=True, check=True
+    )
+    megabytes, rows = map(int, done.stdout.split())
+    assert megabytes < 400 and rows >= 2
+
+
+def test_empty_images_and_boxes_of_a_pixel_are_learnt_from(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data") / "boxes"
+    labels = sorted((data / "train" / "labels").iterdir())
+    labels[0].write_text("")
+    labels[1].unlink()
+    labels[2].write_text(f"0 0.5 0.5 {1 / 96} {1 / 64}\n1 {0.5 / 96} {0.5 / 64} {1 / 96} {1 / 64}\n")
+    run = resnetkit.train(data, settings=SMALL, out="r", quiet=True)
+    assert run.metrics["AP50"]["n"] == 3 and Path("r/report.html").exists()
