@@ -16,7 +16,6 @@ from resnetkit.ops.verification import cosine, equal_error, equal_error_rate
 from resnetkit.runtime.model import Model
 from resnetkit.verbs.console import bar
 
-
 FEWEST = 5  # speakers that tell how much depends on who was asked; of fewer, pairs are resampled
 
 
