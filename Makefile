@@ -7,7 +7,7 @@ READY := .venv/ready
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard src/resnetkit/kernels/cpp/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $(READY)
@@ -25,10 +25,12 @@ check: $(READY)
 test: check
 	OMP_NUM_THREADS=1 RESNETKIT_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
-# what takes too long for every commit: ten times as many cases of the fuzzer, and a server under load
+# what takes too long for every commit: ten times as many cases of the fuzzer, a server under load, and our kernels under
+# the sanitizers of the C++ compiler, shapes at random
 soak: $(READY)
 	RESNETKIT_CASES=2000 $(BIN)/pytest tests/serving/test_documents.py --timeout 3600
 	$(BIN)/python bench/serve.py
+	$(BIN)/python tests/kernels/soak.py
 
 bench: $(READY)
 	$(BIN)/python bench/train_step.py --size 64 --batch 32
@@ -37,6 +39,8 @@ bench: $(READY)
 	$(BIN)/python bench/predict.py --count 200
 	$(BIN)/python bench/check.py
 	$(BIN)/python bench/scale.py
+	$(BIN)/python bench/kernels.py network
+	$(BIN)/python bench/kernels.py step
 
 docs: $(READY)
 	$(BIN)/python docs/paper/gradients.py

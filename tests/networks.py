@@ -1,10 +1,12 @@
 """Networks of every kind that the family has, small enough for a test."""
 
+import pytest
 import torch
 
 from resnetkit import models
 from resnetkit.checkpoint import read
 from resnetkit.data.image import Preprocess
+from resnetkit.runtime import choice
 from resnetkit.runtime.save import save
 
 NETWORKS = [
@@ -40,3 +42,9 @@ def saved(folder, name, options, size):
     channels = network.in_channels
     prepare = Preprocess(size=size, mean=(0.5,) * channels, std=(0.2,) * channels)
     return read(save(network, folder, preprocess=prepare))
+
+
+def needs(engine):
+    """Skip the test where an engine is not installed, or our kernels were not compiled."""
+    if engine in choice.ENGINES and not choice.is_here(engine):
+        pytest.skip(f"needs {engine}")

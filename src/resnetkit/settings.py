@@ -85,7 +85,7 @@ class Image:
 
     size: Annotated[int, Field(ge=8, le=4096)] | Auto = "auto"
     """Height and width in pixels; auto: 224, or for smaller images their own size, 32 at least; CIFAR networks: 32; of
-    boxes and masks the height, where the long side is that of the images, 320 at least and 512 at most."""
+    boxes and masks the height, where the long side is that of the images, 320 at least and 384 at most."""
     width: Annotated[int, Field(ge=0, le=4096)] | Auto = "auto"
     """Width in pixels of what boxes and masks are found in; auto: by the images' proportions. 0: as the height."""
     start_size: Annotated[int, Field(ge=0, le=4096)] = 0
@@ -239,6 +239,8 @@ class Train:
     """auto: f32 on CPUs, bf16 on GPUs that compute in it, f16 on older ones."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """auto: whichever is faster in a few steps."""
+    kernels: Literal["auto", "torch"] = "auto"
+    """auto: 3x3 convolutions and their gradients by our own kernels, on CPUs in channels_last; torch: none."""
     workers: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
     """Processes that decode, where the decoded images do not fit the cache; auto: one a core."""
 
@@ -256,7 +258,7 @@ class Finetune:
     such stage; auto: as many as a time limit allows, 0 without one."""
     layer4_epochs: Annotated[int, Field(ge=0, le=100_000)] | Auto = "auto"
     """Passes over the training images of that stage, one view in each."""
-    engine: Literal["auto", "torch", "onnxruntime", "openvino", "ncnn"] = "auto"
+    engine: Literal["auto", "torch", "onnxruntime", "openvino", "ncnn", "native"] = "auto"
     """What runs the frozen network on a CPU; auto: the fastest that gives torch's answers, where it is worth measuring;
     elsewhere, and in several processes, torch."""
 

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
-from networks import NETWORKS, saved
+from networks import NETWORKS, needs, saved
 from resnetkit.checkpoint import Checkpoint
 from resnetkit.errors import ModelError
 from resnetkit.runtime.backends import open_backend
+from resnetkit.runtime.choice import ENGINES
 from resnetkit.runtime.graph import Conv, Linear, graph_of
-
-ENGINES = ("onnxruntime", "openvino", "ncnn")
 
 
 @pytest.mark.parametrize(("name", "options", "size"), NETWORKS)
@@ -19,7 +18,7 @@ def test_every_network_in_every_engine(tmp_path, name, options, size):
     batch = np.random.default_rng(0).integers(0, 256, (3, size, size, channels), np.uint8)
     expected = open_backend(checkpoint, "torch", "cpu").outputs(batch)
     for engine in ENGINES:
-        pytest.importorskip(engine, reason=f"needs {engine}")
+        needs(engine)
         found = open_backend(checkpoint, engine, "cpu").outputs(batch)
         for theirs, ours in zip(expected, found, strict=True):
             assert theirs.shape == ours.shape and ours.dtype == np.float32

@@ -28,8 +28,14 @@ def test_a_fuzzer_finds_no_500(server: Live) -> None:
     """I11, I34: no 500, and every answer is as the document says."""
     schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")
     import hypothesis
+    from schemathesis.specs.openapi.checks import positive_data_acceptance  # no schema tells a picture from other bytes
 
-    schema = schemathesis.openapi.from_url(server.url + "openapi.json")
+    document = server.get("/openapi.json").json
+    for path, methods in document["paths"].items():
+        for parameter in [each for one in methods.values() for each in one.get("parameters", [])]:
+            if parameter["name"] in ("name", "model"):  # else nearly every case is of a model that there is not
+                parameter["schema"] = {"enum": ["photos", "photos", "photos", "nope", path]}
+    schema = schemathesis.openapi.from_dict(document)
     seen = 0
     for result in schema.get_all_operations():
         operation = result.ok()
@@ -45,9 +51,9 @@ def test_a_fuzzer_finds_no_500(server: Live) -> None:
         def fuzz(case) -> None:
             nonlocal seen
             seen += 1
-            response = case.call()
+            response = case.call(base_url=server.url.rstrip("/"))
             assert response.status_code < 500, response.text
-            case.validate_response(response)
+            case.validate_response(response, excluded_checks=[positive_data_acceptance])
 
         fuzz()
     assert seen >= 9

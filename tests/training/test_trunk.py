@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from networks import needs
 from resnetkit import models
 from resnetkit import recipe as recipes
 from resnetkit.errors import ResourceError
@@ -55,7 +56,7 @@ def recipe(channels: int = 3, **changes: object) -> Recipe:
 @pytest.mark.parametrize("engine", choice.ENGINES)
 @pytest.mark.parametrize(("name", "options", "after"), CUTS)
 def test_every_engine_gives_the_maps_of_torch(name: str, options: dict[str, object], after: str, engine: str) -> None:
-    pytest.importorskip(engine, reason=f"needs {engine}")
+    needs(engine)
     net = network(name, **options)
     wanted = recipe(net.in_channels, **{"finetune.engine": engine})
     images = torch.randn(5, net.in_channels, 32, 32).to(memory_format=torch.channels_last)

@@ -41,7 +41,7 @@ def evaluate(
         str | None, typer.Option(help="Write metrics, predictions and a report here.", metavar="DIR")
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="auto (the fastest), torch, onnxruntime, openvino or ncnn.", metavar="NAME")
+        str, typer.Option(help="auto (the fastest), torch, onnxruntime, openvino, ncnn or native.", metavar="NAME")
     ] = "auto",
     mirror: Mirror = False,
     device: Device = None,
@@ -73,7 +73,7 @@ def compare(
     ] = None,
     out: Annotated[str | None, typer.Option(help="Write comparison.json and flipped.csv here.", metavar="DIR")] = None,
     backend: Annotated[
-        str, typer.Option(help="auto (the fastest), torch, onnxruntime, openvino or ncnn.", metavar="NAME")
+        str, typer.Option(help="auto (the fastest), torch, onnxruntime, openvino, ncnn or native.", metavar="NAME")
     ] = "auto",
     device: Device = None,
     as_json: JsonFlag = False,

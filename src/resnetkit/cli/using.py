@@ -28,7 +28,7 @@ def predict(
     form: Annotated[str, typer.Option("--format", help="table, jsonl or csv.", metavar="NAME")] = "table",
     out: Annotated[str | None, typer.Option(help="Write to this file instead.", metavar="FILE")] = None,
     backend: Annotated[
-        str, typer.Option(help="auto (the fastest), torch, onnxruntime, openvino or ncnn.", metavar="NAME")
+        str, typer.Option(help="auto (the fastest), torch, onnxruntime, openvino, ncnn or native.", metavar="NAME")
     ] = "auto",
     mirror: Mirror = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an --out that was left early.")] = False,

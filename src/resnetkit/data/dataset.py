@@ -74,6 +74,11 @@ class Dataset:
         return self.targets.ndim == 2
 
     @property
+    def fewest_classes(self) -> int:
+        """Classes without which there is nothing to learn."""
+        return 1 if self.several else 2
+
+    @property
     def strata(self) -> NDArray[np.integer]:
         """By what splits are made even: the class of each sample [n], or whether it has each of several [n, K]."""
         return self.targets
@@ -319,7 +324,7 @@ def refuse_untrainable(dataset: Dataset, source: Path, *, allow_empty_class: boo
             that no sample has, or none to train on.
     """
     noun = "label" if dataset.several else "class"
-    if len(dataset.classes) < (1 if dataset.several else 2):
+    if len(dataset.classes) < dataset.fewest_classes:
         what = f"has one class only, {dataset.classes[0]!r}" if dataset.classes else "has no label at all"
         raise DataError(what, path=source, fix="one label or two classes at least are needed")
     given = dataset.given_splits

@@ -114,12 +114,18 @@ def open_engine(graph: Graph, name: str, preprocess: Preprocess | AudioPreproces
         preprocess: how it normalises pixels; None: it takes normalised images.
 
     Raises:
-        ResourceError: the engine's package is not installed.
+        ResourceError: the engine's package is not installed, or our kernels were not compiled.
     """
     from resnetkit.runtime import engines
 
-    opener = {"onnxruntime": engines.onnxruntime, "openvino": engines.openvino, "ncnn": engines.ncnn}[name]
-    return opener(graph, preprocess)
+    openers = {"onnxruntime": engines.onnxruntime, "openvino": engines.openvino, "ncnn": engines.ncnn}
+    if name == "native":
+        from resnetkit.runtime.native import open_network
+
+        if preprocess is not None and not isinstance(preprocess, Preprocess):
+            raise ResourceError("our kernels take images, not sounds", fix="another --backend")
+        return engines.Engine(name, open_network(graph, preprocess))
+    return openers[name](graph, preprocess)
 
 
 def _fastest(checkpoint: Checkpoint, device: str) -> Backend:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from resnetkit.checkpoint import Checkpoint
 from resnetkit.errors import ResourceError
 from resnetkit.files import cache_home, write
+from resnetkit.kernels.library import available
 from resnetkit.ops.metrics import relative_difference
 from resnetkit.runtime.machine import CPUINFO, processor, text_of
 from resnetkit.runtime.pipeline import num_threads
@@ -27,7 +28,7 @@ from resnetkit.tasks.task import task_named
 
 log = logging.getLogger("resnetkit")
 NO_GRAPH = ("wave34", "speaker34")  # networks whose parts are none of the nodes of `graph`
-ENGINES = ("onnxruntime", "openvino", "ncnn")
+ENGINES = ("onnxruntime", "openvino", "ncnn", "native")
 MEMORY = "backends.json"
 MOST = 1e-3  # largest difference of two logits over the largest logit, from torch's
 SECONDS = 2.0  # of all measuring
@@ -38,8 +39,15 @@ R = TypeVar("R", bound=Run)
 
 
 def installed() -> tuple[str, ...]:
-    """The engines whose packages are here; nothing is imported."""
-    return tuple(name for name in ENGINES if importlib.util.find_spec(name) and importlib.util.find_spec("onnx"))
+    """The engines that are here; nothing is imported."""
+    return tuple(name for name in ENGINES if is_here(name))
+
+
+def is_here(name: str) -> bool:
+    """Whether an engine's package is installed, or for `native` our kernels were compiled; torch always is."""
+    if name == "native":
+        return available()
+    return name == "torch" or bool(importlib.util.find_spec(name) and importlib.util.find_spec("onnx"))
 
 
 def may_have_gpu(device: str) -> bool:

@@ -243,9 +243,10 @@ def load(path: str | Path, *, backend: str = "auto", device: str = "auto", mirro
     read = checkpoint.read(Path(path))
     if read.meta.task not in SCENES:
         return _classifier(read, backend, device, mirror)
-    if backend not in ("auto", "torch") or mirror:
-        asked = "mirror" if mirror else f"backend={backend!r}"
-        raise UsageError(f"{asked} is not for boxes and masks", path=read.folder, fix="leave it out")
+    runs_on = "torch" if read.deployed is None else "onnxruntime"
+    if backend not in ("auto", runs_on) or mirror or (read.deployed and device not in ("auto", "cpu")):
+        asked = "mirror" if mirror else f"backend={backend!r}" if backend not in ("auto", runs_on) else f"{device!r}"
+        raise UsageError(f"{asked} is not for boxes and masks of {runs_on}", path=read.folder, fix="leave it out")
     return open_scene(read, device)
 
 
@@ -254,7 +255,7 @@ def load_classifier(path: str | Path, *, backend: str = "auto", device: str = "a
 
     Args:
         path: the folder.
-        backend: "auto" (the fastest), "torch", "onnxruntime", "openvino" or "ncnn".
+        backend: "auto" (the fastest), "torch", "onnxruntime", "openvino", "ncnn" or "native".
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         mirror: answer with the mean over an image and its mirror image, in twice the time.
 

@@ -23,7 +23,6 @@ from resnetkit.serving.limits import Limits
 from resnetkit.serving.measures import Measures
 from resnetkit.serving.refusal import Refused, bad, busy
 from resnetkit.serving.telling import strict_json
-from resnetkit.serving.tensors import FILE, PIXELS
 
 PAGE = {
     "index.html": "text/html; charset=utf-8",
@@ -194,13 +193,8 @@ async def ready(request: Request) -> Response:
 async def model_metadata(request: Request, name: ModelPath) -> Response:
     """Inputs and outputs of a model. It takes one of its inputs: encoded files, or arrays."""
     desk = _service(request).desk(name)
-    channels = len(desk.info["preprocess"]["mean"])
-    inputs = [
-        {"name": FILE, "datatype": "BYTES", "shape": [-1]},
-        {"name": PIXELS, "datatype": "UINT8", "shape": [-1, -1, -1, channels]},
-    ]
-    platform = f"resnetkit_{desk.info['backend']}"
-    return _told({"name": name, "platform": platform, "inputs": inputs, "outputs": desk.info["outputs"]})
+    told = {each: desk.info[each] for each in ("inputs", "outputs")}
+    return _told({"name": name, "platform": f"resnetkit_{desk.info['backend']}", **told})
 
 
 @router.get("/v2/models/{name}/ready", response_model=documents.ModelReady, responses=problems(LOOKING))

@@ -253,6 +253,7 @@ class Desk:
         else:
             self._writer, self.batch, self.pid = writer, head["batch"], head["pid"]
             self.ready = self.alive = True
+            self.opening = replace(self.opening, together=self.batch)  # its successors need not measure again
             log("ready", {"model": self.opening.name, "backend": self.info["backend"], "batch": self.batch})
 
     def _opened(self, info: dict[str, Any]) -> None:
@@ -270,7 +271,7 @@ class Desk:
         if future is None or future.done():
             return
         if head["status"] != 200:
-            future.set_exception(Refused(head["status"], head["code"], head["error"]))
+            future.set_exception(Refused(head["status"], head["code"], head["error"], head["after"]))
             return
         self._measures.answered(self.opening.name, head["items"])
         future.set_result(Reply(head["headers"], body, head["items"], head["failed"], head["digest"]))

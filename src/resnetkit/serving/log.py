@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 import traceback
@@ -14,6 +15,14 @@ def log(event: str, values: Mapping[str, Any], level: str = "info") -> None:
     """One line; whatever a value holds, it stays on it."""
     line = {"time": round(time.time(), 3), "level": level, "event": event, **values}
     print(json.dumps(line, default=str), file=sys.stderr, flush=True)
+
+
+class JsonLines(logging.Handler):
+    """What the library remarks, as lines like all others."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One remark."""
+        log("note", {"text": record.getMessage()}, record.levelname.lower())
 
 
 def log_bug(error: BaseException, request: str) -> None:

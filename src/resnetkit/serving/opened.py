@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit import checkpoint
-from resnetkit.errors import ModelError
+from resnetkit.errors import ModelError, ResnetkitError
 from resnetkit.files import MANIFEST, sha256
 from resnetkit.runtime.backends import Backend, TorchBackend, torch_backend
 from resnetkit.runtime.model import Model, load_classifier
 from resnetkit.serving.forms import FORM, OCTETS
 from resnetkit.serving.limits import Limits
+from resnetkit.serving.log import log
+from resnetkit.serving.refusal import busy
 from resnetkit.serving.telling import columns_of
+from resnetkit.serving.tensors import FILE, PIXELS
 from resnetkit.tasks.task import IMAGE, TEXT
 
+PATIENCE = 5  # seconds until it is worth asking again for what torch is needed for
 PAYS = 0.9  # of the time that images take one by one: what a batch has to be under
 
 
 @dataclass(frozen=True)
 class Opening:
-    """What a worker opens, as in `load`, under which name, and the limits it keeps to."""
+    """What a worker opens, as in `load`, under which name, and the limits it keeps to.
+
+    `together` is how many requests it answers at once; None: it measures what pays.
+    """
 
     name: str
     path: str
@@ -36,6 +42,7 @@ class Opening:
     device: str
     mirror: bool
     limits: Limits
+    together: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,37 @@ class _InTurn:
             return self.backend.outputs(batch)
 
 
+class Explainer:
+    """The model in torch, which can be looked into.
+
+    Where another backend answers, it is opened in the background when it is first asked for: that takes seconds.
+    """
+
+    def __init__(self, own: Model, device: str) -> None:
+        self._own, self._device = own, device
+        self._model = own if isinstance(own.backend, TorchBackend) else None
+        self._opening: threading.Thread | None = None
+
+    def model(self) -> Model:
+        """The model.
+
+        Raises:
+            Refused: it is being opened.
+        """
+        if self._model is None:
+            if self._opening is None or not self._opening.is_alive():
+                self._opening = threading.Thread(target=self._open, daemon=True)
+                self._opening.start()
+            raise busy("overlay: torch is being opened for it", PATIENCE)
+        return self._model
+
+    def _open(self) -> None:
+        try:
+            self._model = replace(self._own, backend=torch_backend(self._own.checkpoint, self._device))
+        except ResnetkitError as error:
+            log("overlay", {"error": error.what}, "error")
+
+
 @dataclass(frozen=True)
 class Opened:
     """A model that answers several threads.
@@ -69,20 +107,14 @@ class Opened:
         own: the same with the backend itself.
         opening: how it was opened.
         alone: held while anything is inferred.
+        explainer: the model in torch.
     """
 
     model: Model
     own: Model
     opening: Opening
     alone: threading.Lock
-
-    @cached_property
-    def explainer(self) -> Model:
-        """The model in torch, which can be looked into; takes seconds where another backend answers."""
-        if isinstance(self.own.backend, TorchBackend):
-            return self.own
-        device = self.opening.device if self.opening.backend == "torch" else "cpu"
-        return replace(self.own, backend=torch_backend(self.own.checkpoint, device))
+    explainer: Explainer
 
     @property
     def explains(self) -> bool:
@@ -111,10 +143,10 @@ class Opened:
         return answers
 
     def batch(self) -> int:
-        """How many requests to answer together: the limit where a batch is faster than one by one, measured, or 1."""
+        """How many requests to answer together: the limit where that is faster than one by one, or 1."""
         most = self.opening.limits.batch
-        if most == 1:
-            return 1
+        if self.opening.together is not None or most == 1:
+            return self.opening.together or 1
         alone, together = (min(self._seconds(number) for _ in range(3)) for number in (1, most))
         return most if together < PAYS * most * alone else 1
 
@@ -122,6 +154,14 @@ class Opened:
         started = time.perf_counter()
         self._made(number)
         return time.perf_counter() - started
+
+    def _inputs(self) -> list[dict[str, Any]]:
+        """As the Open Inference Protocol describes them, of which a request has one."""
+        found: list[dict[str, Any]] = [{"name": FILE, "datatype": "BYTES", "shape": [-1]}]
+        if self.own.task.modality is IMAGE:
+            shape = [-1, -1, -1, self.own.preprocess.channels]
+            found.append({"name": PIXELS, "datatype": "UINT8", "shape": shape})
+        return found
 
     def described(self, answers: Sequence[Any]) -> dict[str, Any]:
         """What clients are told of it: nothing of where it lies."""
@@ -141,6 +181,7 @@ class Opened:
             "mirror": self.opening.mirror,
             "sha256": sha256(told.folder / MANIFEST) if (told.folder / MANIFEST).is_file() else "",
             "written_by": meta.written_by,
+            "inputs": self._inputs(),
             "outputs": [column.described for column in columns_of(answers, meta.classes)],
             "card": checkpoint.card(meta),
         }
@@ -150,4 +191,5 @@ def open_model(opening: Opening) -> Opened:
     """Open a model for several threads; raises what `load` does."""
     own = load_classifier(opening.path, backend=opening.backend, device=opening.device, mirror=opening.mirror)
     alone = threading.Lock()
-    return Opened(replace(own, backend=_InTurn(own.backend, alone)), own, opening, alone)
+    explainer = Explainer(own, opening.device if opening.backend == "torch" else "cpu")
+    return Opened(replace(own, backend=_InTurn(own.backend, alone)), own, opening, alone, explainer)

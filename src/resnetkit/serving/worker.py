@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import logging
 import os
 import re
 import signal
@@ -23,7 +24,7 @@ from resnetkit.errors import DataError, ResnetkitError, UsageError
 from resnetkit.serving.batches import Batches, Job
 from resnetkit.serving.forms import JSON, sources_of
 from resnetkit.serving.frames import frames, packed
-from resnetkit.serving.log import log_bug
+from resnetkit.serving.log import JsonLines, log_bug
 from resnetkit.serving.opened import Opened, Opening, open_model
 from resnetkit.serving.refusal import Refused, bad, too_large
 from resnetkit.serving.telling import columns_of, row_of, strict_json, told
@@ -42,6 +43,7 @@ def run(connection: socket.socket, opening: Opening) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)  # the server says when
+    logging.getLogger("resnetkit").addHandler(JsonLines())
     try:
         attend(connection, opening)
     finally:
@@ -214,20 +216,21 @@ class Lane:
 
     def _overlays(self, read: _Read) -> list[str]:
         """A picture for each file with what spoke for its class over it, as a data: URL; "" where there is none."""
-        from resnetkit.trust.explain import overlays
-
         if not self.opened.explains:
             raise bad("overlay: this model cannot be looked into")
         label = read.job.asked["label"]
         if label is not None and label not in self.opened.model.classes:
             raise bad("label: the model does not know this class")
         index = None if label is None else self.opened.model.classes.index(label)
+        explainer = self.opened.explainer.model()
+        from resnetkit.trust.explain import overlays  # which imports torch
+
         with self.opened.alone:
-            pictures = list(overlays(self.opened.explainer, read.sources, [index] * len(read.sources), SIDE))
+            pictures = list(overlays(explainer, read.sources, [index] * len(read.sources), SIDE))
         return ["" if isinstance(each, DataError) else _url(each) for each in pictures]
 
     def _refuse(self, job: Job, refusal: Refused) -> None:
-        values = {"status": refusal.status, "code": refusal.code, "error": refusal.what}
+        values = {"status": refusal.status, "code": refusal.code, "error": refusal.what, "after": refusal.retry_after}
         self.worker.send({"kind": "answer", "number": job.number, **values, "digest": _digest(job)})
 
     def _refusal(self, job: Job, error: Exception) -> Refused:

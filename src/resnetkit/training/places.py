@@ -23,6 +23,7 @@ from resnetkit.runtime.save import options_of
 from resnetkit.settings import Augment, Recipe
 from resnetkit.tasks.scenes import There, Truths
 from resnetkit.training.augment import Draws
+from resnetkit.training.optim import freeze
 from resnetkit.weights.fit import fit
 from resnetkit.weights.known import known_weights
 from resnetkit.weights.whole import fit_whole
@@ -182,6 +183,7 @@ def build(recipe: Recipe, num_classes: int) -> nn.Module:
             whole = state, source
         else:
             fit(backbone, state, source)
+    freeze(backbone, settings.freeze)
     options = {name: value for name, value in meta_options(recipe).items() if name in ("width", "freeze_norms")}
     if settings.head in BOX_HEADS:
         options["trained_stages"] = 5 if settings.weights == "none" else 4  # a pretrained stem stays

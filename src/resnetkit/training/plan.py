@@ -25,6 +25,7 @@ from resnetkit.nn.cut import cut, last_cut
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import Recipe, replace
 from resnetkit.training.device import Setup
+from resnetkit.training.kernels import kernels_wanted, own_kernels
 from resnetkit.training.loader import Loader, share_of_work
 from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.optim import make_optimizer, train_mode
@@ -337,7 +338,7 @@ def _step(loader: Loader, setup: Setup, part: nn.Module, x: Tensor) -> Callable[
     train_mode(part, loader.recipe.finetune.keep_statistics)
 
     def step() -> None:
-        with setup.autocast():
+        with setup.autocast(), own_kernels(part, kernels_wanted(loader.recipe, setup)):
             loss = loader.objective.loss(part, x, targets, None)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

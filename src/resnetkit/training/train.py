@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from resnetkit.errors import DivergedError
 from resnetkit.settings import Recipe
 from resnetkit.training.device import Setup, largest, on_device, parallel, summed
+from resnetkit.training.kernels import kernels_wanted, own_kernels
 from resnetkit.training.loader import Batch, Loader
 from resnetkit.training.objective import Objective
 from resnetkit.training.optim import lr_at, set_lr, train_mode
@@ -74,6 +75,11 @@ def train(state: TrainState, batches: Iterable[Batch], objective: Objective, pla
     Raises:
         DivergedError: the loss is not finite; the state is that of the step before.
     """
+    with own_kernels(state.network, kernels_wanted(plan.recipe, plan.setup)):
+        yield from _train(state, batches, objective, plan)
+
+
+def _train(state: TrainState, batches: Iterable[Batch], objective: Objective, plan: Plan) -> Iterator[Tick]:
     learner = parallel(Learner(state.network, objective), plan.setup)
     scaler = torch.amp.GradScaler(plan.setup.kind, enabled=plan.setup.precision == "f16")
     if state.scaler:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +16,7 @@ from torch import Tensor
 from resnetkit import recipe as recipes
 from resnetkit.checkpoint import Checkpoint, Meta
 from resnetkit.errors import ResourceError, UsageError
+from resnetkit.kernels.library import FIX
 from resnetkit.nn.cut import AVGPOOL, cut
 from resnetkit.nn.resnet import ResNet
 from resnetkit.ops.metrics import relative_difference
@@ -94,8 +94,9 @@ def with_engine(network: ResNet, recipe: Recipe, setup: Setup, images: int, *, k
     """
     if recipe.finetune.engine != "auto":
         named = engine_of(recipe, setup)
-        if importlib.util.find_spec(named) is None:
-            raise ResourceError(f"finetune.engine={named} needs the package {named}", fix=PIP)
+        if not choice.is_here(named):
+            needed, fix = ("compiled kernels", FIX) if named == "native" else (f"the package {named}", PIP)
+            raise ResourceError(f"finetune.engine={named} needs {needed}", fix=fix)
         return recipe, ""
     name, why = _fastest(network, recipe, setup, images, keep)
     return recipes.replace(recipe, {"finetune.engine": name}), f"features are made by {name} ({why})" if why else ""

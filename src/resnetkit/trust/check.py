@@ -188,17 +188,20 @@ def _differ(values: NDArray[np.integer], pairs: Rows) -> NDArray[np.bool_]:
 def _labelled(seen: Seen, pairs: Rows) -> list[dict[str, Any]]:
     """Both labels of each pair, and both splits where some are given."""
     dataset = seen.dataset
-    more: list[dict[str, Any]] = [{"labels": [label_of(dataset, row) for row in pair]} for pair in pairs.tolist()]
+    rows, places = np.unique(pairs, return_inverse=True)
+    strata = dataset.take(rows).strata
+    words = [label_of(dataset, stratum) for stratum in strata]
+    more: list[dict[str, Any]] = [{"labels": [words[i] for i in pair]} for pair in places.reshape(-1, 2).tolist()]
     for each, pair in zip(more, pairs, strict=True) if dataset.has_splits else ():
         each["splits"] = [CODES[code] for code in dataset.splits[pair]]
     return more
 
 
-def label_of(dataset: Dataset, row: int) -> str:
-    """The label of an image, or its labels, in words."""
+def label_of(dataset: Dataset, stratum: Any) -> str:
+    """The label of an image, or its labels, in words, by its row of `strata`."""
     if not dataset.several:
-        return dataset.classes[int(dataset.targets[row])]
-    return "|".join(dataset.classes[k] for k in np.flatnonzero(dataset.strata[row]))
+        return dataset.classes[int(stratum)]
+    return "|".join(dataset.classes[k] for k in np.flatnonzero(stratum))
 
 
 def _labels(seen: Seen) -> Iterator[Finding]:

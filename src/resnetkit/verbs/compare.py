@@ -40,7 +40,7 @@ def compare(
         data: a folder of class folders, an archive of them, or a CSV.
         split: as for `evaluate`; of two runs that cut their test images from this data, both must have cut the same.
         out: folder for comparison.json and flipped.csv; must not exist.
-        backend: what runs the networks, "auto" (the fastest), "torch", "onnxruntime", "openvino" or "ncnn".
+        backend: what runs the networks, "auto" (the fastest), "torch", "onnxruntime", "openvino", "ncnn" or "native".
         device: where, "auto", "cpu", "cuda", ...
         quiet: no notes and no progress on stderr.
 

@@ -56,7 +56,7 @@ def evaluate(
         split: "train", "val", "test" or "all". By default test (or else val) where the data has splits, or where the
             run cut them from this same data, and all otherwise.
         out: folder for metrics.json, predictions.csv and report.html; must not exist.
-        backend: what runs the network, "auto" (the fastest), "torch", "onnxruntime", "openvino" or "ncnn".
+        backend: what runs the network, "auto" (the fastest), "torch", "onnxruntime", "openvino", "ncnn" or "native".
         device: where, "auto", "cpu", "cuda", ...
         mirror: answer with the mean over an image and its mirror image, in twice the time.
         quiet: no notes and no progress on stderr.
@@ -104,9 +104,10 @@ def _evaluate_scenes(
 
 def scene_part(model: SceneModel, own: Path | None, source: Path, split: str | None) -> tuple[Dataset, str, Dataset]:
     """As `part_of`, for boxes and masks."""
-    recipe = recipes.read(own / run.RECIPE) if own else recipes.read("")
+    trained = run_of(model.checkpoint.folder)
+    recipe = recipes.read(trained / run.RECIPE) if trained else recipes.read("")
     recipe = recipes.replace(recipe, {"data.task": model.checkpoint.meta.task})
-    found = model.task.target.prepare(found_in(source, recipe))
+    found = model.task.target.prepare(found_in(source, recipe, model.classes))
     dataset: Dataset = in_classes_of(found, _index(found, model.classes, source), model.classes)
     if own is not None and split != "all":
         dataset = _with_run_splits(dataset, recipe, own)

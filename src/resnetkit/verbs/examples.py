@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,8 +113,13 @@ def scanned(recipe: Recipe) -> Dataset:
     return SCENES[key].target.prepare(found)
 
 
-def found_in(source: Path, recipe: Recipe) -> Dataset:
+def found_in(source: Path, recipe: Recipe, known: Sequence[str] = ()) -> Dataset:
     """What lies at a source: images with boxes or masks where that is what they have, else images with classes.
+
+    Args:
+        source: of the data.
+        recipe: whose task, links and ignored classes are looked for.
+        known: classes of a model, for masks that nothing names.
 
     Raises:
         DataError: there is nothing that can be read.
@@ -123,11 +129,14 @@ def found_in(source: Path, recipe: Recipe) -> Dataset:
     if task == "detect":
         return boxes.scan(source, follow_links=links)
     if task == "segment":
-        return masks.scan(source, ignore=ignore, follow_links=links)
+        return masks.scan(source, ignore=ignore, follow_links=links, known=known)
     found: Dataset | None = None
     if task == "auto" and (source.is_dir() or is_archive(source) or source.suffix.lower() in ANNOTATIONS):
-        found = boxes.recognised(source, follow_links=links)
-        found = found or masks.recognised(source, ignore=ignore, follow_links=links)
+        try:
+            found = boxes.recognised(source, follow_links=links)
+            found = found or masks.recognised(source, ignore=ignore, follow_links=links)
+        except DataError as error:
+            raise DataError(error.what, path=error.path, fix=f"{error.fix}; or --task classify") from error
     modality = modality_of(source, columns_of(recipe)) if task == "auto" else task_named(task).modality
     return found or modality.scan(source, follow_links=links, columns=columns_of(recipe))
 

@@ -10,7 +10,7 @@ from resnetkit.errors import DataError, UsageError
 from resnetkit.runtime.export import Exported, Format, format_named, in_batches, write_export
 from resnetkit.runtime.int8 import Gate, refuse_int8, write_int8
 from resnetkit.runtime.model import Model, load
-from resnetkit.runtime.scene_export import write_scene_export
+from resnetkit.runtime.scene_export import refuse_scene, write_scene_export
 from resnetkit.runtime.scenes import SceneModel
 from resnetkit.tasks.task import IMAGE
 from resnetkit.verbs.console import bar, note
@@ -63,7 +63,8 @@ def export(
     opened = load(model, backend="torch", device="cpu")
     source = opened.checkpoint.folder
     if isinstance(opened, SceneModel):
-        return _scene(opened, format, (Path(model), data, out), int8=int8, overwrite=overwrite, quiet=quiet)
+        done = _scene(opened, format, (Path(model), data, out), int8=int8, overwrite=overwrite, quiet=quiet)
+        return _pushed(done, push, quiet)
     try:
         _refuse_kind(opened, form, int8)
     except UsageError as error:
@@ -77,7 +78,11 @@ def export(
         evidence = evidence_of(opened, Path(model), data, quiet)
         note(f"{source}: writing {folder}, then comparing logits", quiet)
         done = write_export(opened, format, folder, evidence, overwrite=overwrite)
-    return replace(done, pushed=hub.push(folder, push, progress=not quiet)) if push else done
+    return _pushed(done, push, quiet)
+
+
+def _pushed(done: Exported, push: str, quiet: bool) -> Exported:
+    return replace(done, pushed=hub.push(done.folder, push, progress=not quiet)) if push else done
 
 
 def _refuse_kind(model: Model, form: Format, int8: bool) -> None:
@@ -106,6 +111,7 @@ def _scene(
 ) -> Exported:
     """Boxes or masks, compared on the run's validation images or those given."""
     source, data, out = how
+    refuse_scene(model, format)
     if int8:
         raise UsageError("boxes and masks are written in float32", path=source, fix="leave --int8 out")
     folder = Path(out) if out is not None else beside(model.checkpoint.folder, format)

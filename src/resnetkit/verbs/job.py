@@ -388,7 +388,8 @@ def final_part(job: Job) -> tuple[str, Dataset]:
     for split in ("test", "val"):
         if job.dataset.num_samples(split):
             if split == "val":
-                what = "the scores are those of val, which chose the epoch and calibrated them"
+                too = " and calibrated them" if isinstance(job.task, Task) else ""
+                what = f"the scores are those of val, which chose the epoch{too}"
                 note(f"no test {job.dataset.noun}: {what}", job.quiet)
             return split, job.dataset.select(split)
     note(f"no held-out {job.dataset.noun}: nothing was scored", job.quiet)

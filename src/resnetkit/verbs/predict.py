@@ -6,9 +6,9 @@ import glob
 import io
 import os
 import sys
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def predict(
             model of texts also tables, of which each line is one, and texts themselves, which hold a space. For a model
             of sounds a CSV of a,b[,same][,speaker_a,speaker_b]: then each answer is a Pair.
         top: number of classes in each answer, 5 if left out, or most boxes, 100.
-        backend: what runs the network, "auto" (the fastest), "torch", "onnxruntime", "openvino" or "ncnn".
+        backend: what runs the network, "auto" (the fastest), "torch", "onnxruntime", "openvino", "ncnn" or "native".
         device: where, "auto", "cpu", "cuda", ...
         mirror: answer with the mean over an image and its mirror image, in twice the time.
         coverage: give the set of classes that holds the true one with this probability, 0..1, too.
@@ -82,13 +82,13 @@ def predict(
     if isinstance(opened, Model) and opened.task.modality is SOUND and [*map(is_pairs, map(Path, inputs))] == [True]:
         yield from verified(opened, Path(inputs[0]), quiet)
         return
-    paths = sources_of(opened, inputs)
-    if skip:
-        paths = [path for path in paths if printable(str(path)) not in skip]
+    sources = sources_of(opened, inputs)
+    done_before = [path for path in sources if skip and printable(str(path)) in skip]
+    paths = [path for path in sources if not skip or printable(str(path)) not in skip]
     most = TOP if isinstance(opened, Model) else MOST
     call = many.Call(most if top is None else top, coverage, backend, device, mirror)
     answers = _answers(opened, paths, call, scale)
-    pictures = _pictures(opened, draw)
+    pictures = _pictures(opened, draw, done_before)
     with bar("predicting", len(paths), quiet=quiet) as advance:
         for done, (path, answer) in enumerate(answers, 1):
             if pictures and isinstance(answer, Boxes | Mask):
@@ -114,33 +114,44 @@ class Pictures:
     Attributes:
         folder: of the pictures.
         classes: names, which have colours by their order.
-        used: how often each name was there.
+        used: names of pictures that were given away, in lower case.
     """
 
     folder: Path
     classes: Sequence[str]
-    used: Counter[str] = field(default_factory=Counter)
+    used: set[str] = field(default_factory=set)
 
     def add(self, path: Path, answer: Boxes | Mask) -> None:
         """One more; a mask is also written as PNG of class indices."""
-        self.used[path.stem] += 1
-        stem = path.stem if self.used[path.stem] == 1 else f"{path.stem}_{self.used[path.stem]}"
+        stem = self.name_for(path)
         buffer = io.BytesIO()
         answer.drawn(picture(path, DRAWN), SURE, self.classes).save(buffer, "JPEG", quality=90)
         write(self.folder / f"{stem}.jpg", buffer.getvalue())
         if isinstance(answer, Mask):
             write(self.folder / f"{stem}.png", answer.png())
 
+    def name_for(self, path: Path) -> str:
+        """A name that no picture of this folder has yet."""
+        names = chain([path.stem], (f"{path.stem}_{number}" for number in count(2)))
+        found = next(name for name in names if name.casefold() not in self.used)
+        self.used.add(found.casefold())
+        return found
 
-def _pictures(model: Model | SceneModel, draw: str | Path | None) -> Pictures | None:
+
+def _pictures(model: Model | SceneModel, draw: str | Path | None, done: Sequence[Path | Line]) -> Pictures | None:
+    """Where answers are drawn; those that are `done`, by an earlier call, keep their names."""
     if draw is None:
         return None
     if isinstance(model, Model):
         raise UsageError("--draw is for boxes and masks", fix="resnetkit explain shows what a model looks at")
-    run.refuse(Path(draw), fix="choose another --draw")
+    if not done:
+        run.refuse(Path(draw), fix="choose another --draw")
     with resource_errors(draw):
-        Path(draw).mkdir(parents=True)
-    return Pictures(Path(draw), model.classes)
+        Path(draw).mkdir(parents=True, exist_ok=True)
+    pictures = Pictures(Path(draw), model.classes)
+    for path in done:
+        pictures.name_for(Path(path))
+    return pictures
 
 
 def _opened(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -55,6 +56,7 @@ def serve(
     try:
         from resnetkit.serving.guard import Access, is_loopback, names_of
         from resnetkit.serving.limits import limits_from
+        from resnetkit.serving.log import JsonLines
         from resnetkit.serving.opened import Opening
         from resnetkit.serving.server import bound, serving
     except ImportError as error:
@@ -72,6 +74,8 @@ def serve(
             note(f"{', '.join(each.name for each in openings)}: {running.url}  (Ctrl-C ends it)", quiet)
             await running.until_told()
 
+    for name in ("asyncio", "resnetkit"):
+        logging.getLogger(name).addHandler(JsonLines())
     asyncio.run(live())
 
 

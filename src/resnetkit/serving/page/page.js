@@ -2,7 +2,7 @@
 import { WORDS } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
-const AT_ONCE = 2, TRIES = 6, SHOWN = 100;
+const AT_ONCE = 2, TRIES = 12, SHOWN = 100;
 const items = [];
 let language = localStorage.getItem("language") || (navigator.language.startsWith("zh") ? "zh" : "en");
 let token = "", models = [], running = 0, answered = 0;

@@ -1,0 +1,102 @@
+// The C interface, which `library.py` declares for ctypes.
+#include <exception>
+
+#include "kernels.h"
+#include "pool.h"
+
+#if defined(_WIN32)
+#define PUBLIC extern "C" __declspec(dllexport)
+#else
+#define PUBLIC extern "C" __attribute__((visibility("default")))
+#endif
+
+namespace {
+
+const Kernels& kernels(int level) {
+#if defined(__x86_64__)
+    if (level == 2) return AVX512;
+    if (level == 1) return AVX2;
+#endif
+    return BASE;
+}
+
+// function(kernels, pool) of a pool that nobody else uses meanwhile
+template <class Function>
+int with(void* pool, int level, Function&& function) {
+    Pool& threads = *static_cast<Pool*>(pool);
+    std::lock_guard<std::mutex> alone(threads.alone);
+    return function(kernels(level), threads);
+}
+
+}  // namespace
+
+// the highest set of instructions that this processor has: 0 what its family begins with, 1 AVX2 and FMA, 2 AVX-512
+PUBLIC int resnetkit_level() {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) return 2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+#endif
+    return 0;
+}
+
+// null where threads cannot be had; with `team` the threads are another library's
+PUBLIC void* resnetkit_pool(int threads, Pool::Team team) {
+    try {
+        return new Pool(threads, team);
+    } catch (const std::exception&) {
+        return nullptr;
+    }
+}
+
+PUBLIC void resnetkit_end(void* pool) { delete static_cast<Pool*>(pool); }
+
+PUBLIC int resnetkit_direct(void* pool, int level, const Convolution* conv) {
+    return with(pool, level, [&](const Kernels& k, Pool& p) { return k.direct(p, *conv); });
+}
+
+PUBLIC int resnetkit_winograd(void* pool, int level, const Convolution* conv) {
+    return with(pool, level, [&](const Kernels& k, Pool& p) { return k.winograd(p, *conv); });
+}
+
+// with weights as they are, which are transformed on the way: for those that change with every step
+PUBLIC int resnetkit_convolve(void* pool, int level, const Convolution* conv, const float* weight, const Strides* at) {
+    return with(pool, level, [&](const Kernels& k, Pool& p) {
+        float* transformed = p.weights(36 * conv->channels * conv->filters);
+        if (!transformed) return NO_MEMORY;
+        k.transform(p, *conv, weight, *at, transformed);
+        Convolution whole = *conv;
+        whole.weight = transformed;
+        return k.winograd(p, whole);
+    });
+}
+
+PUBLIC int resnetkit_weight_gradient(void* pool, int level, const Convolution* conv, float* gradient,
+                                      const Strides* at) {
+    return with(pool, level, [&](const Kernels& k, Pool& p) { return k.weight_gradient(p, *conv, gradient, *at); });
+}
+
+PUBLIC int resnetkit_pack(void* pool, int level, const Convolution* conv, const float* weight, const Strides* at,
+                          float* to) {
+    return with(pool, level, [&](const Kernels& k, Pool& p) { return k.pack(p, *conv, weight, *at, to), DONE; });
+}
+
+PUBLIC int resnetkit_transform(void* pool, int level, const Convolution* conv, const float* weight, const Strides* at,
+                               float* to) {
+    return with(pool, level, [&](const Kernels& k, Pool& p) { return k.transform(p, *conv, weight, *at, to), DONE; });
+}
+
+PUBLIC int resnetkit_max_pool(void* pool, int level, const Convolution* conv) {
+    return with(pool, level, [&](const Kernels& k, Pool& p) { return k.max_pool(p, *conv), DONE; });
+}
+
+PUBLIC int resnetkit_mean_pool(void* pool, int level, const Convolution* conv) {
+    return with(pool, level, [&](const Kernels& k, Pool& p) { return k.mean_pool(p, *conv), DONE; });
+}
+
+PUBLIC int resnetkit_mean(void* pool, int level, const Convolution* conv) {
+    return with(pool, level, [&](const Kernels& k, Pool& p) { return k.mean(p, *conv), DONE; });
+}
+
+PUBLIC int resnetkit_add_relu(void* pool, int level, const Convolution* conv) {
+    return with(pool, level, [&](const Kernels& k, Pool& p) { return k.add_relu(p, *conv), DONE; });
+}

@@ -1,0 +1,51 @@
+// What is compiled for each set of instructions, and what it is told.
+#pragma once
+
+#include <cstdint>
+
+class Pool;
+
+// A convolution of images [images, height, width, channels]; filters are multiples of 16, and channels too but for
+// `direct`.
+struct Convolution {
+    int64_t images, height, width, channels, filters;
+    int64_t kernel, stride, padding, dilation;
+    int64_t groups;  // of channels, each with its filters, which are a multiple of 16; `direct` only
+    int64_t relu;
+    const float* x;
+    const uint8_t* pixels;  // instead of x: normalised to pixel * scale + shift
+    const float* scale;     // [width, channels]
+    const float* shift;     // [width, channels]
+    const float* weight;    // as `pack` or `transform` gives it
+    const float* bias;      // [filters], or null
+    const float* residual;  // like y, or null
+    float* y;               // [images, rows, columns, filters]
+    int64_t block;          // tiles at a time in `winograd`; 0: what fits the cache
+};
+
+// Where the weights [filters, channels, kernel, kernel] of a convolution lie, in floats from one to the next.
+struct Strides {
+    int64_t filter, channel, tap;
+};
+
+struct Kernels {
+    int (*direct)(Pool&, const Convolution&);
+    int (*winograd)(Pool&, const Convolution&);
+    // of y, which is read, with respect to the weights, which are written
+    int (*weight_gradient)(Pool&, const Convolution&, float* gradient, Strides);
+    // [filters, channels / groups, kernel, kernel] to panels [filters / 16, kernel * kernel * channels / groups, 16]
+    void (*pack)(Pool&, const Convolution&, const float* weight, Strides, float* packed);
+    // [filters, channels, 3, 3] to [36, filters / 16, channels, 16]
+    void (*transform)(Pool&, const Convolution&, const float* weight, Strides, float* transformed);
+    // [images, height, width, channels] to the largest of 3 x 3, or the mean of 2 x 2, every second pixel
+    void (*max_pool)(Pool&, const Convolution&);
+    void (*mean_pool)(Pool&, const Convolution&);
+    // [images, height, width, channels] to [images, channels]
+    void (*mean)(Pool&, const Convolution&);
+    // y = relu(x + residual)
+    void (*add_relu)(Pool&, const Convolution&);
+};
+
+extern const Kernels BASE, AVX2, AVX512;
+
+constexpr int DONE = 0, NO_MEMORY = 1;

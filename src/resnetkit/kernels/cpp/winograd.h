@@ -1,0 +1,357 @@
+// 3x3 convolutions of stride 1 with fewer multiplications, and the gradient of their weights; formulas in `points.h`.
+//
+// For each of the 36 pairs of points, V[tile][channel] holds the transformed inputs of some tiles, and the products
+// M[tile][filter] = V U are a matrix product with the transformed weights U[channel][filter]. Where U is small, each
+// thread takes blocks of tiles whose V and M fit its cache. Where U is large it is read once for all tiles, shared out
+// by pairs of points.
+#pragma once
+
+#include <cstring>
+
+#include "pool.h"
+#include "product.h"
+#include "tiles.h"
+
+namespace {
+
+constexpr Size PAIRS = POINTS * POINTS;
+constexpr Size CACHE = 1 << 18;    // floats of V and M that a thread's cache shall hold
+constexpr Size SMALL = 128 * 128;  // channels * filters up to which U may be read for every block of tiles
+constexpr Size GROUP = 6 << 20;    // floats of V and M that are held otherwise
+constexpr Size MOST = 8192;        // channels
+constexpr Size WHOLE[1] = {0};
+
+alignas(64) const float ZEROS[MOST] = {};
+
+// Tiles at a time, whether each thread has its own, and the layout of their 36 matrices: the distances of rows and of
+// matrices are odd numbers of cache lines, so that what is written at once does not fall into one place of a cache.
+struct Blocks {
+    bool own;
+    Size tiles, row_in, row_out, plane_in, plane_out;
+
+    static Size odd_lines(Size floats) { return (floats + PANEL - 1) / PANEL / 2 * 2 * PANEL + PANEL; }
+
+    Blocks(const Convolution& conv, Size count, Size threads) {
+        Size each = PAIRS * (conv.channels + conv.filters);
+        own = conv.block ? conv.block > 0 : conv.channels * conv.filters <= SMALL;
+        tiles = conv.block ? (own ? conv.block : -conv.block) : (own ? CACHE : GROUP) / each;
+        tiles = tiles < 1 ? 1 : tiles;
+        Size share = own ? ceil_of(count, threads) : count;
+        tiles = ceil_of(share, ceil_of(share, tiles));
+        row_in = odd_lines(conv.channels), row_out = odd_lines(conv.filters);
+        plane_in = odd_lines(tiles * row_in), plane_out = odd_lines(tiles * row_out);
+    }
+
+    Size floats() const { return PAIRS * (plane_in + plane_out); }
+};
+
+// The pixels of a tile and a border of `margin` around it, from its corner on; zeros for those outside of the image.
+template <Size HEIGHT, Size WIDTH>
+inline void find(const float* images, const Convolution& conv, Size channels, Place at, Size margin,
+                 const float* (&pixel)[HEIGHT * WIDTH]) {
+    for (Size i = 0; i < HEIGHT; i++) {
+        for (Size j = 0; j < WIDTH; j++) {
+            Size y = at.y + i - margin, x = at.x + j - margin;
+            bool inside = y >= 0 && y < conv.height && x >= 0 && x < conv.width;
+            Size index = (at.image * conv.height + y) * conv.width + x;
+            pixel[i * WIDTH + j] = inside ? images + index * channels : ZEROS;
+        }
+    }
+}
+
+template <Size COUNT, bool OUTPUTS>
+inline void to_points(Vector (&d)[COUNT]) {
+    if constexpr (OUTPUTS)
+        from_outputs<COUNT>(d);
+    else
+        from_inputs<COUNT>(d);
+}
+
+// A tile at ROWS x COLUMNS points: of inputs, or of gradients of outputs, of which there are two fewer each way.
+template <Size DOWN, Size ACROSS, bool OUTPUTS>
+inline void spread(const float* images, const Convolution& conv, Size channels, Place at, float* v, Size plane) {
+    constexpr Size HEIGHT = OUTPUTS ? DOWN - 2 : DOWN, WIDTH = OUTPUTS ? ACROSS - 2 : ACROSS;
+    const float* pixel[HEIGHT * WIDTH];
+    find<HEIGHT, WIDTH>(images, conv, channels, at, OUTPUTS ? 0 : 1, pixel);
+    for (Size c = 0; c < channels; c += LANES) {
+        Vector half[DOWN][ACROSS];
+        UNROLL for (Size j = 0; j < WIDTH; j++) {
+            Vector line[DOWN];
+            UNROLL for (Size i = 0; i < HEIGHT; i++) line[i] = load(pixel[i * WIDTH + j] + c);
+            to_points<DOWN, OUTPUTS>(line);
+            UNROLL for (Size i = 0; i < DOWN; i++) half[i][j] = line[i];
+        }
+        UNROLL for (Size i = 0; i < DOWN; i++) {
+            to_points<ACROSS, OUTPUTS>(half[i]);
+            float* to = v + plane * POINTS * point<DOWN>(i) + c;
+            UNROLL for (Size j = 0; j < ACROSS; j++) store(to + plane * point<ACROSS>(j), half[i][j]);
+        }
+    }
+}
+
+// A tile's products to outputs, with what follows the convolution; outputs beyond the image are left out.
+template <Size DOWN, Size ACROSS>
+inline void gather(const float* m, Size plane, const Convolution& conv, Place at) {
+    Size height = conv.height - at.y < DOWN - 2 ? conv.height - at.y : DOWN - 2;
+    Size width = conv.width - at.x < ACROSS - 2 ? conv.width - at.x : ACROSS - 2;
+    for (Size k = 0; k < conv.filters; k += LANES) {
+        Vector half[DOWN - 2][ACROSS], bias = conv.bias ? load(conv.bias + k) : Vector{};
+        UNROLL for (Size j = 0; j < ACROSS; j++) {
+            Vector line[DOWN], out[DOWN - 2];
+            const float* from = m + plane * point<ACROSS>(j) + k;
+            UNROLL for (Size i = 0; i < DOWN; i++) line[i] = load(from + plane * POINTS * point<DOWN>(i));
+            to_outputs<DOWN>(line, out);
+            UNROLL for (Size i = 0; i < DOWN - 2; i++) half[i][j] = out[i];
+        }
+        for (Size i = 0; i < height; i++) {
+            Vector out[ACROSS - 2];
+            to_outputs<ACROSS>(half[i], out);
+            Size index = (at.image * conv.height + at.y + i) * conv.width + at.x;
+            for (Size j = 0; j < width; j++) {
+                Size place = (index + j) * conv.filters + k;
+                Vector y = out[j] + bias;
+                if (conv.residual) y += load(conv.residual + place);
+                store(conv.y + place, conv.relu ? relu(y) : y);
+            }
+        }
+    }
+}
+
+// function.template operator()<points down, points across>() of a kind of tiles
+template <class Function>
+inline void with_points(Size kind, Function&& function) {
+    switch (kind) {
+        case 0: return function.template operator()<6, 5>();
+        case 1: return function.template operator()<6, 6>();
+        case 2: return function.template operator()<5, 6>();
+        default: return function.template operator()<5, 5>();
+    }
+}
+
+// A convolution cut into blocks of tiles.
+struct Plan {
+    const Convolution& conv;
+    Tiles tiles;
+    Blocks blocks;
+
+    Plan(const Convolution& conv, Size threads)
+        : conv(conv), tiles(conv.images, conv.height, conv.width), blocks(conv, tiles.count(), threads) {}
+
+    Size count() const { return ceil_of(tiles.count(), blocks.tiles); }
+
+    Range block(Size i) const { return part({0, tiles.count()}, i, blocks.tiles); }
+
+    static Range part(Range whole, Size i, Size size) {
+        Size begin = whole.begin + i * size, end = begin + size;
+        return {begin, end < whole.end ? end : whole.end};
+    }
+
+    // some tiles of a block that starts with `begin`, to V: of the inputs
+    void enter(Range part, Size begin, float* v) const {
+        enter<false>(part, begin, conv.x, conv.channels, v, blocks.row_in, blocks.plane_in);
+    }
+
+    // the same of the gradients of the outputs
+    void enter_gradients(Range part, Size begin, float* z) const {
+        enter<true>(part, begin, conv.y, conv.filters, z, blocks.row_out, blocks.plane_out);
+    }
+
+    // M to some tiles of the outputs
+    void leave(Range part, Size begin, const float* m) const {
+        tiles.each_kind(part.begin, part.end, [&](Size kind, Size from, Size to) {
+            with_points(kind, [&]<Size DOWN, Size ACROSS>() {
+                for (Size tile = from; tile < to; tile++) {
+                    const float* first = m + (tile - begin) * blocks.row_out;
+                    gather<DOWN, ACROSS>(first, blocks.plane_out, conv, tiles.place(kind, tile));
+                }
+            });
+        });
+    }
+
+    // M = V U at a pair of points, for some panels of filters
+    void product(Size pair, Range block, Range panels, const float* v, float* m) const {
+        Range some = tiles.having(pair / POINTS, pair % POINTS, block.begin, block.end);
+        Size panel = conv.channels * PANEL;
+        Product p{};
+        p.a = v + pair * blocks.plane_in + some.begin * blocks.row_in, p.lda = blocks.row_in;
+        p.offset = WHOLE, p.pieces = 1, p.depth = conv.channels;
+        p.b = conv.weight + (pair * conv.filters / PANEL + panels.begin) * panel, p.panel = panel, p.step = PANEL;
+        p.c = m + pair * blocks.plane_out + some.begin * blocks.row_out + panels.begin * PANEL, p.ldc = blocks.row_out;
+        p.rows = some.end - some.begin, p.panels = panels.end - panels.begin;
+        multiply(p);
+    }
+
+    // V' Z at a pair of points, for some channels: [channels, filters], or added to what is there
+    void outer(Size pair, Range block, Range channels, const float* v, const float* z, float* u, bool add) const {
+        Range some = tiles.having(pair / POINTS, pair % POINTS, block.begin, block.end);
+        Product p{};
+        p.a = v + pair * blocks.plane_in + some.begin * blocks.row_in + channels.begin, p.lda = blocks.row_in;
+        p.offset = WHOLE, p.pieces = 1, p.depth = some.end - some.begin;
+        p.b = z + pair * blocks.plane_out + some.begin * blocks.row_out, p.panel = PANEL, p.step = blocks.row_out;
+        p.c = u + (pair * conv.channels + channels.begin) * conv.filters, p.ldc = conv.filters;
+        p.rows = channels.end - channels.begin, p.panels = conv.filters / PANEL, p.add = add;
+        multiply<true>(p);
+    }
+
+  private:
+    template <bool OUTPUTS>
+    void enter(Range part, Size begin, const float* images, Size channels, float* v, Size row, Size plane) const {
+        tiles.each_kind(part.begin, part.end, [&](Size kind, Size from, Size to) {
+            with_points(kind, [&]<Size DOWN, Size ACROSS>() {
+                for (Size tile = from; tile < to; tile++) {
+                    Place at = tiles.place(kind, tile);
+                    spread<DOWN, ACROSS, OUTPUTS>(images, conv, channels, at, v + (tile - begin) * row, plane);
+                }
+            });
+        });
+    }
+};
+
+// function(tiles) for some tiles of a block at a time
+template <class Function>
+void share_tiles(Pool& pool, Range block, Function&& function) {
+    constexpr Size FEW = 4;
+    parallel(pool, ceil_of(block.end - block.begin, FEW), [&](Size i, int) { function(Plan::part(block, i, FEW)); });
+}
+
+// function(pair of points, range of `count`) for `width` at a time
+template <class Function>
+void share_pairs(Pool& pool, Size count, Size width, Function&& function) {
+    Size groups = ceil_of(count, width);
+    parallel(pool, PAIRS * groups,
+             [&](Size i, int) { function(i / groups, Plan::part({0, count}, i % groups, width)); });
+}
+
+// Each thread takes whole blocks.
+void convolve_apart(Pool& pool, const Plan& plan, float* room) {
+    Size panels = plan.conv.filters / PANEL;
+    parallel(pool, plan.count(), [&](Size i, int worker) {
+        Range block = plan.block(i);
+        float *v = room + worker * plan.blocks.floats(), *m = v + PAIRS * plan.blocks.plane_in;
+        plan.enter(block, block.begin, v);
+        for (Size pair = 0; pair < PAIRS; pair++) plan.product(pair, block, {0, panels}, v, m);
+        plan.leave(block, block.begin, m);
+    });
+}
+
+// All threads take part in every block.
+void convolve_together(Pool& pool, const Plan& plan, float* v) {
+    float* m = v + PAIRS * plan.blocks.plane_in;
+    for (Size i = 0; i < plan.count(); i++) {
+        Range block = plan.block(i);
+        share_tiles(pool, block, [&](Range part) { plan.enter(part, block.begin, v); });
+        share_pairs(pool, plan.conv.filters / PANEL, 4 * PANELS,
+                    [&](Size pair, Range panels) { plan.product(pair, block, panels, v, m); });
+        share_tiles(pool, block, [&](Range part) { plan.leave(part, block.begin, m); });
+    }
+}
+
+int winograd(Pool& pool, const Convolution& conv) {
+    Plan plan(conv, pool.size());
+    float* room = pool.room(plan.blocks.floats() * (plan.blocks.own ? pool.size() : 1));
+    if (!room) return NO_MEMORY;
+    if (plan.blocks.own)
+        convolve_apart(pool, plan, room);
+    else
+        convolve_together(pool, plan, room);
+    return DONE;
+}
+
+// The gradient of transformed weights, `copies` of [36, channels, filters] to add up, to that of the weights.
+void to_gradient(Pool& pool, const Convolution& conv, const float* u, Size copies, float* gradient, Strides strides) {
+    Size plane = conv.channels * conv.filters;
+    parallel(pool, conv.channels, [&](Size c, int) {
+        for (Size k = 0; k < conv.filters; k += LANES) {
+            Vector half[3][POINTS], line[POINTS], out[3];
+            for (Size j = 0; j < POINTS; j++) {
+                for (Size i = 0; i < POINTS; i++) {
+                    const float* from = u + (i * POINTS + j) * plane + c * conv.filters + k;
+                    line[i] = load(from);
+                    for (Size copy = 1; copy < copies; copy++) line[i] += load(from + copy * PAIRS * plane);
+                }
+                to_weights(line, out);
+                for (Size i = 0; i < 3; i++) half[i][j] = out[i];
+            }
+            for (Size i = 0; i < 3; i++) {
+                to_weights(half[i], out);
+                for (Size j = 0; j < 3; j++) {
+                    float* to = gradient + k * strides.filter + c * strides.channel + (3 * i + j) * strides.tap;
+                    for (Size lane = 0; lane < LANES; lane++) to[lane * strides.filter] = out[j][lane];
+                }
+            }
+        }
+    });
+}
+
+// Each thread adds up a share of the blocks, always the same one, so that sums are the same to the bit every time.
+void add_shares(Pool& pool, const Plan& plan, Size copies, float* u, float* room) {
+    const Convolution& conv = plan.conv;
+    Size whole = PAIRS * conv.channels * conv.filters, share = ceil_of(plan.count(), copies);
+    parallel(pool, copies, [&](Size copy, int) {
+        float *v = room + copy * plan.blocks.floats(), *z = v + PAIRS * plan.blocks.plane_in, *sums = u + copy * whole;
+        Range mine = Plan::part({0, plan.count()}, copy, share);
+        if (mine.begin >= mine.end) memset(sums, 0, whole * sizeof(float));
+        for (Size i = mine.begin; i < mine.end; i++) {
+            Range block = plan.block(i);
+            plan.enter(block, block.begin, v);
+            plan.enter_gradients(block, block.begin, z);
+            for (Size pair = 0; pair < PAIRS; pair++)
+                plan.outer(pair, block, {0, conv.channels}, v, z, sums, i > mine.begin);
+        }
+    });
+}
+
+// All threads take part in every block.
+void add_blocks(Pool& pool, const Plan& plan, float* u, float* v) {
+    float* z = v + PAIRS * plan.blocks.plane_in;
+    for (Size i = 0; i < plan.count(); i++) {
+        Range block = plan.block(i);
+        share_tiles(pool, block, [&](Range part) {
+            plan.enter(part, block.begin, v);
+            plan.enter_gradients(part, block.begin, z);
+        });
+        share_pairs(pool, plan.conv.channels, 8 * ROWS,
+                    [&](Size pair, Range some) { plan.outer(pair, block, some, v, z, u, i > 0); });
+    }
+}
+
+int weight_gradient(Pool& pool, const Convolution& conv, float* gradient, Strides strides) {
+    Plan plan(conv, pool.size());
+    Size copies = plan.blocks.own ? pool.size() : 1, sums = PAIRS * conv.channels * conv.filters * copies;
+    float* u = pool.room(sums + plan.blocks.floats() * copies);
+    if (!u) return NO_MEMORY;
+    if (plan.blocks.own)
+        add_shares(pool, plan, copies, u, u + sums);
+    else
+        add_blocks(pool, plan, u, u + sums);
+    to_gradient(pool, conv, u, copies, gradient, strides);
+    return DONE;
+}
+
+// [filters, channels, 3, 3] to [36, filters / 16, channels, 16]
+void transform(Pool& pool, const Convolution& conv, const float* weight, Strides strides, float* transformed) {
+    Size panel = conv.channels * PANEL, plane = panel * conv.filters / PANEL;
+    parallel(pool, conv.filters / PANEL * ceil_of(conv.channels, PANEL), [&](Size item, int) {
+        Size group = item % (conv.filters / PANEL), first = item / (conv.filters / PANEL) * PANEL;
+        for (Size c = first; c < first + PANEL && c < conv.channels; c++) {
+            for (Size k = 0; k < PANEL; k += LANES) {
+                const float* from = weight + (group * PANEL + k) * strides.filter + c * strides.channel;
+                Vector half[POINTS][3], line[3], out[POINTS];
+                for (Size j = 0; j < 3; j++) {
+                    for (Size i = 0; i < 3; i++)
+                        for (Size lane = 0; lane < LANES; lane++)
+                            line[i][lane] = from[lane * strides.filter + (3 * i + j) * strides.tap];
+                    from_weights(line, out);
+                    for (Size i = 0; i < POINTS; i++) half[i][j] = out[i];
+                }
+                float* to = transformed + group * panel + c * PANEL + k;
+                for (Size i = 0; i < POINTS; i++) {
+                    from_weights(half[i], out);
+                    for (Size j = 0; j < POINTS; j++) store(to + (i * POINTS + j) * plane, out[j]);
+                }
+            }
+        }
+    });
+}
+
+}  // namespace

@@ -1,0 +1,107 @@
+"""The compiled kernels by ctypes: opening them, their threads, and the structure that describes a convolution."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from ctypes import POINTER, c_int, c_int64, c_void_p
+from functools import cache
+from typing import Any
+
+from resnetkit.errors import ResourceError
+from resnetkit.kernels.build import HERE, NAME
+
+LEVELS = ("base", "avx2", "avx512")
+GROUP = 16  # channels and filters come in multiples of it
+MOST = 8192  # channels
+FIX = "python -m resnetkit.kernels.build, which needs a C++ compiler"
+
+
+class Convolution(ctypes.Structure):
+    """As in kernels.h, where its fields are explained."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("images", "height", "width", "channels", "filters")),
+        *((name, c_int64) for name in ("kernel", "stride", "padding", "dilation", "groups", "relu")),
+        *((name, c_void_p) for name in ("x", "pixels", "scale", "shift", "weight", "bias", "residual", "y")),
+        ("block", c_int64),
+    )
+
+
+class Strides(ctypes.Structure):
+    """Of weights, in floats from one filter, channel and tap of the kernel to the next."""
+
+    _fields_ = (("filter", c_int64), ("channel", c_int64), ("tap", c_int64))
+
+
+SIGNATURES: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("direct", "winograd", "max_pool", "mean_pool", "mean", "add_relu"), ()),
+    **{name: (c_void_p, POINTER(Strides), c_void_p) for name in ("pack", "transform")},
+    **{name: (c_void_p, POINTER(Strides)) for name in ("convolve", "weight_gradient")},
+}
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The compiled kernels.
+
+    Raises:
+        ResourceError: they were not compiled for this machine.
+    """
+    path = HERE / NAME
+    try:
+        found = ctypes.CDLL(str(path))
+        found.resnetkit_pool.restype, found.resnetkit_pool.argtypes = c_void_p, (c_int, c_void_p)
+        found.resnetkit_end.argtypes = (c_void_p,)
+        for name, rest in SIGNATURES.items():
+            getattr(found, f"resnetkit_{name}").argtypes = (c_void_p, c_int, POINTER(Convolution), *rest)
+    except (OSError, AttributeError) as error:
+        raise ResourceError(f"the package's own kernels are not there: {error}", fix=FIX) from error
+    return found
+
+
+def available() -> bool:
+    """Whether the kernels were compiled; they are not opened."""
+    return (HERE / NAME).exists()
+
+
+def best_level() -> str:
+    """The highest set of instructions of LEVELS that this processor has.
+
+    Raises:
+        ResourceError: the kernels were not compiled.
+    """
+    return LEVELS[library().resnetkit_level()]
+
+
+class Workers:
+    """Threads that run kernels with a set of instructions; one call at a time, others wait.
+
+    Args:
+        threads: how many, with the caller's.
+        level: of LEVELS; "" is the highest that this processor has.
+        team: address of the function GOMP_parallel of another library, to use its threads; 0: threads of its own.
+
+    Raises:
+        ResourceError: the kernels were not compiled, the processor has no such instructions, or there are no threads.
+    """
+
+    def __init__(self, threads: int, level: str = "", team: int = 0) -> None:
+        best = best_level()
+        self.level = level or best
+        if self.level not in LEVELS[: LEVELS.index(best) + 1]:
+            raise ResourceError(f"this processor has no {self.level}", fix=f"one of {', '.join(LEVELS)}")
+        self.threads = threads
+        self._pool = library().resnetkit_pool(threads, team or None)
+        if not self._pool:
+            raise ResourceError(f"{threads} threads cannot be had", fix="set RESNETKIT_THREADS=1")
+        weakref.finalize(self, library().resnetkit_end, self._pool)
+
+    def call(self, name: str, conv: Convolution, *rest: Any) -> None:
+        """Run one of SIGNATURES; the arrays that `conv` points to must be as large as it says.
+
+        Raises:
+            MemoryError: there is none to compute in.
+        """
+        if getattr(library(), f"resnetkit_{name}")(self._pool, LEVELS.index(self.level), conv, *rest):
+            raise MemoryError(f"no memory for {name}")

@@ -1,0 +1,141 @@
+"""The kernels compiled with the sanitizers of the C++ compiler, on shapes at random: `make soak`.
+
+    python tests/kernels/soak.py --seconds 60
+    python tests/kernels/soak.py --seconds 60 --sanitizer thread
+
+Whatever they find ends the process with a report. Arrays are exactly as large as the shapes say, each in memory of its
+own, so that a read or a write next to them is seen; answers are compared with numpy's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from resnetkit.kernels import build, library
+from resnetkit.kernels.layers import ConvLayer, Floats, Moves, empty, max_pool, mean, mean_pool
+from resnetkit.kernels.library import GROUP, LEVELS, Convolution, Strides, Workers
+
+FLAGS = ("-g", "-O1", "-fno-omit-frame-pointer")
+
+
+def exactly(shape: tuple[int, ...]) -> Floats:
+    """An array in memory of its own from malloc, which the sanitizer watches; numpy keeps some for itself."""
+    count = int(np.prod(shape))
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = (ctypes.c_size_t,)
+    found = np.ctypeslib.as_array((ctypes.c_float * count).from_address(libc.malloc(4 * count)))
+    return found.reshape(shape)
+
+
+def free(*arrays: Floats) -> None:
+    """What `exactly` took."""
+    libc = ctypes.CDLL(None)
+    libc.free.argtypes = (ctypes.c_void_p,)
+    for array in arrays:
+        libc.free(array.ctypes.data)
+
+
+def convolved(x: Floats, weight: Floats, stride: int, padding: int) -> Floats:
+    """A convolution by numpy in float64: [n, h, w, c] with [k, c, t, t]."""
+    taps = weight.shape[2]
+    wide = np.pad(x.astype(np.float64), ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(wide, (taps, taps), (1, 2))[:, ::stride, ::stride]
+    return np.einsum("nyxcij,kcij->nyxk", windows, weight, optimize=True)
+
+
+def check_layer(workers: Workers, rng: np.random.Generator) -> None:
+    """A convolution of a shape at random, with both kernels where both can."""
+    taps = int(rng.choice([1, 3, 3, 3, 7]))
+    stride, padding, n = int(rng.choice([1, 1, 2])), taps // 2, int(rng.integers(1, 34))
+    channels, filters = (GROUP * int(number) for number in rng.integers(1, 6, 2))
+    most = max(taps, min(65, int((2e6 / n / channels) ** 0.5)))
+    height, width = (int(side) for side in rng.integers(1, most + 1, 2))
+    x, weight = exactly((n, height, width, channels)), rng.standard_normal((filters, channels, taps, taps), np.float32)
+    x[:] = rng.standard_normal(x.shape, np.float32)
+    layer = ConvLayer(workers, weight, np.zeros(filters, np.float32), Moves(stride, padding))
+    out, expected = exactly(layer.shape(x.shape)), convolved(x, weight, stride, padding)
+    for transforms in {False, layer.may_transform}:
+        out[:] = np.nan
+        layer._run(x, None, out, transforms, int(rng.choice([0, 0, 1, 5, -1, -9])))
+        assert np.abs(out - expected).max() <= 3e-5 * np.abs(expected).max(), (x.shape, weight.shape, stride)
+    free(x, out)
+
+
+def check_gradient(workers: Workers, rng: np.random.Generator) -> None:
+    """The gradient of weights, against that of the sum of products with it."""
+    n, height, width = (int(number) for number in rng.integers(1, 20, 3))
+    channels, filters = (GROUP * int(number) for number in rng.choice([1, 2, 3, 9], 2))
+    x, y, found = (
+        exactly((n, height, width, channels)),
+        exactly((n, height, width, filters)),
+        exactly((filters, channels, 9)),
+    )
+    x[:], y[:] = rng.standard_normal(x.shape, np.float32), rng.standard_normal(y.shape, np.float32)
+    conv = Convolution(n, height, width, channels, filters, 3, 1, 1, 1, 1)
+    conv.x, conv.y, conv.block = x.ctypes.data, y.ctypes.data, int(rng.choice([0, 0, 3, -3]))
+    workers.call("weight_gradient", conv, found.ctypes.data, Strides(9 * channels, 9, 1))
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (1, 2))
+    expected = np.einsum("nyxcij,nyxk->kcij", windows.astype(np.float64), y, optimize=True).reshape(found.shape)
+    assert np.abs(found - expected).max() <= 3e-5 * np.abs(expected).max(), (x.shape, y.shape)
+    free(x, y, found)
+
+
+def check_pools(workers: Workers, rng: np.random.Generator) -> None:
+    """Pools of shapes at random; that they are right is tested elsewhere."""
+    n, height, width = (int(number) for number in rng.integers(1, 34, 3))
+    channels = GROUP * int(rng.integers(1, 5))
+    x, half = exactly((n, height, width, channels)), exactly((n, (height + 1) // 2, (width + 1) // 2, channels))
+    x[:], means = 1, exactly((n, channels))
+    for pool in (max_pool, mean_pool):
+        assert (pool(workers, x, half) == 1).all()
+    assert np.abs(mean(workers, x, means) - 1).max() < 1e-5
+    free(x, half, means)
+
+
+def soak(folder: Path, seconds: float) -> None:
+    """Run checks for some time on the library in a folder."""
+    library.HERE = folder
+    levels = LEVELS[: 1 + LEVELS.index(library.best_level())]
+    pools = [Workers(threads, level) for level in levels for threads in (1, 3)]
+    rng, count, started = np.random.default_rng(), 0, time.monotonic()
+    while time.monotonic() - started < seconds:
+        for check in (check_layer, check_gradient, check_pools):
+            check(pools[count % len(pools)], rng)
+        count += 1
+    assert empty((1,)).shape == (1,)
+    print(f"{count} rounds of three shapes, {', '.join(levels)}: nothing found")
+
+
+def main() -> None:
+    """Compile with a sanitizer and run this file again with it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--sanitizer", choices=("address", "thread"), default="address")
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.folder:
+        soak(options.folder, options.seconds)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        kinds = "address,undefined" if options.sanitizer == "address" else "thread"
+        cxx = build.compiler()
+        build.build(Path(folder), (*FLAGS, f"-fsanitize={kinds}", "-fno-sanitize-recover=all"), cxx)
+        name = {"address": "libasan.so", "thread": "libtsan.so"}[options.sanitizer]
+        runtime = subprocess.run([cxx, f"-print-file-name={name}"], capture_output=True, text=True, check=True)
+        settings = {"LD_PRELOAD": runtime.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, __file__, "--folder", folder, "--seconds", str(options.seconds)]
+        sys.exit(subprocess.run(command, env={**os.environ, **settings}).returncode)
+
+
+if __name__ == "__main__":
+    main()
