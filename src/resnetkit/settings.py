@@ -130,6 +130,8 @@ class Sound:
     """Largest change of loudness, dB."""
     noise: Annotated[float, Field(ge=0, le=40)] = 5.0
     """White noise at this to 40 dB below the recording; 40: none."""
+    emphasis: Annotated[float, Field(ge=0, le=40)] = 0.0
+    """Largest change of the loudness of bands against each other, dB, as other microphones and rooms make it."""
     mask_bands: Annotated[float, Field(ge=0, le=0.5)] = 0.15
     """SpecAugment (arXiv 1904.08779): share of the bands that each of two masks hides at most."""
     mask_frames: Annotated[float, Field(ge=0, le=0.5)] = 0.12

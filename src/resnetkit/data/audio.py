@@ -201,13 +201,15 @@ def centred(spectra: NDArray[np.float32], preprocess: AudioPreprocess) -> NDArra
     """Log-mel spectra [N, 1, mels, frames] without the mean of each band over the loud frames, if that is asked for.
 
     Loud are frames whose loudest band is at most `QUIET_FRAME` under the loudest of the clip: so neither the silence
-    around a short recording counts, nor the pauses in it.
+    around a short recording counts, nor the pauses in it. What lies further than that under the mean counts as that,
+    so that silence is not another thing than a little noise.
     """
     if not preprocess.centre:
         return spectra
     loudest = spectra.max(2, keepdims=True)
     loud = (loudest >= loudest.max(3, keepdims=True) - np.float32(QUIET_FRAME)).astype(np.float32)
-    return np.asarray(spectra - (spectra * loud).sum(3, keepdims=True) / loud.sum(3, keepdims=True))
+    mean = (spectra * loud).sum(3, keepdims=True) / loud.sum(3, keepdims=True)
+    return np.asarray(np.maximum(spectra - mean, -np.float32(QUIET_FRAME)))
 
 
 def thumbnail(source: Any, width: int = 192, height: int = 96) -> bytes:

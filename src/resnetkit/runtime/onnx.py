@@ -156,7 +156,8 @@ class _Writer:
         self._node("ReduceSum", ["counted", last], "total", keepdims=1)
         self._node("ReduceSum", ["loud", last], "frames", keepdims=1)
         self._node("Div", ["total", "frames"], "usual")
-        self._node("Sub", ["logarithms", "usual"], "levels")
+        self._node("Sub", ["logarithms", "usual"], "around")
+        self._node("Max", ["around", self._tensor("deepest", np.array(-QUIET_FRAME, np.float32))], "levels")
 
     def scores(self, ends: Ends) -> None:
         """Softmax or sigmoid of logits / temperature."""

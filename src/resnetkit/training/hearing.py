@@ -44,6 +44,7 @@ PROBED = 200  # files that are looked at
 SHORTEST, LONGEST = 0.5, 5.0  # seconds of a clip, if nobody says
 MOST_KEPT = 4  # clips that are kept of a training file
 HIGHEST_RATE = 16_000
+NEPERS = math.log(10) / 10  # of energy in a dB
 SPEEDS = 7  # different ones
 QUIETEST = 40.0  # dB that white noise lies under the recording at most
 
@@ -179,7 +180,11 @@ def inputs(clips: Clip, aspects: NDArray[np.floating], recipe: Recipe, rng: Draw
     if own.noise < QUIETEST:
         waves = sounds.white_noise(waves, own.noise, QUIETEST, shared)
     found = torch.from_numpy(audio.normalise(audio.to_integers(waves), preprocess))
-    if preprocess.form == "wave" or not (own.mask_bands or own.mask_frames):
+    if preprocess.form == "wave":
+        return found
+    if own.emphasis:
+        found = sounds.emphasis(found, own.emphasis * NEPERS / preprocess.std[0], shared)
+    if not (own.mask_bands or own.mask_frames):
         return found
     bands, frames = round(own.mask_bands * preprocess.mels), round(own.mask_frames * preprocess.frames)
     return sounds.spec_augment(found, SpecAugment(bands, frames), shared)

@@ -17,6 +17,7 @@ from torch import Tensor
 from resnetkit.training.shared import Rng
 
 Samples = NDArray[np.float32]
+KNOTS = 6  # of an emphasis
 FINE = 1000  # speeds are told apart to a thousandth
 
 
@@ -124,6 +125,25 @@ def random_gain(clips: Samples, most: float, rng: Rng) -> Samples:
     """Clips made up to `most` dB louder or quieter, each by its own number [N, L]."""
     decibels = rng.uniform(-most, most, (len(clips), 1))
     return np.asarray(clips * (10 ** (decibels / 20)).astype(np.float32))
+
+
+def emphasis(spectra: Tensor, most: float, rng: Rng) -> Tensor:
+    """Spectra whose bands are made louder or quieter, smoothly along them, as a microphone or a room does.
+
+    Args:
+        spectra: normalised log-mel [N, 1, mels, T].
+        most: largest change, in the spectra's own measure.
+        rng: of the changes: at `KNOTS` places along the bands, with straight lines between.
+
+    Returns:
+        A new tensor; what is as quiet as the quietest of a sample stays.
+    """
+    n, _, mels, _ = spectra.shape
+    knots = rng.uniform(-most, most, (n, KNOTS))
+    places = np.linspace(0, KNOTS - 1, mels)
+    curves = np.stack([np.interp(places, np.arange(KNOTS), each) for each in knots]).astype(np.float32)
+    there = spectra > spectra.amin((1, 2, 3), keepdim=True)
+    return spectra + there * torch.from_numpy(curves)[:, None, :, None].to(spectra.device)
 
 
 def mixup(inputs: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -216,7 +216,8 @@ def _kinds(dataset: Dataset) -> str:
         return f"{len(dataset.classes)} classes"
     each = dataset.targets.sum(1)
     none = f", {int((each == 0).sum()):,} {dataset.noun} have none" if (each == 0).any() else ""
-    return f"{len(dataset.classes)} labels, several of {dataset.noun[:-1]} each ({each.mean():.1f} on average{none})"
+    one = ("an " if dataset.noun == "images" else "a ") + dataset.noun[:-1]
+    return f"{len(dataset.classes)} labels, several {one} ({each.mean():.1f} on average{none})"
 
 
 def _tell_of_counts(dataset: Dataset, quiet: bool) -> None:
