@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import shutil
@@ -22,6 +23,7 @@ from resnetkit.errors import DataError, Interrupted, UsageError
 from resnetkit.tasks.boxes import Boxes
 from resnetkit.verbs import fit
 from resnetkit.verbs.examples import found_in
+from servers import living
 
 KINDS = ("boxes", "masks")
 HEADLINES = {"boxes": "AP50", "masks": "mIoU"}
@@ -356,3 +358,25 @@ def test_rows_that_were_cut_short_are_made_again(runs: Path, run_cli) -> None:
     code, _, err = run_cli(*call, "--out", "parts.csv", "--resume")
     assert code == 0, err
     assert Path("parts.csv").read_text() == Path("whole.csv").read_text()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_boxes_and_masks_are_served(kind: str, runs: Path) -> None:
+    """The rows of predict, the picture with them over it, and the Open Inference Protocol with them as JSON."""
+    path = runs / "data" / kind / "val" / "images" / "8.png"
+    answer = resnetkit.load(runs / kind).predict(path)
+    rows = [{name: value for name, value in row.items() if name != "path"} for row in answer.rows()]
+    with living((kind, runs / kind)) as server:
+        info = server.get("/info").json
+        assert info["models"][0]["task"] == ("detect" if kind == "boxes" else "segment")
+        told = server.post("/predict?overlay=true", path.read_bytes(), "image/png").json["answers"][0]
+        assert told["overlay"].startswith("data:image/") and told["found"] == rows
+        file = {
+            "name": "file",
+            "datatype": "BYTES",
+            "shape": [1],
+            "data": [base64.b64encode(path.read_bytes()).decode()],
+        }
+        found = server.post(f"/v2/models/{kind}/infer", json.dumps({"inputs": [file]}), "application/json")
+        assert json.loads(found.json["outputs"][0]["data"][0]) == {"found": rows}
+        assert server.post("/predict", b"no image", "image/png").status == 422

@@ -52,6 +52,11 @@ class SceneModel:
     infer: Infer
 
     @property
+    def runs_on(self) -> str:
+        """What runs the network, as a backend is called."""
+        return "torch" if self.checkpoint.deployed is None else "onnxruntime"
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names."""
         return self.checkpoint.meta.classes

@@ -16,7 +16,8 @@ from resnetkit import checkpoint
 from resnetkit.errors import ModelError, ResnetkitError
 from resnetkit.files import MANIFEST, sha256
 from resnetkit.runtime.backends import Backend, TorchBackend, torch_backend
-from resnetkit.runtime.model import Model, load_classifier
+from resnetkit.runtime.model import Model, load
+from resnetkit.runtime.scenes import SceneModel
 from resnetkit.serving.forms import FORM, OCTETS
 from resnetkit.serving.limits import Limits
 from resnetkit.serving.log import log
@@ -73,9 +74,9 @@ class Explainer:
     Where another backend answers, it is opened in the background when it is first asked for: that takes seconds.
     """
 
-    def __init__(self, own: Model, device: str) -> None:
+    def __init__(self, own: Model | SceneModel, device: str) -> None:
         self._own, self._device = own, device
-        self._model = own if isinstance(own.backend, TorchBackend) else None
+        self._model = own if isinstance(own, Model) and isinstance(own.backend, TorchBackend) else None
         self._opening: threading.Thread | None = None
 
     def model(self) -> Model:
@@ -92,6 +93,7 @@ class Explainer:
         return self._model
 
     def _open(self) -> None:
+        assert isinstance(self._own, Model), "boxes and masks are drawn, not explained"
         try:
             self._model = replace(self._own, backend=torch_backend(self._own.checkpoint, self._device))
         except ResnetkitError as error:
@@ -110,16 +112,26 @@ class Opened:
         explainer: the model in torch.
     """
 
-    model: Model
-    own: Model
+    model: Model | SceneModel
+    own: Model | SceneModel
     opening: Opening
     alone: threading.Lock
     explainer: Explainer
 
     @property
+    def draws(self) -> bool:
+        """Whether its answers are boxes or masks, which are drawn over their images."""
+        return isinstance(self.own, SceneModel)
+
+    @property
+    def backend(self) -> str:
+        """What runs the network."""
+        return self.own.runs_on if isinstance(self.own, SceneModel) else self.own.backend.name
+
+    @property
     def explains(self) -> bool:
         """Whether it can be looked into: an export cannot, and so far only images can."""
-        return self.own.checkpoint.deployed is None and self.own.task.modality is IMAGE
+        return self.draws or self.own.checkpoint.deployed is None and self.own.task.modality is IMAGE
 
     def warm(self) -> list[Any]:
         """A real inference: what it answers to a made input.
@@ -135,6 +147,9 @@ class Opened:
     def _made(self, number: int) -> list[Any]:
         """Answers to so many made inputs at once."""
         prepare, modality = self.own.preprocess, self.own.task.modality
+        if isinstance(self.model, SceneModel):
+            canvas = np.full((number, *self.model.preprocess.canvas, self.model.preprocess.channels), 127, np.uint8)
+            return self.model.predict(list(canvas))
         made: Sequence[Any] = ["an example"] * number
         if modality is not TEXT:
             most = np.iinfo(prepare.dtype).max  # of images bytes, of sounds samples above zero
@@ -177,7 +192,7 @@ class Opened:
             "calibrated": told.calibration is not None,
             "accepts": [*(["image/*"] if self.own.task.modality is IMAGE else []), OCTETS, FORM],
             "overlay": self.explains,
-            "backend": self.own.backend.name,
+            "backend": self.backend,
             "mirror": self.opening.mirror,
             "sha256": sha256(told.folder / MANIFEST) if (told.folder / MANIFEST).is_file() else "",
             "written_by": meta.written_by,
@@ -187,9 +202,21 @@ class Opened:
         }
 
 
+def _in_turn(model: SceneModel, alone: threading.Lock) -> SceneModel:
+    """A model that answers one caller at a time."""
+
+    def infer(canvases: Any) -> list[Any]:
+        with alone:
+            return model.infer(canvases)
+
+    return replace(model, infer=infer)
+
+
 def open_model(opening: Opening) -> Opened:
     """Open a model for several threads; raises what `load` does."""
-    own = load_classifier(opening.path, backend=opening.backend, device=opening.device, mirror=opening.mirror)
+    own = load(opening.path, backend=opening.backend, device=opening.device, mirror=opening.mirror)
     alone = threading.Lock()
+    if isinstance(own, SceneModel):
+        return Opened(_in_turn(own, alone), own, opening, alone, Explainer(own, "cpu"))
     explainer = Explainer(own, opening.device if opening.backend == "torch" else "cpu")
     return Opened(replace(own, backend=_InTurn(own.backend, alone)), own, opening, alone, explainer)

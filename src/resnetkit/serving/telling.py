@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from resnetkit.serving.refusal import Refused, bad
 from resnetkit.serving.tensors import Tensors
+from resnetkit.tasks.boxes import Boxes
+from resnetkit.tasks.masks import Mask
 
 BYTES, BOOL, FLOAT = "BYTES", "BOOL", "FP32"
 TYPES = {FLOAT: "<f4", BOOL: "?"}
@@ -58,7 +60,13 @@ def strict_json(value: Any) -> bytes:
 
 
 def row_of(answer: Any) -> dict[str, Any]:
-    """A prediction as `resnetkit predict --format jsonl` prints it, but for the path, which uploads have none of."""
+    """A prediction as `resnetkit predict --format jsonl` prints it, but for the path, which uploads have none of.
+
+    Of boxes and of the classes of a mask, which take a row each, a list of rows under `found`.
+    """
+    if isinstance(answer, Boxes | Mask):
+        rows = answer.rows() if not isinstance(answer, Boxes) or len(answer) else []
+        return {"found": [{name: value for name, value in row.items() if name != "path"} for row in rows]}
     return {name: value for name, value in answer.row().items() if name != "path"}
 
 
@@ -68,7 +76,8 @@ def columns_of(answers: Sequence[Any], classes: Sequence[str]) -> list[Column]:
     Of predictions that are not of scores of classes: their rows as JSON.
     """
     rows = [row_of(each) for each in answers]
-    if not all(len(getattr(each, "scores", ())) == len(classes) for each in answers):
+    scored = all(not isinstance(each, Boxes | Mask) and len(getattr(each, "scores", ())) for each in answers)
+    if not scored or not all(len(each.scores) == len(classes) for each in answers):
         return [_texts("answer", [json.dumps(row, allow_nan=False) for row in rows])]
     index = {name: k for k, name in enumerate(classes)}
     scores = np.zeros((len(answers), len(classes)), np.float32)

@@ -19,8 +19,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from resnetkit.data.image import stored_size
+from resnetkit.data.image import picture, stored_size
 from resnetkit.errors import DataError, ResnetkitError, UsageError
+from resnetkit.runtime.scenes import SceneModel
 from resnetkit.serving.batches import Batches, Job
 from resnetkit.serving.forms import JSON, sources_of
 from resnetkit.serving.frames import frames, packed
@@ -29,10 +30,12 @@ from resnetkit.serving.opened import Opened, Opening, open_model
 from resnetkit.serving.refusal import Refused, bad, too_large
 from resnetkit.serving.telling import columns_of, row_of, strict_json, told
 from resnetkit.serving.tensors import Tensors, tensors_of
+from resnetkit.tasks.boxes import SURE
 from resnetkit.tasks.task import IMAGE
 
 LANES = 2  # groups at a time: one is decoded while the other is inferred
-SIDE = 512  # pixels of an overlay's longer side
+SIDE, DRAWN = 512, 1024  # pixels of an overlay's longer side, and of one with boxes or a mask
+MOST = 100  # boxes in an answer
 # What data/formats.py says of a file that is none of its formats, and of one that is too large.
 OTHER_KIND = re.compile(r"is (not an image|HEIC|a video|a camera)")
 OVER = re.compile(r"\bis over [\d,]+ pixels")
@@ -177,6 +180,8 @@ class Lane:
 
     def _predicted(self, first: _Read, sources: Sequence[Any]) -> list[Any]:
         model, asked = self.opened.model, first.job.asked
+        if isinstance(model, SceneModel):
+            return [answer for _, answer in model.predictions(sources, MOST, asked["coverage"])]
         top = len(model.classes) if first.tensors else asked["top"]
         coverage = None if first.tensors else asked["coverage"]
         return [answer for _, answer in model.predictions(sources, top, coverage)]
@@ -210,9 +215,20 @@ class Lane:
             else:
                 rows.append(row_of(answer))
         if read.job.asked["overlay"]:
-            for row, url in zip(rows, self._overlays(read), strict=True):
+            pictures = self._drawn(read, answers) if self.opened.draws else self._overlays(read)
+            for row, url in zip(rows, pictures, strict=True):
                 row |= {"overlay": url} if url else {}
         return strict_json({"model": self.opened.opening.name, "answers": rows})
+
+    def _drawn(self, read: _Read, answers: Sequence[Any]) -> list[str]:
+        """A picture for each file with its boxes or its mask over it, as a data: URL; "" where there is none."""
+        found = []
+        for source, answer in zip(read.sources, answers, strict=True):
+            if isinstance(answer, DataError) or not isinstance(source, bytes):
+                found.append("")
+            else:
+                found.append(_url(answer.drawn(picture(source, DRAWN), SURE, self.opened.model.classes)))
+        return found
 
     def _overlays(self, read: _Read) -> list[str]:
         """A picture for each file with what spoke for its class over it, as a data: URL; "" where there is none."""

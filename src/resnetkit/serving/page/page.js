@@ -62,7 +62,8 @@ function choose() {
   const model = chosen();
   byId("title").textContent = document.title = model.name;
   byId("overlay").disabled = !model.overlay;
-  if (!model.overlay) byId("overlay").checked = false;
+  // boxes and masks say little until they are drawn
+  byId("overlay").checked = model.overlay && (byId("overlay").checked || ["detect", "segment"].includes(model.task));
   for (const item of items) again(item);
   facts();
 }
@@ -75,7 +76,7 @@ function facts() {
     .map(([name, each]) => `${name} ${percent(each.value)} % (${percent(each.low)}–${percent(each.high)}, n = ${each.n})`);
   const rows = {
     task: model.task, network: model.variant, classes: model.classes.slice(0, SHOWN).join(", "), scores: scores.join("; ") || "–",
-    input: `${model.preprocess.size} × ${model.preprocess.size} px`, backend: model.backend,
+    input: `${model.preprocess.width || model.preprocess.size} × ${model.preprocess.size} px`, backend: model.backend,
   };
   byId("facts").replaceChildren(...Object.entries(rows).flatMap(([word, text]) =>
     [make("dt", { textContent: words()[word] }), make("dd", { textContent: text })]));
@@ -157,7 +158,7 @@ function doubts(row) {
 function show(item) {
   const parts = [];
   const image = make("img", { src: item.row?.overlay || item.url, alt: words().picture(item.file.name) });
-  if (item.row?.overlay) image.alt = words().looked(item.row.label);
+  if (item.row?.overlay) image.alt = item.row.found ? words().drawn(item.file.name) : words().looked(item.row.label);
   image.onerror = () => image.replaceWith(make("p", { className: "small", textContent: words().unseen }));
   parts.push(image, make("p", { className: "name", textContent: item.file.name }));
   if (item.state === "failed") {
@@ -165,7 +166,9 @@ function show(item) {
   } else if (item.state === "done") {
     parts.push(...doubts(item.row));
     if ("labels" in item.row) parts.push(make("p", { textContent: `${words().present}: ${item.row.labels.replaceAll("|", ", ") || words().none}` }));
-    parts.push(make("dl", {}, ...ranked(item.row).flatMap(bar)));
+    const found = item.row.found?.map((each) => [each.label, each.score ?? each.share]);
+    if (found && !found.length) parts.push(make("p", { textContent: words().nothing }));
+    parts.push(make("dl", {}, ...(found || ranked(item.row)).slice(0, SHOWN).flatMap(bar)));
   }
   item.element.setAttribute("aria-busy", String(item.state === "waiting" || item.state === "asked"));
   item.element.replaceChildren(...parts);

@@ -8,6 +8,7 @@ export const WORDS = {
     waiting: (n) => `${n} waiting`, done: (n) => (n === 1 ? "1 picture answered" : `${n} pictures answered`),
     unsure: "Not sure", among: "one of", novel: "Unlike anything that it was trained on",
     none: "no label", present: "labels", picture: (name) => `Picture ${name}`, looked: (label) => `Where the evidence for ${label} lies`,
+    drawn: (name) => `What the model finds in ${name}`, nothing: "Nothing found",
     unseen: "cannot be shown here", nocamera: "The camera cannot be used", offline: "The server cannot be reached",
     task: "Task", network: "Network", classes: "Classes", scores: "Scores on held-out data (95 % interval)", backend: "Runs on",
     input: "Input", trouble: {
@@ -25,6 +26,7 @@ export const WORDS = {
     waiting: (n) => `${n} 张等待中`, done: (n) => `${n} 张图片已有结果`,
     unsure: "不确定", among: "可能是", novel: "与训练数据都不相似",
     none: "无标签", present: "标签", picture: (name) => `图片 ${name}`, looked: (label) => `支持“${label}”的证据所在`,
+    drawn: (name) => `模型在 ${name} 中找到的内容`, nothing: "没有找到任何东西",
     unseen: "无法在此显示", nocamera: "无法使用摄像头", offline: "无法连接服务器",
     task: "任务", network: "网络", classes: "类别", scores: "留出数据上的得分（95% 区间）", backend: "运行于",
     input: "输入", trouble: {
