@@ -20,7 +20,7 @@ from resnetkit.ops.metrics import relative_difference
 from resnetkit.runtime import choice
 from resnetkit.runtime.deploy import GOLDEN, golden_picture
 from resnetkit.runtime.export import PROOF, Exported, Proof, bytes_of, latency, size_of
-from resnetkit.runtime.libraries import public, write_json, write_names
+from resnetkit.runtime.libraries import public, write_json
 from resnetkit.runtime.onnx import PIXELS
 from resnetkit.runtime.scenes import OUTPUTS, Infer, SceneModel, infer_of_file, open_network
 
@@ -133,7 +133,8 @@ def _write(model: SceneModel, folder: Path) -> None:
             raise ResourceError(f"the export needs onnx: {error}", fix='pip install "resnetkit[runtime]"') from error
     meta = public(read.meta)
     write_meta(folder, meta, None, Deployed("onnx", FLOAT32))
-    write_names(read, folder)
+    write_json(folder / "classes.json", list(meta.classes))
+    write_json(folder / "preprocess.json", prepare.as_dict())
     (folder / CARD).write_text(card(meta, "onnx", _usage(prepare, read.meta.task)), encoding="utf-8")
     _write_golden(model, folder)
 
