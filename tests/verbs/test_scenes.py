@@ -379,4 +379,4 @@ def test_boxes_and_masks_are_served(kind: str, runs: Path) -> None:
         }
         found = server.post(f"/v2/models/{kind}/infer", json.dumps({"inputs": [file]}), "application/json")
         assert json.loads(found.json["outputs"][0]["data"][0]) == {"found": rows}
-        assert server.post("/predict", b"no image", "image/png").status == 422
+        assert server.post("/predict", b"no image", "image/png").status == 415
