@@ -4,7 +4,6 @@
     python bench/kernels.py network --variant resnet34 --batch 16 --level avx2
     python bench/kernels.py layers --batch 16
     python bench/kernels.py step --size 224 --batch 16
-    python bench/kernels.py peak
 
 network: from pixels to logits, model only, float32; every contestant is a process of its own, in turns. torch is its
 better memory format. Ratios are medians over the rounds to the fastest peer of each round.
@@ -12,13 +11,14 @@ layers: the 3x3 convolutions of stride 1 of a ResNet-34, ours and oneDNN's in to
 process; GFLOP/s are those of a direct convolution. --level has our kernels use fewer instructions than the processor
 has, and ONEDNN_MAX_CPU_ISA=AVX2 in the environment does so for torch.
 step: a training step of ResNet-34, forward to updated weights, torch against our kernels, processes in turns.
-peak: multiplications and additions in registers, and reading memory, as fast as they go: what the others are held to.
+--cpu: one thread each, and the processor time it takes instead of the time on the wall, where others use the machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -29,21 +29,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+CLOCKS = {False: time.perf_counter, True: time.process_time}
 PEERS = ("torch", "onnxruntime", "openvino", "ncnn")
 # (channels, side) of ResNet-34's 3x3 convolutions of stride 1 at 224 px, and how many there are of each
 LAYERS = {(64, 56): 6, (128, 28): 7, (256, 14): 11, (512, 7): 5}
 
 
 def seconds_of(work: Callable[[], object], most: float) -> float:
-    """Seconds of some work: the median of at least five after two, as many as `most` seconds allow."""
-    work()
+    """Seconds of some work: the median of at least three after one, as many as `most` seconds allow."""
+    clock = CLOCKS["--cpu" in sys.argv]
     work()
     found: list[float] = []
-    started = time.perf_counter()
-    while len(found) < 5 or time.perf_counter() - started < most:
-        before = time.perf_counter()
+    while len(found) < 3 or sum(found) < most:
+        before = clock()
         work()
-        found.append(time.perf_counter() - before)
+        found.append(clock() - before)
     return statistics.median(found)
 
 
@@ -113,7 +113,10 @@ def in_turns(options: argparse.Namespace, commands: dict[str, list[str]]) -> dic
     for _ in range(options.rounds):
         for name, flags in commands.items():
             command = [sys.executable, __file__, options.what, *map(str, same), *flags]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            alone = {"OMP_NUM_THREADS": "1", "RESNETKIT_THREADS": "1"} if options.cpu else {}
+            command += ["--cpu"] if options.cpu else []
+            environment = {**os.environ, **alone}
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
     return found
 
@@ -141,8 +144,8 @@ def layers(options: argparse.Namespace) -> None:
     from resnetkit.kernels.layers import ConvLayer, Moves, empty
     from resnetkit.kernels.library import Workers
 
-    torch.set_num_threads(2)
-    workers = Workers(2, options.level)
+    torch.set_num_threads(1 if options.cpu else 2)
+    workers = Workers(torch.get_num_threads(), options.level)
     total = [0.0, 0.0]
     for (channels, side), count in LAYERS.items():
         rng = np.random.default_rng(0)
@@ -173,11 +176,12 @@ def step_seconds(name: str, size: int, count: int) -> float:
     import torch
 
     import resnetkit
+    from resnetkit.runtime.pipeline import num_threads
     from resnetkit.training.kernels import own_kernels
     from resnetkit.verbs.memory import keep_freed_memory
 
     keep_freed_memory()
-    torch.set_num_threads(2)
+    torch.set_num_threads(num_threads())
     torch.manual_seed(0)
     layout = torch.contiguous_format if name == "torch" else torch.channels_last
     network = resnetkit.resnet34(num_classes=10).to(memory_format=layout).train()
@@ -213,6 +217,7 @@ def main() -> None:
     parser.add_argument("--level", default="")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", nargs="*")
+    parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

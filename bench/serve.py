@@ -464,6 +464,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="pace overload slow disconnects ends deaths memory peers")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--times", type=int, default=50, help="of ends and deaths")
+    parser.add_argument("--requests", type=int, default=20_000, help="of memory")
     parser.add_argument("--seconds", type=float, default=20, help="of each overload")
     parser.add_argument("--bare", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -481,7 +482,7 @@ def main() -> None:
             "disconnects": lambda: disconnects(model, files, 1000),
             "ends": lambda: ends(model, files, arguments.times),
             "deaths": lambda: deaths(model, files, arguments.times),
-            "memory": lambda: memory(*make(small, arguments.photos, 400, "resnet18", 64), 20_000),
+            "memory": lambda: memory(*make(small, arguments.photos, 400, "resnet18", 64), arguments.requests),
             "peers": lambda: peers(model, files, arguments.rounds),
         }
         for name, part in parts.items():

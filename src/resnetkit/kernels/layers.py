@@ -174,15 +174,16 @@ class ConvLayer:
     @cached_property
     def packed(self) -> Floats:
         """The weights as `direct` takes them."""
-        return self._prepared("pack", self.kernel**2 * self.channels // self.moves.groups)
+        depth = self.kernel**2 * self.channels // self.moves.groups
+        return self._prepared("pack", depth * self.filters)
 
     @cached_property
     def transformed(self) -> Floats:
         """The weights as `winograd` takes them."""
-        return self._prepared("transform", 36 * self.channels)
+        return self._prepared("transform", 36 * (self.channels * self.filters + GROUP))
 
-    def _prepared(self, how: str, depth: int) -> Floats:
-        found = empty((depth * self.filters,))
+    def _prepared(self, how: str, size: int) -> Floats:
+        found = empty((size,))
         strides = Strides(*(stride // 4 for stride in self.weight.strides[:2]), 1)
         self.workers.call(how, self._describe((1, 1, 1)), self.weight.ctypes.data, strides, found.ctypes.data)
         return found

@@ -13,7 +13,7 @@ from PIL import Image
 
 from resnetkit import run
 from resnetkit._version import __version__
-from resnetkit.checkpoint import Meta
+from resnetkit.checkpoint import Meta, told_of
 from resnetkit.data.annotated import Boxed
 from resnetkit.data.dataset import Dataset, File
 from resnetkit.data.image import picture
@@ -111,6 +111,7 @@ def _page(story: SceneStory) -> str:
     )
     return template("scene_report.html.jinja").render(
         sentence=sentence(scores),
+        noun="images",
         doubts=_doubts(scores),
         metrics=[(name, percent(metric)) for name, metric in scores.metrics.items() if "/" not in name],
         stages=[],
@@ -126,6 +127,7 @@ def _page(story: SceneStory) -> str:
         classes=scores.classes,
         ignored=[(finding.what, finding.count) for finding in _findings(story.dataset)],
         meta=story.meta,
+        prepared=told_of(story.meta),
         calibration=None,
         recipe=story.recipe,
         version=__version__,

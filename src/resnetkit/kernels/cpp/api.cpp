@@ -61,7 +61,7 @@ PUBLIC int resnetkit_winograd(void* pool, int level, const Convolution* conv) {
 // with weights as they are, which are transformed on the way: for those that change with every step
 PUBLIC int resnetkit_convolve(void* pool, int level, const Convolution* conv, const float* weight, const Strides* at) {
     return with(pool, level, [&](const Kernels& k, Pool& p) {
-        float* transformed = p.weights(36 * conv->channels * conv->filters);
+        float* transformed = p.weights(36 * (conv->channels * conv->filters + 16));
         if (!transformed) return NO_MEMORY;
         k.transform(p, *conv, weight, *at, transformed);
         Convolution whole = *conv;

@@ -35,7 +35,7 @@ struct Kernels {
     int (*weight_gradient)(Pool&, const Convolution&, float* gradient, Strides);
     // [filters, channels / groups, kernel, kernel] to panels [filters / 16, kernel * kernel * channels / groups, 16]
     void (*pack)(Pool&, const Convolution&, const float* weight, Strides, float* packed);
-    // [filters, channels, 3, 3] to [36, filters / 16, channels, 16]
+    // [filters, channels, 3, 3] to [36, filters / 16, channels, 16], each of the 36 with 16 floats behind it
     void (*transform)(Pool&, const Convolution&, const float* weight, Strides, float* transformed);
     // [images, height, width, channels] to the largest of 3 x 3, or the mean of 2 x 2, every second pixel
     void (*max_pool)(Pool&, const Convolution&);

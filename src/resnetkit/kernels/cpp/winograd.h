@@ -128,6 +128,10 @@ inline void with_points(Size kind, Function&& function) {
     }
 }
 
+// Floats of a pair of points of transformed weights; with a cache line behind them, or all 36 would fall into one place
+// of a cache.
+inline Size plane_of(const Convolution& conv) { return conv.channels * conv.filters + PANEL; }
+
 // A convolution cut into blocks of tiles.
 struct Plan {
     const Convolution& conv;
@@ -175,7 +179,7 @@ struct Plan {
         Product p{};
         p.a = v + pair * blocks.plane_in + some.begin * blocks.row_in, p.lda = blocks.row_in;
         p.offset = WHOLE, p.pieces = 1, p.depth = conv.channels;
-        p.b = conv.weight + (pair * conv.filters / PANEL + panels.begin) * panel, p.panel = panel, p.step = PANEL;
+        p.b = conv.weight + pair * plane_of(conv) + panels.begin * panel, p.panel = panel, p.step = PANEL;
         p.c = m + pair * blocks.plane_out + some.begin * blocks.row_out + panels.begin * PANEL, p.ldc = blocks.row_out;
         p.rows = some.end - some.begin, p.panels = panels.end - panels.begin;
         multiply(p);
@@ -188,7 +192,7 @@ struct Plan {
         p.a = v + pair * blocks.plane_in + some.begin * blocks.row_in + channels.begin, p.lda = blocks.row_in;
         p.offset = WHOLE, p.pieces = 1, p.depth = some.end - some.begin;
         p.b = z + pair * blocks.plane_out + some.begin * blocks.row_out, p.panel = PANEL, p.step = blocks.row_out;
-        p.c = u + (pair * conv.channels + channels.begin) * conv.filters, p.ldc = conv.filters;
+        p.c = u + pair * plane_of(conv) + channels.begin * conv.filters, p.ldc = conv.filters;
         p.rows = channels.end - channels.begin, p.panels = conv.filters / PANEL, p.add = add;
         multiply<true>(p);
     }
@@ -257,36 +261,59 @@ int winograd(Pool& pool, const Convolution& conv) {
     return DONE;
 }
 
+// 16 channels and 16 filters of weights: they are read and written where they lie in runs as long as possible, since a
+// step from filter to filter falls into the same place of a cache again and again.
+using Square = float[9][PANEL][PANEL];  // tap, channel, filter
+
+// move(where a weight lies, its place in the square) for each of them
+template <class Move>
+inline void each_weight(Strides strides, Square& square, Move&& move) {
+    bool apart = strides.filter >= strides.channel;
+    Size far = apart ? strides.filter : strides.channel, near = apart ? strides.channel : strides.filter;
+    for (Size i = 0; i < PANEL; i++)
+        for (Size tap = 0; tap < 9; tap++)
+            for (Size j = 0; j < PANEL; j++)
+                move(i * far + j * near + tap * strides.tap, apart ? square[tap][j][i] : square[tap][i][j]);
+}
+
+// function(channel, filter) of the first ones of each square
+template <class Function>
+void each_square(Pool& pool, const Convolution& conv, Function&& function) {
+    Size across = conv.filters / PANEL, down = conv.channels / PANEL;
+    parallel(pool, down * across, [&](Size i, int) { function(i % down * PANEL, i / down * PANEL); });
+}
+
 // The gradient of transformed weights, `copies` of [36, channels, filters] to add up, to that of the weights.
 void to_gradient(Pool& pool, const Convolution& conv, const float* u, Size copies, float* gradient, Strides strides) {
-    Size plane = conv.channels * conv.filters;
-    parallel(pool, conv.channels, [&](Size c, int) {
-        for (Size k = 0; k < conv.filters; k += LANES) {
+    Size plane = plane_of(conv);
+    each_square(pool, conv, [&](Size channel, Size filter) {
+        Square square;
+        for (Size i = 0; i < PANEL * PANEL; i += LANES) {
+            Size c = i / PANEL, k = i % PANEL;
             Vector half[3][POINTS], line[POINTS], out[3];
-            for (Size j = 0; j < POINTS; j++) {
-                for (Size i = 0; i < POINTS; i++) {
-                    const float* from = u + (i * POINTS + j) * plane + c * conv.filters + k;
-                    line[i] = load(from);
-                    for (Size copy = 1; copy < copies; copy++) line[i] += load(from + copy * PAIRS * plane);
+            for (Size column = 0; column < POINTS; column++) {
+                for (Size row = 0; row < POINTS; row++) {
+                    const float* from = u + (row * POINTS + column) * plane + (channel + c) * conv.filters + filter + k;
+                    line[row] = load(from);
+                    for (Size copy = 1; copy < copies; copy++) line[row] += load(from + copy * PAIRS * plane);
                 }
                 to_weights(line, out);
-                for (Size i = 0; i < 3; i++) half[i][j] = out[i];
+                for (Size row = 0; row < 3; row++) half[row][column] = out[row];
             }
-            for (Size i = 0; i < 3; i++) {
-                to_weights(half[i], out);
-                for (Size j = 0; j < 3; j++) {
-                    float* to = gradient + k * strides.filter + c * strides.channel + (3 * i + j) * strides.tap;
-                    for (Size lane = 0; lane < LANES; lane++) to[lane * strides.filter] = out[j][lane];
-                }
+            for (Size row = 0; row < 3; row++) {
+                to_weights(half[row], out);
+                for (Size column = 0; column < 3; column++) store(square[3 * row + column][c] + k, out[column]);
             }
         }
+        float* to = gradient + filter * strides.filter + channel * strides.channel;
+        each_weight(strides, square, [&](Size place, float& weight) { to[place] = weight; });
     });
 }
 
 // Each thread adds up a share of the blocks, always the same one, so that sums are the same to the bit every time.
 void add_shares(Pool& pool, const Plan& plan, Size copies, float* u, float* room) {
     const Convolution& conv = plan.conv;
-    Size whole = PAIRS * conv.channels * conv.filters, share = ceil_of(plan.count(), copies);
+    Size whole = PAIRS * plane_of(conv), share = ceil_of(plan.count(), copies);
     parallel(pool, copies, [&](Size copy, int) {
         float *v = room + copy * plan.blocks.floats(), *z = v + PAIRS * plan.blocks.plane_in, *sums = u + copy * whole;
         Range mine = Plan::part({0, plan.count()}, copy, share);
@@ -317,7 +344,7 @@ void add_blocks(Pool& pool, const Plan& plan, float* u, float* v) {
 
 int weight_gradient(Pool& pool, const Convolution& conv, float* gradient, Strides strides) {
     Plan plan(conv, pool.size());
-    Size copies = plan.blocks.own ? pool.size() : 1, sums = PAIRS * conv.channels * conv.filters * copies;
+    Size copies = plan.blocks.own ? pool.size() : 1, sums = PAIRS * plane_of(conv) * copies;
     float* u = pool.room(sums + plan.blocks.floats() * copies);
     if (!u) return NO_MEMORY;
     if (plan.blocks.own)
@@ -328,27 +355,26 @@ int weight_gradient(Pool& pool, const Convolution& conv, float* gradient, Stride
     return DONE;
 }
 
-// [filters, channels, 3, 3] to [36, filters / 16, channels, 16]
+// [filters, channels, 3, 3] to [36, filters / 16, channels, 16], each of the 36 with 16 floats behind it
 void transform(Pool& pool, const Convolution& conv, const float* weight, Strides strides, float* transformed) {
-    Size panel = conv.channels * PANEL, plane = panel * conv.filters / PANEL;
-    parallel(pool, conv.filters / PANEL * ceil_of(conv.channels, PANEL), [&](Size item, int) {
-        Size group = item % (conv.filters / PANEL), first = item / (conv.filters / PANEL) * PANEL;
-        for (Size c = first; c < first + PANEL && c < conv.channels; c++) {
-            for (Size k = 0; k < PANEL; k += LANES) {
-                const float* from = weight + (group * PANEL + k) * strides.filter + c * strides.channel;
-                Vector half[POINTS][3], line[3], out[POINTS];
-                for (Size j = 0; j < 3; j++) {
-                    for (Size i = 0; i < 3; i++)
-                        for (Size lane = 0; lane < LANES; lane++)
-                            line[i][lane] = from[lane * strides.filter + (3 * i + j) * strides.tap];
-                    from_weights(line, out);
-                    for (Size i = 0; i < POINTS; i++) half[i][j] = out[i];
-                }
-                float* to = transformed + group * panel + c * PANEL + k;
-                for (Size i = 0; i < POINTS; i++) {
-                    from_weights(half[i], out);
-                    for (Size j = 0; j < POINTS; j++) store(to + (i * POINTS + j) * plane, out[j]);
-                }
+    Size plane = plane_of(conv);
+    each_square(pool, conv, [&](Size channel, Size filter) {
+        Square square;
+        const float* from = weight + filter * strides.filter + channel * strides.channel;
+        each_weight(strides, square, [&](Size place, float& one) { one = from[place]; });
+        for (Size i = 0; i < PANEL * PANEL; i += LANES) {
+            Size c = i / PANEL, k = i % PANEL;
+            Vector half[POINTS][3], line[3], out[POINTS];
+            for (Size column = 0; column < 3; column++) {
+                for (Size row = 0; row < 3; row++) line[row] = load(square[3 * row + column][c] + k);
+                from_weights(line, out);
+                for (Size row = 0; row < POINTS; row++) half[row][column] = out[row];
+            }
+            float* to = transformed + filter * conv.channels + (channel + c) * PANEL + k;
+            for (Size row = 0; row < POINTS; row++) {
+                from_weights(half[row], out);
+                for (Size column = 0; column < POINTS; column++)
+                    store(to + (row * POINTS + column) * plane, out[column]);
             }
         }
     });

@@ -1,0 +1,80 @@
+// The kernels against each other, without Python, for processors that are emulated: Winograd's convolution and its
+// gradient against the direct one, on shapes at random; exits 1 where they differ.
+//
+//   aarch64-linux-gnu-g++ -std=c++20 -O2 -static -pthread -DKERNELS=BASE -I src/resnetkit/kernels/cpp
+//       tests/kernels/elsewhere.cpp src/resnetkit/kernels/cpp/{kernels,pool}.cpp -o elsewhere && qemu-aarch64-static elsewhere
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#include "kernels.h"
+#include "pool.h"
+
+using Floats = std::vector<float>;
+
+static Floats random_floats(int64_t count) {
+    Floats found(count);
+    for (float& value : found) value = float(rand()) / float(RAND_MAX) - 0.5f;
+    return found;
+}
+
+static double difference(const Floats& a, const Floats& b) {
+    double largest = 0, apart = 0;
+    for (size_t i = 0; i < a.size(); i++) {
+        largest = std::fmax(largest, std::fabs(a[i]));
+        apart = std::fmax(apart, std::fabs(a[i] - b[i]));
+    }
+    return apart / largest;
+}
+
+static Convolution shape() {
+    Convolution conv{};
+    conv.images = 1 + rand() % 3, conv.height = 1 + rand() % 15, conv.width = 1 + rand() % 15;
+    conv.channels = 16 * (1 + rand() % 4), conv.filters = 16 * (1 + rand() % 4);
+    conv.kernel = 3, conv.stride = conv.padding = conv.dilation = conv.groups = 1;
+    return conv;
+}
+
+// of y = sum of products with the weights: the slope of a convolution along one weight is the gradient's entry
+static double of_gradient(Pool& pool, Convolution conv, const Floats& x, const Floats& weight, Strides strides) {
+    int64_t pixels = conv.images * conv.height * conv.width;
+    Floats upstream = random_floats(pixels * conv.filters), found(weight.size()), expected(weight.size());
+    conv.x = x.data(), conv.y = upstream.data();
+    BASE.weight_gradient(pool, conv, found.data(), strides);
+    for (int64_t i = 0; i < pixels; i++) {
+        int64_t y = i / conv.width % conv.height, left = i % conv.width;
+        for (int64_t tap = 0; tap < 9; tap++) {
+            int64_t row = y + tap / 3 - 1, column = left + tap % 3 - 1;
+            if (row < 0 || row >= conv.height || column < 0 || column >= conv.width) continue;
+            const float* from = &x[(i + (tap / 3 - 1) * conv.width + tap % 3 - 1) * conv.channels];
+            for (int64_t k = 0; k < conv.filters; k++)
+                for (int64_t c = 0; c < conv.channels; c++)
+                    expected[(k * conv.channels + c) * 9 + tap] += from[c] * upstream[i * conv.filters + k];
+        }
+    }
+    return difference(expected, found);
+}
+
+int main() {
+    Pool pool(2, nullptr);
+    double worst = 0;
+    for (int round = 0; round < 100; round++) {
+        Convolution conv = shape();
+        int64_t pixels = conv.images * conv.height * conv.width, taps = conv.filters * conv.channels * 9;
+        Floats x = random_floats(pixels * conv.channels), weight = random_floats(taps), bias = random_floats(conv.filters);
+        Floats one(pixels * conv.filters), other(one.size()), packed(taps), transformed(taps * 4 + 36 * 16);
+        Strides strides{conv.channels * 9, 9, 1};
+        BASE.pack(pool, conv, weight.data(), strides, packed.data());
+        BASE.transform(pool, conv, weight.data(), strides, transformed.data());
+        conv.x = x.data(), conv.bias = bias.data(), conv.relu = round % 2;
+        conv.weight = packed.data(), conv.y = one.data();
+        BASE.direct(pool, conv);
+        conv.weight = transformed.data(), conv.y = other.data(), conv.block = round % 3 ? 0 : -5;
+        BASE.winograd(pool, conv);
+        worst = std::fmax(worst, difference(one, other));
+        worst = std::fmax(worst, of_gradient(pool, conv, x, weight, strides));
+    }
+    std::printf("largest difference %.1e of the largest value\n", worst);
+    return worst < 5e-5 ? 0 : 1;
+}
