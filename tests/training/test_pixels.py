@@ -126,7 +126,7 @@ def test_what_can_be_read_since_is_decoded(photos: Path, tmp_path: Path, monkeyp
     """As HEIC after its package was installed: the bytes are the same, the black square must not stay."""
     files = files_of(photos)
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_read", lambda file, preprocess: (_ for _ in ()).throw(DataError("is HEIC", path=file)))
+        patch.setattr(store.example, "of", lambda file, how: (_ for _ in ()).throw(DataError("is HEIC", path=file)))
         assert len(kept_in(tmp_path, files).failed) == 36
     found = kept_in(tmp_path, files)
     assert not found.failed and np.isfinite(found.aspects).all() and found.store(ROWS).any()
