@@ -25,8 +25,11 @@ check: $(READY)
 test: check
 	OMP_NUM_THREADS=1 RESNETKIT_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
-# our kernels under the sanitizers of the C++ compiler, shapes at random
+# what takes too long for every commit: ten times as many cases of the fuzzer, a server under load, and our kernels under
+# the sanitizers of the C++ compiler, shapes at random
 soak: $(READY)
+	RESNETKIT_CASES=2000 $(BIN)/pytest tests/serving/test_documents.py --timeout 3600
+	$(BIN)/python bench/serve.py
 	$(BIN)/python tests/kernels/soak.py
 
 bench: $(READY)

@@ -23,6 +23,7 @@ from resnetkit.runtime.pipeline import num_threads
 # What tests import themselves reports home otherwise; test_engines.py looks at what the package does about it.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+CAMERA = "--use-fake-device-for-media-stream"  # chromium's own, a turning pie
 COLOURS = {"blue": (40, 60, 220), "green": (30, 180, 60), "red": (220, 50, 40)}
 TINY = (
     "model.variant=resnet18",
@@ -175,6 +176,6 @@ def browser() -> Iterator[Any]:
     if not chromium:
         pytest.skip("needs chromium")
     with sync.sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        opened = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", CAMERA])
         yield opened
         opened.close()

@@ -8,8 +8,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROW = re.compile(r"^\| ([A-J]\d+) \| .* \| ([^|]*) \|$", re.MULTILINE)
 ROWS = dict(ROW.findall((HERE / "faults.md").read_text(encoding="utf-8")))
-# what the first release answers for: images, training, weights, the command line
-PROMISED = "A1-36 C1-27 D1-20 E1-11 J1-8"
+# what is answered for: images, training, weights, serving (but for the soak of a day), the command line
+PROMISED = "A1-36 C1-27 D1-20 E1-11 I1-37 J1-8"
 
 
 def test_all_182_are_listed() -> None:
@@ -20,7 +20,7 @@ def test_all_182_are_listed() -> None:
 def test_the_tests_named_exist() -> None:
     for fault, cell in ROWS.items():
         named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", cell)
-        assert named or cell.strip() == "not yet", fault
+        assert named or re.match("not yet(:|$)", cell.strip()), fault
         for file, test in named:
             assert f"def {test}(" in (HERE / file).read_text(encoding="utf-8"), f"{fault}: {file}::{test}"
 
@@ -29,4 +29,4 @@ def test_what_is_promised_is_tested() -> None:
     for part in PROMISED.split():
         first, _, last = part[1:].partition("-")
         for number in range(int(first), int(last or first) + 1):
-            assert ROWS[f"{part[0]}{number}"].strip() != "not yet", f"{part[0]}{number}"
+            assert not ROWS[f"{part[0]}{number}"].strip().startswith("not yet"), f"{part[0]}{number}"

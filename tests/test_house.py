@@ -21,7 +21,7 @@ FLOORS = (
     ("runtime",),
     ("training",),
     ("trust",),
-    ("serve",),
+    ("serving",),
     ("verbs",),
     ("api",),
     ("cli",),
@@ -159,6 +159,7 @@ def test_tests_mirror_the_source() -> None:
             "test_odd_data.py",
             "test_photos.py",
             "test_processes.py",
+            "test_senses.py",
             "test_surroundings.py",
             "test_trouble.py",
         }

@@ -16,6 +16,7 @@ import typer
 
 from conftest import picture, write_labels, write_scenes
 from resnetkit import cli
+from senses import write_reviews, write_tones
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,13 +32,20 @@ def python(page: str) -> str:
 
 @pytest.fixture
 def there(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """photos/ with cats and dogs, as the README shows them, and several/ with a labels.csv; one cache for all pages."""
+    """photos/ with cats and dogs, as the README shows them, several/ with a labels.csv, recordings/ and reviews.csv.
+
+    One cache for all pages.
+    """
     monkeypatch.setenv("RESNETKIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache-of-all-pages"))
     for name, colour in (("cat", (230, 140, 40)), ("dog", (60, 80, 200))):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(10):
             picture(colour, i).save(tmp_path / "photos" / name / f"{i}.png")
     write_labels(tmp_path / "several", 48)
+    write_tones(tmp_path / "recordings", 12)
+    pairs = "".join(f"low/{i}.wav,{('low', 'high')[i % 2]}/{i + 1}.wav,{1 - i % 2}\n" for i in range(10))
+    (tmp_path / "recordings" / "pairs.csv").write_text(f"a,b,same\n{pairs}")
+    write_reviews(tmp_path / "reviews.csv", 120)
     write_scenes(tmp_path / "street")
     return tmp_path
 
@@ -48,6 +56,8 @@ def there(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch:
         "README.md",
         "docs/classify.md",
         "docs/multilabel.md",
+        "docs/sounds.md",
+        "docs/texts.md",
         "docs/scenes.md",
         "docs/export.md",
         "docs/trust.md",

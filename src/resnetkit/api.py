@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from resnetkit.verbs.export import export
     from resnetkit.verbs.models import describe_model, list_models
     from resnetkit.verbs.predict import predict
+    from resnetkit.verbs.serve import serve
     from resnetkit.verbs.train import train
 
 HOMES = {
@@ -82,6 +83,7 @@ HOMES = {
     "resnetkit.verbs.doctor": ("doctor",),
     "resnetkit.verbs.models": ("describe_model", "list_models"),
     "resnetkit.verbs.predict": ("predict",),
+    "resnetkit.verbs.serve": ("serve",),
     "resnetkit.verbs.demo": ("demo",),
 }
 
@@ -121,6 +123,7 @@ __all__ = [
     "resnext101_32x8d",
     "resnext101_64x4d",
     "save",
+    "serve",
     "train",
     "wide_resnet50_2",
     "wide_resnet101_2",

@@ -31,6 +31,7 @@ FLOAT32, INT8 = "f32", "int8"
 ONNX, XML, PARAM, BIN = "model.onnx", "model.xml", "model.param", "model.bin"
 ENGINE_FILES = {"onnx": (ONNX,), "openvino": (XML, BIN), "ncnn": (PARAM, BIN)}  # of an export, by its format
 Tensors = Mapping[str, NDArray[Any]]
+IMAGES = ("classify", "multilabel")  # the tasks of which timm's config.json can tell
 CIFAR = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")  # timm has no networks of these names
 DEEP = ("resnet34d", "resnet50d")  # their stem has several convolutions
 STEM = ("conv1.weight", "conv1.0.weight")  # the weight that an image meets first; the second in a deep stem
@@ -38,6 +39,10 @@ PIPELINES = {  # the Hub's names
     "classify": "image-classification",
     "detect": "object-detection",
     "segment": "image-segmentation",
+    "sound": "audio-classification",
+    "sound-multilabel": "audio-classification",
+    "text": "text-classification",
+    "text-multilabel": "text-classification",
 }
 RETRAIN = "train or save the model again"
 COPY_AGAIN = "copy the folder again from its source"
@@ -292,7 +297,10 @@ def refuse_unsound(tensors: Tensors, path: str | Path, fix: str = RETRAIN) -> No
 
 def _class_problem(meta: Meta, tensors: Tensors | None) -> str:
     """What is wrong with the classes, with a head that is known or (None) is not."""
+    cosine = meta.variant.startswith("speaker")  # whose logits have no bias
     head = None if tensors is None else tensors.get("fc.bias")
+    if tensors is not None and cosine and head is None and "fc.weight" in tensors:
+        head = tensors["fc.weight"][:, 0]
     if tensors is not None and head is None and "head" not in meta.options:
         return "has no head: the tensor fc.bias is missing"
     if head is not None and (len(meta.classes),) != head.shape:
@@ -312,7 +320,11 @@ def timm_config(meta: Meta) -> dict[str, Any] | None:
     """
     if meta.variant.startswith("plain") or meta.variant in CIFAR or "head" in meta.options:
         return None
-    if {"stem", "shortcut", "pool"} & meta.options.keys() or any(meta.options.get("replace_stride_with_dilation", ())):
+    if meta.task not in IMAGES:
+        return None
+    if {"stem", "shortcut", "pool", "width"} & meta.options.keys() or any(
+        meta.options.get("replace_stride_with_dilation", ())
+    ):
         return None
     values = meta.preprocess
     channels = len(values["mean"])
@@ -337,6 +349,11 @@ def timm_config(meta: Meta) -> dict[str, Any] | None:
             "label_names": list(meta.classes),
         },
     }
+
+
+def told_of(meta: Meta) -> dict[str, Any]:
+    """How an input is prepared, without a vocabulary of thousands of words."""
+    return {name: value for name, value in meta.preprocess.items() if name != "vocabulary"}
 
 
 def card(meta: Meta, library: str = "", usage: str = "") -> str:
@@ -369,9 +386,9 @@ def card(meta: Meta, library: str = "", usage: str = "") -> str:
         f"Weights started from: {meta.weights}. Written by {meta.written_by}.",
         "",
         *(["Scores on held-out data:", "", *table, ""] if table else ["No scores were measured.", ""]),
-        "Input: " + ", ".join(f"{name} {value}" for name, value in meta.preprocess.items()) + ".",
+        "Input: " + ", ".join(f"{name} {value}" for name, value in told_of(meta).items()) + ".",
         "",
-        "Limits: the scores hold for data like those it was measured on. Training images can leak from weights: share",
+        "Limits: the scores hold for data like those it was measured on. Training data can leak from weights: share",
         "the model as you would share its training data.",
     ]
     return "\n".join(lines) + "\n"

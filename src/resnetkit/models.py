@@ -25,12 +25,16 @@ and of the CIFAR networks at 32 x 32 with 10 classes (`nn.cifar`):
     resnet110            1,727,962         0.25 G
 
 plain18, plain34, plain20, plain32, plain44, plain56 and plain110 are these without their shortcuts, for comparison.
+
+Of texts: words (`nn.sequence.TextResNet`), vdcnn9, vdcnn17, vdcnn29, vdcnn49. Of sounds, beside those above with one
+channel: wave34 (`WaveResNet`, of samples) and speaker34 (`nn.speaker.SpeakerResNet`, of log-mel spectra).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -41,6 +45,8 @@ from resnetkit.nn.blocks import BasicBlock, Bottleneck, Norm, PlainBlock
 from resnetkit.nn.cifar import WIDTH, cifar_layers
 from resnetkit.nn.grow import grow as deeper
 from resnetkit.nn.resnet import Pool, ResNet, Shortcut, Stem
+from resnetkit.nn.sequence import VDCNN, VDCNN_LAYERS, TextResNet, WaveResNet, vdcnn
+from resnetkit.nn.speaker import SpeakerResNet
 from resnetkit.weights.fit import fit
 from resnetkit.weights.known import known_weights
 
@@ -86,7 +92,11 @@ class Variant:
     @property
     def convolution(self) -> tuple[int, int]:
         """Groups and channels of a 3x3 convolution in the first stage."""
-        return self.groups, self.groups * (self.width * self.width_per_group // 64)
+        return self.convolution_at(self.width)
+
+    def convolution_at(self, width: int) -> tuple[int, int]:
+        """The same of a network of another width."""
+        return self.groups, self.groups * (width * self.width_per_group // 64)
 
 
 def _cifar(depth: int, block: type[BasicBlock] = BasicBlock) -> Variant:
@@ -119,6 +129,14 @@ VARIANTS = {
     "plain56": _cifar(56, PlainBlock),
     "plain110": _cifar(110, PlainBlock),
 }
+Network = ResNet | VDCNN | TextResNet | WaveResNet
+WORDS, WAVES, SPEAKER = "words", "wave34", "speaker34"
+SEQUENCES: dict[str, Callable[..., Network]] = {
+    WORDS: TextResNet,
+    **{f"vdcnn{depth}": partial(vdcnn, depth) for depth in VDCNN_LAYERS},
+    WAVES: WaveResNet,
+    SPEAKER: SpeakerResNet,
+}
 PUBLISHED = tuple(name for name, plan in VARIANTS.items() if plan.stem == "imagenet" and plan.block is not PlainBlock)
 
 
@@ -150,6 +168,30 @@ def build(variant: str, **options: Unpack[ResNetOptions]) -> ResNet:
         return ResNet(plan.block, plan.layers, **options)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def of_texts() -> tuple[str, ...]:
+    """Names of the networks that take tokens."""
+    return tuple(name for name in SEQUENCES if name not in (WAVES, SPEAKER))
+
+
+def of_sounds() -> tuple[str, ...]:
+    """Names of the networks that take a spectrum of one channel, or samples."""
+    return (*VARIANTS, WAVES, SPEAKER)
+
+
+def assembled(variant: str, options: Mapping[str, Any]) -> Network:
+    """A network with fresh weights, of images, sounds or texts; its options are those of model.json.
+
+    Raises:
+        UsageError: there is no such variant, or an option is unknown or out of its range.
+    """
+    if variant not in SEQUENCES:
+        return build(variant, **options)
+    try:
+        return SEQUENCES[variant](**options)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{variant}: {error}") from error
 
 
 def with_weights(

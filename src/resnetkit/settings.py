@@ -23,10 +23,10 @@ class Data:
 
     source: str = ""
     """Folder of class folders, a .zip or .tar of them, or a CSV of path,label[,split] or path,labels[,split]; images
-    with boxes (COCO JSON, Pascal VOC, YOLO) or with masks."""
+    with boxes (COCO JSON, Pascal VOC, YOLO) or with masks; recordings likewise; texts as .csv, .tsv or .jsonl."""
     task: str = "auto"
     """classify: one class an image; multilabel: several labels or none; detect: boxes; segment: a class for every
-    pixel; auto: read from the data."""
+    pixel; sound, text, sound-multilabel, text-multilabel: classes or labels of these; auto: read from the data."""
     val: Share = 0.15
     """Share of the training images that chooses the best epoch, where the data has no val split."""
     test: Share = 0.15
@@ -39,6 +39,10 @@ class Data:
     """Share of the images of a split that may be unreadable and are left out; they are listed."""
     follow_links: bool = False
     """Follow links to files outside the folder."""
+    text: Annotated[str, Field(coerce_numbers_to_str=True)] = ""
+    """Column that holds the text, by name or by number from 1; "": by the usual names."""
+    label: Annotated[str, Field(coerce_numbers_to_str=True)] = ""
+    """Column that holds the label of a text, likewise."""
     fixes: str = ""
     """A CSV of path,action,label, as `check --write` makes it: images to leave out or to give another label."""
     ignore: Annotated[str, Field(coerce_numbers_to_str=True)] = ""
@@ -50,13 +54,16 @@ class Model:
     """The network and where its weights start from."""
 
     variant: str = "resnet34"
-    """Name of the network, see `resnetkit.models`."""
+    """Name of the network, see `resnetkit.models`; of sounds resnet18 and of texts words, if left out."""
+    width: Annotated[int, Field(ge=8, le=512)] | Auto = "auto"
+    """Channels of the first stage; auto: the variant's; of sounds 32, if left out."""
     weights: str = "auto"
     """A published name, a weights file, hf://owner/name, or "none"; auto: IMAGENET1K_V1, or none under 64 px."""
     stem: Literal["auto", "imagenet", "small", "deep"] = "auto"
     """small: 3x3, stride 1, no pooling; deep: three of 3x3; auto: the variant's, small under 64 px without weights."""
-    shortcut: Literal["auto", "A", "B", "C", "D"] = "auto"
-    """A pads, B projects where shapes change, C everywhere, D averages and projects; auto: the variant's."""
+    shortcut: Literal["auto", "none", "A", "B", "C", "D"] = "auto"
+    """A pads, B projects where shapes change, C everywhere, D averages and projects; none: for texts; auto: the
+    variant's."""
     pool: Literal["last", "all"] = "last"
     """Stages whose pooled features the last layer sees; all: more accurate on few images, not for torchvision, timm."""
     head: Literal["auto", "fcos", "retinanet", "fasterrcnn", "unet", "fcn", "deeplabv3"] = "auto"
@@ -78,7 +85,7 @@ class Image:
 
     size: Annotated[int, Field(ge=8, le=4096)] | Auto = "auto"
     """Height and width in pixels; auto: 224, or for smaller images their own size, 32 at least; CIFAR networks: 32; of
-    boxes and masks the height, where the long side is that of the images, 320 at least and 512 at most."""
+    boxes and masks the height, where the long side is that of the images, 320 at least and 384 at most."""
     width: Annotated[int, Field(ge=0, le=4096)] | Auto = "auto"
     """Width in pixels of what boxes and masks are found in; auto: by the images' proportions. 0: as the height."""
     start_size: Annotated[int, Field(ge=0, le=4096)] = 0
@@ -91,6 +98,73 @@ class Image:
     """Filter of the resize."""
     channels: Annotated[int, Field(ge=1, le=16)] = 3
     """1: grey, 3: RGB; others: .npy of [H, W, C], or images of as many bands or pages."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Sound:
+    """What the network sees of a recording, and random changes of training recordings."""
+
+    rate: Annotated[int, Field(ge=4_000, le=192_000)] | Auto = "auto"
+    """Samples a second; auto: that of most files, 16,000 at most."""
+    seconds: Annotated[float, Field(ge=0.05, le=600)] | Auto = "auto"
+    """Length of what the network sees; auto: what 95 of 100 files last, 0.5 to 5. Longer files are heard in windows."""
+    kept: Annotated[float, Field(ge=0.05, le=3_600)] | Auto = "auto"
+    """Seconds of each training file that are kept, of which each epoch hears a random part; auto: 4 windows at most."""
+    mels: Annotated[int, Field(ge=8, le=256)] | Auto = "auto"
+    """Bands of the log-mel spectrum; auto: 40 under 16,000 samples a second, else 64."""
+    window: Annotated[float, Field(ge=0.005, le=0.2)] = 0.025
+    """Length of a frame, seconds."""
+    hop: Annotated[float, Field(ge=0.001, le=0.2)] = 0.01
+    """From one frame to the next, seconds."""
+    centre: bool = False
+    """Take the mean of each band over the loud frames of a clip out first, and with it what microphone and room add."""
+    mean: float | Auto = "auto"
+    """Of all log-mel values, which is taken out; auto: as measured on training files."""
+    std: Annotated[float, Field(gt=0)] | Auto = "auto"
+    """Deviation of all log-mel values, by which they are divided; auto: as measured on training files."""
+    speed: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    """Largest relative change of speed, and pitch with it."""
+    shift: Annotated[float, Field(ge=0)] = 0.125
+    """Largest shift in time, seconds."""
+    gain: Annotated[float, Field(ge=0, le=40)] = 6.0
+    """Largest change of loudness, dB."""
+    noise: Annotated[float, Field(ge=0, le=40)] = 5.0
+    """White noise at this to 40 dB below the recording; 40: none."""
+    emphasis: Annotated[float, Field(ge=0, le=40)] = 0.0
+    """Largest change of the loudness of bands against each other, dB, as other microphones and rooms make it."""
+    mask_bands: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    """SpecAugment (arXiv 1904.08779): share of the bands that each of two masks hides at most."""
+    mask_frames: Annotated[float, Field(ge=0, le=0.5)] = 0.12
+    """SpecAugment: share of the frames that each of two masks hides at most."""
+    margin: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Of the additive-margin softmax (arXiv 1801.05599), for networks whose logits are cosines."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Text:
+    """What the network sees of a text, and random changes of training texts."""
+
+    units: Literal["auto", "words", "pieces", "bytes"] = "auto"
+    """What a token is: a word that training texts have twice, a byte pair of theirs, or a byte; auto: bytes for VDCNN,
+    else words."""
+    vocabulary: Annotated[int, Field(ge=3, le=65_535)] = 20_000
+    """Different words or pieces at most."""
+    tokens: Annotated[int, Field(ge=3, le=65_535)] | Auto = "auto"
+    """Different tokens that there are; auto: as found in the training texts."""
+    length: Annotated[int, Field(ge=8, le=65_536)] | Auto = "auto"
+    """Tokens that are read of a text; auto: what 99 of 100 training texts have, 16 to 512 words or 1,024 bytes."""
+    lower: bool = True
+    """Capitals count as small letters."""
+    drop: Share = 0.1
+    """Chance of each token to be left out."""
+    span: Share = 0.1
+    """Longest run of tokens that is left out, as a share of the text."""
+    kmax: Annotated[int, Field(ge=1, le=64)] = 8
+    """Largest values of each channel that VDCNN's head sees."""
+    hidden: Annotated[int, Field(ge=0, le=8_192)] = 0
+    """Width of VDCNN's two hidden layers; 0: none, which suits small data; 2,048 in its paper."""
+    dropout: Share = 0.3
+    """Share of the network's numbers that is left out, where it has dropout."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -225,6 +299,8 @@ class Recipe:
     data: Data = Data()
     model: Model = Model()
     image: Image = Image()
+    sound: Sound = Sound()
+    text: Text = Text()
     augment: Augment = Augment()
     optim: Optim = Optim()
     train: Train = Train()

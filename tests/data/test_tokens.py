@@ -1,11 +1,12 @@
 import time
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from resnetkit.data import tokens
 from resnetkit.data.tokens import TextPreprocess
-from resnetkit.errors import DataError, ResourceError, UsageError
+from resnetkit.errors import DataError, ModelError, ResourceError, UsageError
 
 PLAIN = TextPreprocess(length=8)
 TEXTS = ["the cat sat on the mat", "the dog sat on the log", "The CAT and the dog"]
@@ -87,6 +88,16 @@ def test_without_the_package(monkeypatch):
     monkeypatch.setattr(tokens.importlib, "import_module", refuse)
     with pytest.raises(ResourceError, match=r"resnetkit\[text\]"):
         tokens.train_words(TEXTS, 50)
+    with pytest.raises(ResourceError, match=r"resnetkit\[text\]"):
+        tokens.preprocess_from({"vocabulary": "{}"}, Path("model.json"))
+
+
+def test_preprocess_of_a_model(tmp_path):
+    made = TextPreprocess(16, True, tokens.train_words(TEXTS, 50))
+    assert tokens.preprocess_from(made.as_dict(), tmp_path) == made
+    for wrong in ({"length": 1}, {"words": 3}, {"vocabulary": "{"}, {"vocabulary": 3}):
+        with pytest.raises(ModelError):
+            tokens.preprocess_from({**made.as_dict(), **wrong}, tmp_path)
 
 
 def test_excerpt():

@@ -29,7 +29,8 @@ def test_rows_and_coco() -> None:
 
 def test_nothing_found_is_a_row() -> None:
     answer = boxes.decode(NONE, CLASSES, "a.jpg", (20, 10))
-    assert answer.rows() == [{"path": "a.jpg", "label": ""}]
+    nothing = dict.fromkeys(("score", "x1", "y1", "x2", "y2"))  # the columns of a CSV are those of its first row
+    assert answer.rows() == [{"path": "a.jpg", "label": "", **nothing}]
     assert answer.coco(1, {}) == []
 
 

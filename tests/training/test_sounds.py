@@ -98,3 +98,13 @@ def test_the_same_generator_gives_the_same_batch():
         lambda r: sounds.mixup(torch.from_numpy(clips()), torch.eye(4), 0.3, r)[0].numpy(),
     ):
         assert np.array_equal(change(rng(3)), change(rng(3))) and not np.array_equal(change(rng(3)), change(rng(4)))
+
+
+def test_emphasis_is_smooth_along_the_bands_and_the_same_in_time():
+    spectra = torch.randn(4, 1, 40, 10)
+    spectra[:, :, :, 0] = -9.0  # silence
+    found = sounds.emphasis(spectra, 2.0, np.random.default_rng(0))
+    change = (found - spectra)[:, 0]
+    assert (change[:, :, 0] == 0).all() and change.abs().max() <= 2 and change.abs().max() > 0.5
+    assert torch.allclose(change[:, :, 1:2].expand(-1, -1, 9), change[:, :, 1:], atol=1e-5)
+    assert change[:, :, 1].diff(dim=1).abs().max() < 0.6 and not torch.allclose(change[0], change[1])

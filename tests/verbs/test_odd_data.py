@@ -150,15 +150,15 @@ def test_several_labels_resume_exactly(run_cli: Run, monkeypatch: pytest.MonkeyP
     source = write_labels(Path("shapes"))
     settings = tiny("augment.mixup=0.2", "optim.class_weights=balanced", "optim.ema_decay=0.9")
     assert run_cli("train", source, *settings, "--out", "whole")[0] == 0
-    forward = loop._forward
+    loss = loop._loss
 
-    def interrupted(network, batch, objective, plan):
+    def interrupted(learner, batch, plan):
         if batch.step == 4:
             os.kill(os.getpid(), signal.SIGINT)
-        return forward(network, batch, objective, plan)
+        return loss(learner, batch, plan)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_forward", interrupted)
+        patch.setattr(loop, "_loss", interrupted)
         assert run_cli("train", source, *settings, "--out", "parts")[0] == 130
     assert run_cli("train", "--resume", "--out", "parts")[0] == 0
     for name in ("model/model.safetensors", "metrics.json"):

@@ -228,7 +228,7 @@ def test_answers_are_never_lost_or_mixed(trained: Path, photos: Path, run_cli) -
     code, _, err = run_cli("predict", trained, red, "--format", "csv", "--out", "answers")
     assert code == 2 and "holds answers so far" in err and Path("answers.partial").read_text() == "{}"
     code, _, err = run_cli("predict", trained, red, "--format", "csv", "--out", "answers", "--resume")
-    assert code == 2 and "holds answers with another format and model and top and mirror" in err
+    assert code == 2 and "holds answers with another format and model and mirror" in err
     Path("answers.call").unlink()
     assert (
         "does not say what it is of"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,12 @@ from PIL import Image
 
 import resnetkit
 from conftest import start, write_scenes
-from resnetkit.errors import Interrupted, UsageError
+from resnetkit import recipe as recipes
+from resnetkit.data.dataset import Dataset
+from resnetkit.errors import DataError, Interrupted, UsageError
 from resnetkit.tasks.boxes import Boxes
 from resnetkit.verbs import fit
+from resnetkit.verbs.examples import found_in
 
 KINDS = ("boxes", "masks")
 HEADLINES = {"boxes": "AP50", "masks": "mIoU"}
@@ -268,3 +272,87 @@ def test_empty_images_and_boxes_of_a_pixel_are_learnt_from(tmp_path: Path) -> No
     labels[2].write_text(f"0 0.5 0.5 {1 / 96} {1 / 64}\n1 {0.5 / 96} {0.5 / 64} {1 / 96} {1 / 64}\n")
     run = resnetkit.train(data, settings=SMALL, out="r", quiet=True)
     assert run.metrics["AP50"]["n"] == 3 and Path("r/report.html").exists()
+
+
+def test_classes_that_are_called_like_masks_stay_classes(tmp_path: Path) -> None:
+    """The folders surgical/ and surgical_mask/ are two classes of images, whatever their files are called."""
+    for name, colour in (("surgical", 60), ("surgical_mask", 200)):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        for i in range(6):
+            Image.new("L", (40, 40), colour + i).save(tmp_path / "faces" / name / f"{i}.png")
+    found = found_in(tmp_path / "faces", recipes.read(""))
+    assert found.classes == ("surgical", "surgical_mask") and type(found) is Dataset
+
+
+def test_coco_results_name_only_classes_that_the_data_has(runs: Path, tmp_path: Path) -> None:
+    images = [{"id": 7, "file_name": "8.png", "width": 96, "height": 64}]
+    kinds = [{"id": 0, "name": "disc"}]
+    box = [{"id": 1, "image_id": 7, "category_id": 0, "bbox": [1, 1, 40, 40], "area": 1600, "iscrowd": 0}]
+    (tmp_path / "coco").mkdir()
+    shutil.copy(runs / "data" / "boxes" / "val" / "images" / "8.png", tmp_path / "coco")
+    (tmp_path / "coco" / "a.json").write_text(json.dumps({"images": images, "annotations": box, "categories": kinds}))
+    resnetkit.evaluate(runs / "boxes", tmp_path / "coco", out="scored", quiet=True)
+    found = json.loads(Path("scored/coco_results.json").read_text())
+    assert found and {row["category_id"] for row in found} == {0} and {row["image_id"] for row in found} == {7}
+    page = list(csv.DictReader(Path("scored/predictions.csv").read_text().splitlines()))
+    assert len(found) < 100 and len(page) == 1
+
+
+def test_a_rate_that_is_auto_is_decided_and_no_epochs_are_refused(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data")
+    for kind, rate in (("boxes", 1e-3), ("masks", 2e-3)):
+        settings = {**SMALL, "optim.lr": "auto", "optim.optimizer": "auto", "train.epochs": 1}
+        resnetkit.train(data / kind, settings=settings, out=kind, quiet=True)
+        assert recipes.read(Path(kind) / "recipe.toml").optim.lr == rate
+        with pytest.raises(UsageError, match="leaves nothing to learn"):
+            resnetkit.train(data / kind, settings={**SMALL, "train.epochs": 0}, out="r", quiet=True)
+
+
+def test_a_model_of_masks_scores_images_with_nothing_in_them(tmp_path: Path) -> None:
+    """Masks of 0 alone are of two classes to a model that knows two, and of one for nobody to learn."""
+    root = tmp_path / "data"
+    for split, values in (("train", (0, 255)), ("val", (0, 255)), ("none", (0,))):
+        for folder in ("images", "masks"):
+            (root / split / folder).mkdir(parents=True)
+        for i in range(4):
+            image = np.random.default_rng(i).integers(0, 60, (64, 96, 3), np.uint8)
+            mask = np.zeros((64, 96), np.uint8)
+            if 255 in values:
+                image[10:50, 20:60] = 220
+                mask[10:50, 20:60] = 255
+            Image.fromarray(image).save(root / split / "images" / f"{i}.png")
+            Image.fromarray(mask).save(root / split / "masks" / f"{i}.png")
+    shutil.move(root / "none", tmp_path / "none")
+    resnetkit.train(root, settings={**SMALL, "model.head_width": 16}, out="r", quiet=True)
+    scores = resnetkit.evaluate("r", tmp_path / "none", quiet=True)
+    assert scores.classes == ("background", "foreground") and len(scores.paths) == 4
+    assert scores.metrics["IoU/foreground"].value is None
+    with pytest.raises(DataError, match="one class only"):
+        resnetkit.train(tmp_path / "none", task="segment", settings=SMALL, out="n", quiet=True)
+
+
+def test_two_photos_of_one_name_have_a_picture_each(runs: Path) -> None:
+    image = Image.fromarray(pixels(runs / "data" / "boxes" / "val" / "images" / "8.png"))
+    for name in ("a/x.png", "a/x_2.png", "b/x.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        image.save(name)
+    list(resnetkit.predict(runs / "boxes", ["a/x.png", "a/x_2.png", "b/x.png"], draw="drawn"))
+    assert sorted(path.name for path in Path("drawn").iterdir()) == ["x.jpg", "x_2.jpg", "x_3.jpg"]
+
+
+def test_rows_that_were_cut_short_are_made_again(runs: Path, run_cli) -> None:
+    """An answer of several rows of which some are missing is not taken for done."""
+    images = runs / "data" / "boxes" / "val" / "images"
+    call = ("predict", runs / "boxes", images, "--format", "csv", "--top", 3)
+    assert run_cli(*call, "--out", "whole.csv")[0] == 0
+    assert run_cli(*call, "--out", "parts.csv")[0] == 0
+    lines = Path("whole.csv").read_text().splitlines(keepends=True)
+    digest = {"format": "csv", "model": None, "top": 3, "mirror": False, "coverage": None}
+    from resnetkit.cli.using import _digest
+
+    Path("parts.csv").unlink()
+    Path("parts.csv.partial").write_text("".join(lines[:6]))  # of the second image two of three rows
+    Path("parts.csv.call").write_text(json.dumps(digest | {"model": _digest(runs / "boxes")}))
+    code, _, err = run_cli(*call, "--out", "parts.csv", "--resume")
+    assert code == 0, err
+    assert Path("parts.csv").read_text() == Path("whole.csv").read_text()

@@ -92,14 +92,14 @@ def test_the_same_seed_gives_the_same_weights(photos: Path, run_cli, setting: st
 
 def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> None:
     """Send this process a signal while it works on a step."""
-    forward = loop._forward
+    loss = loop._loss
 
-    def forward_and_interrupt(network, batch, objective, plan):
+    def learn_and_interrupt(learner, batch, plan):
         if batch.step == step:
             os.kill(os.getpid(), number)
-        return forward(network, batch, objective, plan)
+        return loss(learner, batch, plan)
 
-    monkeypatch.setattr(loop, "_forward", forward_and_interrupt)
+    monkeypatch.setattr(loop, "_loss", learn_and_interrupt)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -288,13 +288,13 @@ def test_an_unreadable_image_stops_before_the_first_step(tmp_path: Path, run_cli
 
 def test_nan_stops_with_exit_7_and_keeps_the_last_good_state(photos: Path, run_cli, monkeypatch) -> None:
     """C12: in the fourth epoch, so that states are there."""
-    forward = loop._forward
+    healthy = loop._loss
 
-    def poisoned(network, batch, objective, plan):
-        loss = forward(network, batch, objective, plan)
+    def poisoned(learner, batch, plan):
+        loss = healthy(learner, batch, plan)
         return loss * float("nan") if batch.step == 7 else loss
 
-    monkeypatch.setattr(loop, "_forward", poisoned)
+    monkeypatch.setattr(loop, "_loss", poisoned)
     code, _, err = run_cli("train", photos, *tiny(), "--out", "r")
     assert code == 7 and "step 7" in err and "the last good state is state/0" in err
     kept = sorted(Path("r/state").iterdir())[-1]
@@ -430,14 +430,14 @@ def test_fine_tuning_with_features_of_all_stages(photos: Path, run_cli, trained:
 
 def interrupting(stage: str, step: int):
     """The loop's forward pass, with Ctrl-C in one of them."""
-    forward = loop._forward
+    loss = loop._loss
 
-    def forward_and_interrupt(network, batch, objective, plan):
+    def learn_and_interrupt(learner, batch, plan):
         if batch.step == step and batch.images.shape[1] == (3 if stage == "all" else 256):
             os.kill(os.getpid(), signal.SIGINT)
-        return forward(network, batch, objective, plan)
+        return loss(learner, batch, plan)
 
-    return forward_and_interrupt
+    return learn_and_interrupt
 
 
 @pytest.mark.parametrize(("stage", "step"), [("layer4", 0), ("layer4", 5), ("all", 0), ("all", 4)])
@@ -445,7 +445,7 @@ def test_stages_resume_exactly(photos: Path, run_cli, monkeypatch, trained: Path
     """An interruption in any stage, with features in a cache that is emptied meanwhile."""
     assert run_cli("train", photos, *staged(trained), "--out", "whole")[0] == 0
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_forward", interrupting(stage, step))
+        patch.setattr(loop, "_loss", interrupting(stage, step))
         assert run_cli("train", photos, *staged(trained), "--out", "parts")[0] == 130
     shutil.rmtree("cache-home/features")
     code, _, err = run_cli("train", "--resume", "--out", "parts")
@@ -466,7 +466,7 @@ def test_stages_with_an_engine_resume_exactly(photos: Path, run_cli, monkeypatch
         code, _, err = run_cli("train", photos, *staged(trained), "--out", "whole")
         assert code == 0 and f"features are made by {engine} (" in err and f"made by {engine} " in err
         stored = np.load(next(Path("cache-home/features").rglob("*.npy")))
-        patch.setattr(loop, "_forward", interrupting("layer4", 5))
+        patch.setattr(loop, "_loss", interrupting("layer4", 5))
         code, _, err = run_cli("train", photos, *staged(trained), "--out", "parts")
         assert code == 130 and f"{engine} (as measured before)" in err
     shutil.rmtree("cache-home")

@@ -21,7 +21,7 @@ import typer
 from typer.exceptions import TyperException
 
 from resnetkit._version import __version__
-from resnetkit.cli import judging, measuring, training, using
+from resnetkit.cli import judging, measuring, serving, training, using
 from resnetkit.errors import ResnetkitError, ResourceError, UsageError
 
 INTERRUPTED = 130
@@ -68,6 +68,7 @@ app.command("embed", epilog="Example: resnetkit embed runs/photos holiday/ --out
 app.command("export", epilog="Example: resnetkit export runs/photos --format huggingface --push owner/name")(
     using.export
 )
+app.command("serve", epilog="Example: resnetkit serve runs/photos --port 8000")(serving.serve)
 app.command("bench", epilog="Example: resnetkit bench runs/photos holiday/ --batch 1 --batch 16")(measuring.bench)
 app.command("doctor", epilog="Example: resnetkit doctor runs/photos")(measuring.doctor)
 app.command("models", epilog="Example: resnetkit models resnet34 --size 224 --svg resnet34.svg")(using.models)

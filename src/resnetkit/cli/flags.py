@@ -22,11 +22,13 @@ Set = Annotated[
 DataArgument = Annotated[
     str,
     typer.Argument(
-        help="Class folders, a .zip or .tar of them, or a CSV of path,label[s][,split][,group].", metavar="DATA"
+        help="Class folders, a .zip or .tar of them, a CSV of path,label[s][,split][,group], or a table of texts.",
+        metavar="DATA",
     ),
 ]
 InputsArgument = Annotated[
-    list[str], typer.Argument(help="Files, folders, globs, or - for a list on standard input.", metavar="INPUTS...")
+    list[str],
+    typer.Argument(help="Files, folders, globs, or - for a list on standard input; texts too.", metavar="INPUTS..."),
 ]
 Mirror = Annotated[
     bool,

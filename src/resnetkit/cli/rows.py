@@ -20,6 +20,9 @@ def line(row: Mapping[str, Any], form: str) -> str:
         return json.dumps(row, ensure_ascii=True)
     from resnetkit.errors import printable
 
+    if "a" in row and "b" in row:
+        same = {1: "  same", 0: "  different"}.get(row.get("same", -1), "")
+        return f"{printable(row['a'])}  {printable(row['b'])}  {row['score']:.3f}{same}"
     if "x1" in row or "share" in row:
         return _place_line(row)
     keys = [key for key in row if key == "label" or key.startswith("label_")]
@@ -166,11 +169,34 @@ def _done(partial: Path, beside: Path, call: Mapping[str, Any]) -> dict[str, tup
     if len(whole) < len(content):
         os.truncate(partial, len(whole))
     text = whole.decode("utf-8")
+    if text and _several_rows(text, call["format"]):
+        text = _without_last(text, call["format"])
+        os.truncate(partial, len(text.encode("utf-8")))
     if call["format"] == "jsonl":
         return {printable(json.loads(each)["path"]): () for each in text.splitlines()}
     reader = csv.DictReader(io.StringIO(text, newline=""))
     found: dict[str, tuple[str, ...]] = {plain(row["path"]): () for row in reader}
     return {"": tuple(reader.fieldnames or ()), **found} if text else {}
+
+
+def _several_rows(text: str, form: str) -> bool:
+    """Whether an answer takes several rows, as boxes and masks do."""
+    if form == "jsonl":
+        return bool({"x1", "share"} & json.loads(text.partition("\n")[0]).keys())
+    return bool({"x1", "share"} & set(text.partition("\n")[0].split(",")))
+
+
+def _without_last(text: str, form: str) -> str:
+    """Without the rows of the last path, which may not all be there."""
+    lines = text.splitlines(keepends=True)
+
+    def path(line: str) -> str:
+        return str(json.loads(line)["path"]) if form == "jsonl" else next(csv.reader([line]))[0]
+
+    last = path(lines[-1])
+    while len(lines) > (form == "csv") and path(lines[-1]) == last:
+        lines.pop()
+    return "".join(lines)
 
 
 def print_metrics(metrics: Mapping[str, Mapping[str, Any]], more: Mapping[str, str], as_json: bool) -> None:

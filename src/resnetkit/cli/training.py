@@ -15,15 +15,15 @@ from resnetkit.verbs.memory import keep_freed_memory
 def train(
     data: DataArgument = "",
     model: Annotated[
-        str | None, typer.Option(help="The network: resnet18, resnet34, resnet50, ...", metavar="NAME")
+        str | None, typer.Option(help="The network: resnet18, resnet34, ..., words, vdcnn9, wave34.", metavar="NAME")
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="IMAGENET1K_V1, a .safetensors or .pth, hf://owner/name, none.", metavar="NAME"),
     ] = None,
     recipe: Annotated[str, typer.Option(help="A named recipe (digits) or a .toml file.", metavar="NAME|FILE")] = "",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.", metavar="N")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.", metavar="N")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training examples.", metavar="N")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples a step.", metavar="N")] = None,
     time_limit: Annotated[str | None, typer.Option(help="Be done in 90s, 10m or 1.5h.", metavar="TIME")] = None,
     out: Annotated[
         str | None, typer.Option(help="The run folder; runs/<name of the data> if left out.", metavar="DIR")
@@ -32,7 +32,8 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Move an older run aside.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and write nothing.")] = False,
     task: Annotated[
-        str | None, typer.Option(help="classify or multilabel; read from the data if left out.", metavar="T")
+        str | None,
+        typer.Option(help="classify, multilabel, sound, text, ...; read from the data if left out.", metavar="T"),
     ] = None,
     seed: Seed = None,
     device: Device = None,

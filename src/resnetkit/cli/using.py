@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -52,13 +52,11 @@ def predict(
     from resnetkit import api
     from resnetkit.errors import DataError, IncompleteError
     from resnetkit.recipe import parse_setting
+    from resnetkit.verbs.verify import Pair
 
     form = "jsonl" if as_json else form
-    if form not in ("table", "jsonl", "csv"):
-        raise UsageError(f"there is no format {form!r}", fix="one of table, jsonl, csv")
-    if resume and not out:
-        raise UsageError("--resume goes on with a file", fix="name it with --out")
-    count = failed = 0
+    _refuse_form(form, out, resume=resume)
+    count, failed, pairs = 0, 0, []
     chosen = dict(map(parse_setting, settings or ()))
     call = {"format": form, "model": _digest(model), "top": top, "mirror": mirror, "coverage": coverage}
     with _kept(out, quiet), rows_into(out, call, resume=resume, overwrite=overwrite) as rows:
@@ -75,8 +73,33 @@ def predict(
                 print(f"error: {answer}", file=sys.stderr)
             else:
                 rows.write(answer.rows())
+                pairs += [answer] if isinstance(answer, Pair) else []
+    if pairs and not quiet:
+        print(*rate_lines(pairs), sep="\n", file=sys.stderr)
     if failed:
         raise IncompleteError(f"{failed} of {count} files could not be read")
+
+
+def _refuse_form(form: str, out: str | None, *, resume: bool) -> None:
+    if form not in ("table", "jsonl", "csv"):
+        raise UsageError(f"there is no format {form!r}", fix="one of table, jsonl, csv")
+    if resume and not out:
+        raise UsageError("--resume goes on with a file", fix="name it with --out")
+
+
+def rate_lines(pairs: list[Any]) -> Iterator[str]:
+    """How well the scores of pairs tell whether they are of one speaker, where that is known."""
+    from resnetkit.verbs.verify import error_rate
+
+    found = error_rate(pairs)
+    if found is None:
+        return
+    rate, threshold = found
+    if rate.value is None:
+        yield f"no equal error rate: {rate.method}"
+        return
+    span = "" if rate.low is None or rate.high is None else f" ({100 * rate.low:.1f} to {100 * rate.high:.1f} %)"
+    yield f"EER {100 * rate.value:.1f} %{span}, n = {rate.n:,} pairs, at a score of {threshold:.3f}; {rate.method}"
 
 
 def _digest(model: Path) -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags
+from PIL import ExifTags, Image
 
+from resnetkit.data.bands import array_shape, is_array
 from resnetkit.data.dataset import CODES, Dataset
 from resnetkit.data.formats import DECODE_ERRORS, QUIET, Source, name_of, open_image, opened
 from resnetkit.data.image import TURNS
@@ -84,11 +85,11 @@ class Boxed(Dataset):
     @property
     def strata(self) -> NDArray[np.integer]:
         """Whether each image has objects of each class, crowds aside [n, K]."""
-        present = np.zeros((len(self), len(self.classes)), np.int8)
-        for row in range(len(self)):
-            found = self.objects(row)
-            present[row, found.labels[~found.crowds]] = 1
-        return present
+        objects, lengths = self.truth.objects, np.diff(self.truth.ends, prepend=0)
+        images = np.repeat(np.arange(len(lengths)), lengths)
+        present = np.zeros((len(lengths), len(self.classes)), np.int8)
+        present[images[~objects.crowds], objects.labels[~objects.crowds]] = 1
+        return np.asarray(present[self.targets])
 
     def objects(self, row: int) -> Objects:
         """What is in the sample of a row."""
@@ -148,13 +149,21 @@ class Noted:
 def header_of(file: Source) -> tuple[Size, int] | None:
     """Width and height as stored, and the EXIF orientation (1 is upright); None where the file cannot be read."""
     try:
-        with QUIET, opened(file) as stream, open_image(stream, name_of(file)) as image:
-            orientation = 1
-            with contextlib.suppress(*DECODE_ERRORS):  # damaged EXIF is no reason to refuse a picture
-                orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-            return image.size, orientation if orientation in TURNS else 1
+        with QUIET, opened(file) as stream:
+            if is_array(stream):
+                height, width, _, _ = array_shape(stream, name_of(file))
+                return (width, height), 1
+            with open_image(stream, name_of(file)) as image:
+                return image.size, _orientation(image)
     except (DataError, *DECODE_ERRORS):
         return None
+
+
+def _orientation(image: Image.Image) -> int:
+    orientation = 1
+    with contextlib.suppress(*DECODE_ERRORS):  # damaged EXIF is no reason to refuse a picture
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return orientation if orientation in TURNS else 1
 
 
 def assembled(place: Place, noted: Iterable[Noted], classes: Sequence[str], findings: Findings, form: str) -> Boxed:

@@ -12,9 +12,9 @@ import csv
 import io
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +26,20 @@ from resnetkit.data import dataset, sound
 from resnetkit.data.archive import Member
 from resnetkit.data.columns import dataset_of, refuse_gaps
 from resnetkit.data.dataset import Dataset
+from resnetkit.data.prepared import prepared_from
 from resnetkit.data.sound import EXTENSIONS as EXTENSIONS
 from resnetkit.data.sound import Samples
+from resnetkit.data.sources import Part
 from resnetkit.data.table import Row, split_labels
 from resnetkit.errors import DataError, UsageError, printable
 from resnetkit.files import read_errors
 from resnetkit.ops.spectrum import Mel, bank, fbank
 
 Clip = NDArray[np.int16]
+NOUN = "sounds"
+QUIET_FRAME = 7.0  # nepers of energy: 30 dB
 TIMES = ("start", "end")
+MOST_WINDOWS = 256  # of a recording, so that a few of an hour each fit the memory
 START = "start it with path,label,start,end (seconds; an empty end is the end of the file)"
 
 
@@ -49,6 +54,9 @@ class AudioPreprocess:
         window, hop: length of a frame and from one to the next, in seconds.
         low, high: edges of the bands in Hz; high 0 is half the rate.
         mean, std: of log-mel values, one for all bands or one a band. The defaults are those of speech near full scale.
+        form: "mel", the log-mel spectrum, or "wave", the samples themselves.
+        centre: whether the mean of each band over the loud frames of a clip is taken out first, and with it what a
+            microphone or a room adds.
     """
 
     rate: Annotated[int, Field(ge=sound.LOWEST, le=sound.HIGHEST)] = 16_000
@@ -60,6 +68,8 @@ class AudioPreprocess:
     high: Annotated[float, Field(ge=0)] = 0.0
     mean: tuple[float, ...] = (10.0,)
     std: tuple[float, ...] = (5.0,)
+    form: Literal["mel", "wave"] = "mel"
+    centre: bool = False
 
     def __post_init__(self) -> None:
         if len(self.mean) not in (1, self.mels) or len(self.mean) != len(self.std) or min(self.std) <= 0:
@@ -84,9 +94,33 @@ class AudioPreprocess:
         """Number of frames of a clip's spectrum."""
         return self.mel.num_frames(self.samples)
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of the network's input."""
+        return 1
+
+    @property
+    def shape(self) -> tuple[int]:
+        """Of a clip."""
+        return (self.samples,)
+
+    @property
+    def dtype(self) -> type[np.int16]:
+        """Of a clip."""
+        return np.int16
+
     def as_dict(self) -> dict[str, Any]:
         """As it stands in model.json."""
         return asdict(self)
+
+
+def preprocess_from(values: Mapping[str, Any], path: Path) -> AudioPreprocess:
+    """The AudioPreprocess in a model.json at `path`.
+
+    Raises:
+        ModelError: it is missing or not valid.
+    """
+    return prepared_from(AudioPreprocess, values, path)
 
 
 def read(source: Any, preprocess: AudioPreprocess) -> Samples:
@@ -100,7 +134,7 @@ def read(source: Any, preprocess: AudioPreprocess) -> Samples:
         DataError: the file cannot be used, or the array holds what is not a number.
         UsageError: it is none of these.
     """
-    if isinstance(source, str | bytes | Path | Member):
+    if isinstance(source, str | bytes | Path | Member | Part):
         return sound.read(source, preprocess.rate)
     kind = source.dtype.kind if isinstance(source, np.ndarray) and source.ndim in (1, 2) and source.size else ""
     if kind not in ("i", "f") or (kind == "i" and source.dtype != np.int16):
@@ -136,12 +170,13 @@ def clip(samples: Samples, preprocess: AudioPreprocess) -> Clip:
 def windows(samples: Samples, preprocess: AudioPreprocess) -> Clip:
     """All of a recording, in clips that overlap by half or more and reach from its start to its end [W, samples].
 
-    One clip, as `clip` makes it, where the recording is no longer than that.
+    No more than `MOST_WINDOWS`, evenly apart: of very long recordings they overlap less. One clip, as `clip` makes it,
+    where the recording is no longer than that.
     """
     n, length = len(samples), preprocess.samples
     if n <= length:
         return clip(samples, preprocess)[None]
-    count = 1 + -(-2 * (n - length) // length)
+    count = min(MOST_WINDOWS, 1 + -(-2 * (n - length) // length))
     starts = np.rint(np.linspace(0, n - length, count)).astype(int)
     return np.stack([to_integers(samples[start : start + length]) for start in starts])
 
@@ -152,9 +187,29 @@ def log_mel(clips: Clip, preprocess: AudioPreprocess) -> NDArray[np.float32]:
 
 
 def normalise(clips: Clip, preprocess: AudioPreprocess) -> NDArray[np.float32]:
-    """Clips [N, samples] to the float32 input of a network [N, 1, mels, frames]: (log-mel - mean) / std."""
+    """Clips [N, samples] to the float32 input of a network: [N, 1, mels, frames] of (log-mel - mean) / std.
+
+    Or the samples themselves [N, 1, samples], where the network takes these.
+    """
+    if preprocess.form == "wave":
+        return to_floats(clips)[:, None]
     mean, std = (np.array(each, np.float32)[:, None] for each in (preprocess.mean, preprocess.std))
-    return np.asarray((log_mel(clips, preprocess) - mean) / std)
+    return np.asarray((centred(log_mel(clips, preprocess), preprocess) - mean) / std)
+
+
+def centred(spectra: NDArray[np.float32], preprocess: AudioPreprocess) -> NDArray[np.float32]:
+    """Log-mel spectra [N, 1, mels, frames] without the mean of each band over the loud frames, if that is asked for.
+
+    Loud are frames whose loudest band is at most `QUIET_FRAME` under the loudest of the clip: so neither the silence
+    around a short recording counts, nor the pauses in it. What lies further than that under the mean counts as that,
+    so that silence is not another thing than a little noise.
+    """
+    if not preprocess.centre:
+        return spectra
+    loudest = spectra.max(2, keepdims=True)
+    loud = (loudest >= loudest.max(3, keepdims=True) - np.float32(QUIET_FRAME)).astype(np.float32)
+    mean = (spectra * loud).sum(3, keepdims=True) / loud.sum(3, keepdims=True)
+    return np.asarray(np.maximum(spectra - mean, -np.float32(QUIET_FRAME)))
 
 
 def thumbnail(source: Any, width: int = 192, height: int = 96) -> bytes:
@@ -203,8 +258,8 @@ def scan(source: Path, *, follow_links: bool = False) -> Dataset:
         several, lines = _lines(source)
         if lines:
             refuse_gaps(lines, source)
-            return dataset_of(source.parent, [row for _, row in lines], several=several)
-    return dataset.scan(source, EXTENSIONS, follow_links=follow_links)
+            return replace(dataset_of(source.parent, [row for _, row in lines], several=several), noun=NOUN)
+    return dataset.scan(source, EXTENSIONS, follow_links=follow_links, noun=NOUN)
 
 
 def _lines(path: Path) -> tuple[bool, list[tuple[int, Row]]]:

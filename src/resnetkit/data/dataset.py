@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from resnetkit.data import table
 from resnetkit.data.archive import ArchiveTree, Member, is_archive
 from resnetkit.data.names import Names
+from resnetkit.data.sources import Line, Part, part_of
 from resnetkit.data.stratify import by_class, by_labels
 from resnetkit.data.stratify import held_out as held_out
 from resnetkit.data.table import SEPARATOR as SEPARATOR
@@ -31,7 +32,7 @@ from resnetkit.data.table import split_labels as split_labels
 from resnetkit.data.tree import SPLITS, FolderTree, Tree, class_folders, files_below
 from resnetkit.errors import DataError, printable
 
-File = Path | Member
+File = Path | Member | Line | Part
 CODES = ("", *SPLITS)  # a split as one byte
 A_SOURCE = "give a folder of class folders, a .zip or .tar of them, or a .csv of path,label or path,labels"
 
@@ -49,6 +50,8 @@ class Dataset:
         ignored: what was passed over and how often ("hidden or system files": 2).
         spans: where the root is an archive: offset, size, packed size and CRC of each sample [n, 4].
         groups: number of the group that each sample belongs to [n], where they are given.
+        texts: of each sample [n], where it is a text.
+        noun: what the samples are, in messages.
     """
 
     root: Path
@@ -59,6 +62,8 @@ class Dataset:
     ignored: tuple[tuple[str, int], ...] = ()
     spans: NDArray[np.int64] | None = None
     groups: NDArray[np.int64] | None = None
+    texts: tuple[str, ...] | None = field(default=None, kw_only=True)
+    noun: str = field(default="images", kw_only=True)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -67,6 +72,11 @@ class Dataset:
     def several(self) -> bool:
         """Whether a sample may have several labels, or none."""
         return self.targets.ndim == 2
+
+    @property
+    def fewest_classes(self) -> int:
+        """Classes without which there is nothing to learn."""
+        return 1 if self.several else 2
 
     @property
     def strata(self) -> NDArray[np.integer]:
@@ -89,12 +99,14 @@ class Dataset:
         return Files(self)
 
     def fingerprint(self) -> str:
-        """A digest of classes, names, targets, splits and file sizes, by which other data is noticed."""
+        """A digest of classes, names, targets, splits and file sizes or texts, by which other data is noticed."""
         digest = hashlib.blake2b("\0".join(self.classes).encode(), digest_size=16)
         for name in self.names:
             digest.update(os.fsencode(name) + b"\0")
         for column in (self.targets, self.splits, self.sizes()):
             digest.update(column.tobytes())
+        for text in self.texts or ():
+            digest.update(hashlib.blake2b(text.encode(), digest_size=16).digest())
         return digest.hexdigest()
 
     def num_samples(self, split: str) -> int:
@@ -113,14 +125,19 @@ class Dataset:
         """Some samples, in the order of the rows."""
         spans, groups = (None if each is None else each[rows] for each in (self.spans, self.groups))
         names, targets, splits = self.names.take(rows), self.targets[rows], self.splits[rows]
-        return replace(self, names=names, targets=targets, splits=splits, spans=spans, groups=groups)
+        texts = None if self.texts is None else tuple(self.texts[row] for row in rows.tolist())
+        return replace(self, names=names, targets=targets, splits=splits, spans=spans, groups=groups, texts=texts)
 
     def file_named(self, name: str) -> File:
         """What the sample of this name is read from."""
-        return self.root / name if self.spans is None else self.files[self.names.index(name)]
+        if self.spans is None and self.texts is None:
+            return part_of(self.root, name) or self.root / name
+        return self.files[self.names.index(name)]
 
     def sizes(self) -> NDArray[np.int64]:
         """Bytes of each file [n]; -1 where it cannot be told."""
+        if self.texts is not None:
+            return np.fromiter((len(text.encode()) for text in self.texts), np.int64, len(self))
         if self.spans is not None:
             return self.spans[:, 1]
         return np.fromiter((_size(self.root, name) for name in self.names), np.int64, len(self))
@@ -134,7 +151,8 @@ def _size(root: Path, name: str) -> int:
     try:
         return os.stat(os.path.join(root, name)).st_size
     except OSError:
-        return -1
+        part = part_of(Path(root), name)
+        return -1 if part is None or not part.whole.is_file() else part.whole.stat().st_size + len(part.fragment)
 
 
 @dataclass(frozen=True)
@@ -154,8 +172,10 @@ class Files(Sequence[File]):
         if isinstance(row, slice):
             return Files(self.dataset.take(np.arange(len(self))[row]))
         name, spans = self.dataset.names[row], self.dataset.spans
+        if self.dataset.texts is not None:
+            return Line(name, self.dataset.texts[row])
         if spans is None:
-            return self.dataset.root / name
+            return part_of(self.dataset.root, name) or self.dataset.root / name
         return Member(self.dataset.root, name, *spans[row].tolist())
 
 
@@ -173,13 +193,14 @@ class _Columns:
         self.counts.append(count)
 
 
-def scan(source: Path, extensions: Sequence[str], *, follow_links: bool = False) -> Dataset:
+def scan(source: Path, extensions: Sequence[str], *, follow_links: bool = False, noun: str = "images") -> Dataset:
     """Read class folders (with or without train/ val/ test/), a .zip or .tar of them, or a CSV, see `table`.
 
     Args:
         source: folder, archive or .csv file.
         extensions: endings of the files that count, in lower case.
         follow_links: follow links to files outside the folder.
+        noun: what the files are, for messages.
 
     Raises:
         DataError: there is nothing to learn from: no such path, no classes, colliding names, a dangerous archive.
@@ -200,8 +221,8 @@ def scan(source: Path, extensions: Sequence[str], *, follow_links: bool = False)
     _refuse_names(dataset.classes, source)
     if not len(dataset):
         fix = f"make one folder a class, of files ending in {' '.join(extensions)}"
-        raise DataError(f"holds no class folders with images{_seen(dataset)}", path=source, fix=fix)
-    return dataset
+        raise DataError(f"holds no class folders with {noun}{_seen(dataset)}", path=source, fix=fix)
+    return replace(dataset, noun=noun)
 
 
 def _seen(dataset: Dataset) -> str:
@@ -303,7 +324,7 @@ def refuse_untrainable(dataset: Dataset, source: Path, *, allow_empty_class: boo
             that no sample has, or none to train on.
     """
     noun = "label" if dataset.several else "class"
-    if len(dataset.classes) < (1 if dataset.several else 2):
+    if len(dataset.classes) < dataset.fewest_classes:
         what = f"has one class only, {dataset.classes[0]!r}" if dataset.classes else "has no label at all"
         raise DataError(what, path=source, fix="one label or two classes at least are needed")
     given = dataset.given_splits
@@ -319,7 +340,7 @@ def refuse_untrainable(dataset: Dataset, source: Path, *, allow_empty_class: boo
             raise DataError(what, path=source, fix="move it or remove it")
         if len(lacking) and not allow_empty_class:
             where = f"split {split!r} has" if split else "has"
-            what = f"{where} no images of {noun} {dataset.classes[int(lacking[0])]!r}"
+            what = f"{where} no {dataset.noun} of {noun} {dataset.classes[int(lacking[0])]!r}"
             raise DataError(what, path=source, fix="add some, or allow it: --set data.allow_empty_class=true")
 
 

@@ -118,7 +118,7 @@ def refuse_leaks(dataset: Dataset, first: NDArray[np.intp]) -> None:
     """
     pairs = across_splits(dataset, first)
     if pairs:
-        what = f"the same image is in two splits {len(pairs)} times: {listed(dataset, pairs)}"
+        what = f"the same {dataset.noun[:-1]} is in two splits {len(pairs)} times: {listed(dataset, pairs)}"
         raise DataError(what, path=dataset.root, fix="remove one of each, or go on with --set data.allow_leak=true")
 
 

@@ -17,7 +17,7 @@ from typing import IO, Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from resnetkit.data.bands import MAX_CHANNELS, Bands, array_shape, bands_of, from_channels, is_array, read_array
@@ -36,7 +36,8 @@ from resnetkit.data.formats import (
     refuse_extreme_size,
 )
 from resnetkit.data.formats import EXTENSIONS as EXTENSIONS
-from resnetkit.errors import DataError, ModelError, UsageError
+from resnetkit.data.prepared import prepared_from
+from resnetkit.errors import DataError, UsageError
 
 Pixels = NDArray[np.uint8]
 Picture = Image.Image | Bands  # Bands where the network takes another number of channels than 1 or 3
@@ -105,6 +106,16 @@ class Preprocess:
         """Height and width of the network's input in pixels."""
         return self.size, self.width or self.size
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the pixels of an image."""
+        return *self.canvas, self.channels
+
+    @property
+    def dtype(self) -> type[np.uint8]:
+        """Of the pixels of an image."""
+        return np.uint8
+
     def as_dict(self) -> dict[str, Any]:
         """As it stands in model.json; a square has no width there, as before there were others."""
         values = asdict(self)
@@ -124,14 +135,7 @@ def preprocess_from(values: Mapping[str, Any], path: Path) -> Preprocess:
     Raises:
         ModelError: it is missing or not valid.
     """
-    try:
-        return TypeAdapter(Preprocess).validate_python({"draft": 0.0, **values})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ModelError(
-            f"preprocess.{where}: {first['msg']}", path=path, fix="train or save the model again"
-        ) from error
+    return prepared_from(Preprocess, {"draft": 0.0, **values}, path)
 
 
 def decode(source: Source, preprocess: Preprocess) -> Picture:

@@ -49,11 +49,17 @@ class Trait(IntFlag):
     PALETTE = 32
     ANIMATED = 64
     OTHER_ENDING = 128
+    NEAR_SILENT = 256
+    CLIPPED = 512
+    CHANNELS = 1024
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A file that can be read: width and height of its upright picture, its traits, and its perceptual hash."""
+    """A file that can be read: width and height of its upright picture, its traits, and its perceptual hash.
+
+    Of a recording the milliseconds and the samples a second, of a text the characters and 1, take the first two places.
+    """
 
     width: int
     height: int
@@ -66,7 +72,8 @@ class Facts:
     """Every file of a data set.
 
     Attributes:
-        widths, heights: of the upright pictures, in pixels [n]; 0 where they cannot be read.
+        widths, heights: of the upright pictures, in pixels [n], or what stands there of sounds and texts; 0 where they
+            cannot be read.
         traits: `Trait`s of each [n].
         hashes: perceptual hash of each [n]; 0 for one that is plain, under 32 px or unreadable.
         failed: rows that cannot be read, and why.

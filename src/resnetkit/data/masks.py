@@ -25,6 +25,7 @@ from resnetkit.data.image import TURNS
 from resnetkit.data.names import Names
 from resnetkit.data.place import Finding, Findings, Place, split_in
 from resnetkit.data.place import opened as opened_place
+from resnetkit.data.tree import SPLIT_FOLDERS
 from resnetkit.errors import DataError, printable
 
 Mask = NDArray[np.uint8]
@@ -37,6 +38,7 @@ IMAGES = ("images", "image", "imgs", "img", "jpegimages")
 MASKS = ("masks", "mask", "labels", "annotations", "annot", "segmentationclass", "segmentation", "gt")
 BESIDE = ("annot", "_annot", "_mask", "_masks", "_labels")  # train -> trainannot
 SUFFIXES = ("", "_mask", "_L")  # of a mask's name after its image's
+MOST_UNNAMED = 100  # values of masks without names
 UNNAMED = ("unlabelled", "unlabeled", "void", "ignore", "ignored")
 A_SOURCE = "give images/ and masks/ of the same names, or train/ and trainannot/, with masks as PNG of class indices"
 
@@ -81,6 +83,11 @@ class Masked(Dataset):
         return True
 
     @property
+    def fewest_classes(self) -> int:
+        """A pixel of the only class there is tells nothing."""
+        return 2
+
+    @property
     def strata(self) -> NDArray[np.integer]:
         """Whether each image has pixels of each class [n, K]."""
         return np.asarray(self.marks.pixels[self.targets] > 0, np.int8)
@@ -116,26 +123,31 @@ class Read:
     turned: bool
 
 
-def scan(source: Path, *, ignore: Sequence[str | int] = (), follow_links: bool = False) -> Masked:
+def scan(
+    source: Path, *, ignore: Sequence[str | int] = (), follow_links: bool = False, known: Sequence[str] = ()
+) -> Masked:
     """Read a folder or an archive of images with masks; every mask is decoded once.
 
     Args:
         source: folder, .zip or .tar.
         ignore: further values, or names of classes, that are no class.
         follow_links: follow links to files outside the folder.
+        known: classes of a model, where nothing names those of the data: some need not be there.
 
     Raises:
         DataError: there are no masks; one cannot be read, is of another size than its image, holds a value that is no
             class, or colours.
         ResourceError: a file cannot be read.
     """
-    found = recognised(source, ignore=ignore, follow_links=follow_links)
+    found = recognised(source, ignore=ignore, follow_links=follow_links, known=known)
     if found is None:
         raise DataError("holds no images with masks", path=source, fix=A_SOURCE)
     return found
 
 
-def recognised(source: Path, *, ignore: Sequence[str | int] = (), follow_links: bool = False) -> Masked | None:
+def recognised(
+    source: Path, *, ignore: Sequence[str | int] = (), follow_links: bool = False, known: Sequence[str] = ()
+) -> Masked | None:
     """As `scan`; None where there are no folders of masks, so that it may be something else.
 
     Raises:
@@ -147,7 +159,7 @@ def recognised(source: Path, *, ignore: Sequence[str | int] = (), follow_links: 
         return None
     read_all = _read_all(place, list(pairs.items()), findings)
     counts = np.array([each[0] for each in read_all])
-    table, classes = _classes(place, counts, list(pairs.values()), ignore, findings)
+    table, classes = _classes(place, counts, list(pairs.values()), findings, (ignore, known))
     pixels = np.stack([counts[:, table == k].sum(1) for k in range(len(classes))], 1)
     for name in (name for name, some in zip(classes, pixels.sum(0).tolist(), strict=True) if not some):
         findings.add("classes without a pixel", name)
@@ -192,7 +204,9 @@ def _candidates(image: str, place: Place) -> Iterator[str]:
     *folders, last = image.split("/")
     stem = PurePosixPath(last).stem
     for at, folder in enumerate(folders):
-        others = MASKS if folder.casefold() in IMAGES else tuple(f"{folder.casefold()}{ending}" for ending in BESIDE)
+        own = folder.casefold()
+        # of split folders alone: "surgical" and "surgical_mask" are two classes of images
+        others = MASKS if own in IMAGES else tuple(f"{own}{end}" for end in BESIDE if own in SPLIT_FOLDERS)
         for other in _siblings(place, "/".join(folders[:at])):
             if other.casefold() in others:
                 start = "/".join([*folders[:at], other, *folders[at + 1 :]])
@@ -266,17 +280,29 @@ def _read_all(
 
 
 def _classes(
-    place: Place, counts: NDArray[np.int64], masks: Sequence[str], ignore: Sequence[str | int], findings: Findings
+    place: Place,
+    counts: NDArray[np.int64],
+    masks: Sequence[str],
+    findings: Findings,
+    how: tuple[Sequence[str | int], Sequence[str]],
 ) -> tuple[Mask, tuple[str, ...]]:
     """Class index of each value, and the names of the classes."""
-    named = _names(place)
+    named, (ignore, known) = _names(place), how
     present = np.flatnonzero(counts.any(0)).tolist()
+    if not named and len(known) == 2 and set(present) <= {0, IGNORE} and not known[0].isdecimal():
+        named, present = tuple(known), [0, IGNORE]  # images with nothing in them are of two classes too
     if present == [0, IGNORE] and len(named) in (0, 1, 2):
         findings.add("masks of 0 and 255, which are two classes", f"{len(masks)} masks")
         table = np.full(VALUES, IGNORE, np.uint8)
         table[[0, IGNORE]] = 0, 1
         return table, named if len(named) == 2 else ("background", named[0] if named else "foreground")
+    if not named and len(present) > MOST_UNNAMED:
+        what = f"holds {len(present)} values, as a photo does, and a mask holds the index of a class in each pixel"
+        raise DataError(what, path=place.path(masks[0]), fix="name the classes in classes.txt")
     values = dict(enumerate(named)) if named else {value: str(value) for value in present if value != IGNORE}
+    if not named and known and all(name.isdecimal() for name in known):
+        values |= {int(name): name for name in known}
+    ignore = ignore if not known else [each for each in ignore if str(each) in {*map(str, values), *values.values()}]
     out = _ignored(values, ignore, place)
     given = {str(each) for each in ignore}
     unknown = [value for value in present if value != IGNORE and value not in values and str(value) not in given]

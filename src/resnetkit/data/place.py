@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -109,7 +110,7 @@ class Place:
         """
         file = self.file(name)
         with read_errors(self.path(name)):
-            size = file.size if isinstance(file, Member) else file.stat().st_size
+            size = file.size if isinstance(file, Member) else os.stat(file).st_size
             if size > most:
                 raise DataError(f"is over {most:,} bytes", path=self.path(name), fix="split it")
             with file.open("rb") as stream:

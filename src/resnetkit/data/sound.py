@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit.data.formats import REPLACE, Source, name_of, opened, reason
+from resnetkit.data.sources import FRAGMENT
+from resnetkit.data.sources import part_name as part_name
 from resnetkit.errors import DataError, ResourceError
 
 Samples = NDArray[np.float32]
@@ -35,7 +37,6 @@ CODINGS = (  # what libsndfile may decode; ADPCM and the like stay closed
     *("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"),
     *("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"),
 )
-FRAGMENT = re.compile(r"(.+)#t=(\d+(?:\.\d+)?)(?:,(\d+(?:\.\d+)?))?")
 SHORT_DATA = re.compile(r"^\s*data\s*:\s*(\d+)\s*\(should be (\d+)\)", re.MULTILINE)
 STREAMED = {0, 0xFFFFFFFF, 0xFFFFFFFF - 36, 0x7FFFFFFF, 0x7FFFFFFF - 36, 0xFFFFF000}  # sizes of who writes to a pipe
 
@@ -47,13 +48,6 @@ class Stored:
     rate: int
     channels: int
     seconds: float
-
-
-def part_name(path: str, start: float, end: float | None) -> str:
-    """Name of a part of a file, from `start` to `end` seconds (None: to its end)."""
-    return f"{path}#t={start:.6f}".rstrip("0").rstrip(".") + (
-        "" if end is None else f",{end:.6f}".rstrip("0").rstrip(".")
-    )
 
 
 def whole_and_part(source: Source) -> tuple[Source, float, float | None]:

@@ -26,15 +26,18 @@ from numpy.typing import NDArray
 from resnetkit.data import dataset, prose
 from resnetkit.data.columns import dataset_of, refuse_gaps
 from resnetkit.data.dataset import CODES, Dataset
+from resnetkit.data.sources import Line
 from resnetkit.data.table import Row, split_labels
 from resnetkit.data.tree import SPLIT_FOLDERS
 from resnetkit.errors import DataError, printable
 
+NOUN = "texts"
 EXTENSIONS = (".txt",)
 TABLES = (".csv", ".tsv", ".jsonl")
 TEXT = ("text", "sentence", "review", "content", "question", "document", "message", "tweet", "utterance")
 LABEL = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic")
 SPLITS = {**SPLIT_FOLDERS, "dev": "val"}
+BOTH = ("text", "label")
 EMPTY = "empty texts"
 NAME_THEM = "name them: --set data.text=... --set data.label=..., by name or by number from 1"
 A_SOURCE = "give a .csv, .tsv or .jsonl, a folder with train.csv, or class folders of .txt"
@@ -115,13 +118,38 @@ def scan(source: Path, chosen: Chosen = Chosen(), *, follow_links: bool = False)
         raise DataError("there is no such file or folder", path=source, fix=A_SOURCE)
     tables = _tables(source)
     if not tables:
-        return _from_files(dataset.scan(source, EXTENSIONS, follow_links=follow_links))
+        return _from_files(dataset.scan(source, EXTENSIONS, follow_links=follow_links, noun=NOUN))
     parts = [_table(path, split, chosen) for path, split in tables]
     several = {several for several, _ in parts}
     if len(several) > 1:
         raise DataError("has one label a text in some files, several in others", path=source, fix="write all alike")
     root = source if source.is_dir() else source.parent
     return _corpus(root, list(chain.from_iterable(lines for _, lines in parts)), several.pop())
+
+
+def examples(source: Path, chosen: Chosen = Chosen(), *, follow_links: bool = False) -> Dataset:  # noqa: B008  frozen
+    """What `scan` reads, as a data set whose samples are texts."""
+    corpus = scan(source, chosen, follow_links=follow_links)
+    return replace(corpus.rows, texts=corpus.texts, noun=NOUN)
+
+
+def lines(path: Path, chosen: Chosen = Chosen()) -> list[Line]:  # noqa: B008  frozen
+    """The texts of a table, with or without labels; empty ones too.
+
+    Raises:
+        DataError: a line is wrong.
+    """
+    records = _records(path, chosen, ("text",))
+    name = _names(records[0][1], path, chosen, ("text",))[0]
+    return [
+        Line(f"{path}#line={number}", prose.refuse_odd(record.get(name), str(path), number))
+        for number, record in records
+    ]
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table by its name."""
+    return path.suffix.lower() in TABLES
 
 
 def _tables(source: Path) -> list[tuple[Path, str]]:
@@ -172,11 +200,7 @@ def _from_files(rows: Dataset) -> Corpus:
 
 def _table(path: Path, split: str, chosen: Chosen) -> tuple[bool, list[_Line]]:
     """Whether a text may have several labels, and the lines of a table."""
-    content = prose.read(path)
-    values = _jsonl(content, path) if path.suffix.lower() == ".jsonl" else _separated(content, path, chosen)
-    records = list(values)
-    if not records:
-        raise DataError("has no lines", path=path, fix="add some")
+    records = _records(path, chosen)
     text, label = _names(records[0][1], path, chosen)
     lists = any(isinstance(record.get(label), list) for _, record in records)
     several = lists or label.casefold() == "labels"
@@ -186,6 +210,16 @@ def _table(path: Path, split: str, chosen: Chosen) -> tuple[bool, list[_Line]]:
     lines = [replace(line, row=replace(line.row, split=split)) for line in lines] if split else lines
     refuse_gaps([(line.number, line.row) for line in lines], path)
     return several, lines
+
+
+def _records(path: Path, chosen: Chosen, kinds: Sequence[str] = BOTH) -> list[tuple[int, Mapping[str, Any]]]:
+    """Number and values of each line."""
+    content = prose.read(path)
+    values = _jsonl(content, path) if path.suffix.lower() == ".jsonl" else _separated(content, path, chosen, kinds)
+    records = list(values)
+    if not records:
+        raise DataError("has no lines", path=path, fix="add some")
+    return records
 
 
 def _jsonl(content: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -201,18 +235,20 @@ def _jsonl(content: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield number, record
 
 
-def _separated(content: str, path: Path, chosen: Chosen) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _separated(
+    content: str, path: Path, chosen: Chosen, kinds: Sequence[str] = BOTH
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Lines as values by column name; where there is no header, by "1", "2", ..."""
     rows = _cells(content, path)
     if not rows:
         return
     first = [cell.strip() for cell in rows[0][1]]
-    header = _has_header(first, chosen)
+    header = _has_header(first, chosen, kinds)
     names = first if header else [str(i) for i in range(1, len(first) + 1)]
     if len(set(names)) < len(names):
         raise DataError("line 1 has a column twice", path=path, fix="give each a name of its own")
     if not header and not (chosen.text or chosen.label):
-        names = _guessed(rows, path)
+        names = ["text"] if len(first) == 1 and kinds == ("text",) else _guessed(rows, path)
     for number, cells in rows[header:]:
         if len(cells) != len(names):
             what = f"line {number} has {len(cells)} columns, line 1 has {len(names)}"
@@ -233,12 +269,12 @@ def _cells(content: str, path: Path) -> list[tuple[int, list[str]]]:
         raise DataError(f"line {reader.line_num}: {error}", path=path, fix="correct the quotes there") from error
 
 
-def _has_header(first: Sequence[str], chosen: Chosen) -> bool:
+def _has_header(first: Sequence[str], chosen: Chosen, kinds: Sequence[str]) -> bool:
     named = [name for name in (chosen.text, chosen.label) if name]
     if named:
         return set(named) <= set(first) or not all(name.isdecimal() for name in named)
     folded = {name.casefold() for name in first}
-    return bool(folded & set(TEXT)) and bool(folded & set(LABEL))
+    return bool(folded & set(TEXT)) and ("label" not in kinds or bool(folded & set(LABEL)))
 
 
 def _guessed(rows: Sequence[tuple[int, Sequence[str]]], path: Path) -> list[str]:
@@ -259,10 +295,11 @@ def _guessed(rows: Sequence[tuple[int, Sequence[str]]], path: Path) -> list[str]
     return names
 
 
-def _names(record: Mapping[str, Any], path: Path, chosen: Chosen) -> tuple[str, str]:
+def _names(record: Mapping[str, Any], path: Path, chosen: Chosen, kinds: Sequence[str] = BOTH) -> tuple[str, ...]:
     """The columns that hold the text and the label."""
-    found = []
-    for wanted, usual, kind in ((chosen.text, TEXT, "text"), (chosen.label, LABEL, "label")):
+    found: list[str] = []
+    for kind in kinds:
+        wanted, usual = (chosen.text, TEXT) if kind == "text" else (chosen.label, LABEL)
         folded = {name.casefold(): name for name in reversed(list(record))}
         name = wanted if wanted in record else "" if wanted else next((folded[u] for u in usual if u in folded), "")
         if not name:
@@ -270,12 +307,12 @@ def _names(record: Mapping[str, Any], path: Path, chosen: Chosen) -> tuple[str, 
             have = ", ".join(printable(each) for each in list(record)[:10])
             raise DataError(what, path=path, fix=f"it has {have}; {NAME_THEM}")
         found.append(name)
-    if found[0] == found[1]:
+    if len(set(found)) < len(found):
         raise DataError(f"column {found[0]!r} is text and label", path=path, fix=NAME_THEM)
-    return found[0], found[1]
+    return tuple(found)
 
 
-def _line(record: Mapping[str, Any], names: tuple[str, str], several: bool, path: Path, number: int) -> _Line:
+def _line(record: Mapping[str, Any], names: Sequence[str], several: bool, path: Path, number: int) -> _Line:
     text = prose.refuse_odd(record.get(names[0]), str(path), number)
     split, group = ("" if record.get(name) is None else str(record[name]).strip() for name in ("split", "group"))
     labels = _labels(record.get(names[1]), several, path, number)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,9 @@ from pydantic.dataclasses import dataclass
 
 from resnetkit.data import prose
 from resnetkit.data.archive import Member
-from resnetkit.errors import DataError, ResourceError, UsageError
+from resnetkit.data.prepared import prepared_from
+from resnetkit.data.sources import Line
+from resnetkit.errors import DataError, ModelError, ResourceError, UsageError
 
 Tokens = NDArray[np.uint16]
 PAD = 0
@@ -53,13 +55,38 @@ class TextPreprocess:
         """Number of different tokens, the padding included."""
         return BYTES if not self.vocabulary else int(_tokenizer(self.vocabulary).get_vocab_size())
 
+    @property
+    def shape(self) -> tuple[int]:
+        """Of the tokens of a text."""
+        return (self.length,)
+
+    @property
+    def dtype(self) -> type[np.uint16]:
+        """Of the tokens of a text."""
+        return np.uint16
+
     def as_dict(self) -> dict[str, Any]:
         """As it stands in model.json."""
         return asdict(self)
 
 
+def preprocess_from(values: Mapping[str, Any], path: Path) -> TextPreprocess:
+    """The TextPreprocess in a model.json at `path`.
+
+    Raises:
+        ModelError: it is missing or not valid, or its vocabulary cannot be read.
+        ResourceError: the package that reads vocabularies is missing.
+    """
+    found = prepared_from(TextPreprocess, values, path)
+    try:
+        found.num_tokens  # noqa: B018  reads the vocabulary
+    except DataError as error:
+        raise ModelError(error.what, path=path, fix="train or save the model again") from error
+    return found
+
+
 def read(source: Any, preprocess: TextPreprocess) -> str:
-    """A text: a string is one itself; a Path, a file's bytes or a member of an archive hold one.
+    """A text: a string is one itself, a Line has one; a Path, a file's bytes or a member of an archive hold one.
 
     Raises:
         DataError: it is empty, too long, or in another encoding.
@@ -67,6 +94,8 @@ def read(source: Any, preprocess: TextPreprocess) -> str:
     """
     if isinstance(source, str):
         text, name = source, "<text>"
+    elif isinstance(source, Line):
+        text, name = source.text, source.name
     elif isinstance(source, Path | bytes | Member):
         text, name = prose.read(source), "<bytes>" if isinstance(source, bytes) else str(source)
     else:
@@ -130,8 +159,9 @@ def _package() -> Any:
 
 @lru_cache(maxsize=4)
 def _tokenizer(vocabulary: str) -> Any:
+    package = _package()
     try:
-        tokenizer = _package().Tokenizer.from_str(vocabulary)
+        tokenizer = package.Tokenizer.from_str(vocabulary)
     except Exception as error:  # tokenizers raises nothing narrower
         raise DataError(f"the vocabulary cannot be read: {error}", fix="train it again") from error
     if tokenizer.token_to_id(PADDING) != PAD or tokenizer.get_vocab_size() > MAX_VOCABULARY:

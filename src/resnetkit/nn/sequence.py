@@ -141,7 +141,7 @@ class VDCNN(nn.Module):
         super().__init__()
         if len(layers) != 4 or k < 1:
             raise ValueError(f"layers must be four numbers of blocks and k above 0, not {list(layers)} and {k}")
-        self.k = k
+        self.k, self.shortcut = k, shortcut
         self.embedding = nn.Embedding(num_tokens, dim, padding_idx=0)
         self.conv1 = conv3(dim, 64)
         planes = _stages(self, layers, 64, shortcut)
@@ -224,7 +224,7 @@ class TextResNet(nn.Module):
         shortcut: Shortcut = "B",
     ) -> None:
         super().__init__()
-        self.num_stages = len(layers)
+        self.num_stages, self.shortcut = len(layers), shortcut
         self.embedding = nn.Embedding(num_tokens, dim, padding_idx=0)
         self.dropout = nn.Dropout(dropout)
         self.conv1 = conv3(dim, width)
@@ -286,7 +286,7 @@ class WaveResNet(nn.Module):
         shortcut: Shortcut = "A",
     ) -> None:
         super().__init__()
-        self.num_stages = len(layers)
+        self.num_stages, self.shortcut = len(layers), shortcut
         self.conv1 = nn.Conv1d(1, width, kernel, stride=stride, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm1d(width)
         self.relu = nn.ReLU(inplace=True)

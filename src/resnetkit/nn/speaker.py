@@ -58,11 +58,12 @@ def with_margin(logits: Tensor, targets: Tensor, margin: float = MARGIN, scale: 
 
     Args:
         logits: of a `CosineHead` [N, K].
-        targets: class indices [N].
+        targets: class indices [N], or shares of the classes [N, K].
         margin: m, by which the target's cosine has to be larger than it would need to be.
         scale: s of the head.
     """
-    return logits - scale * margin * F.one_hot(targets, logits.shape[1]).to(logits.dtype)
+    shares = targets if targets.ndim == 2 else F.one_hot(targets, logits.shape[1])
+    return logits - scale * margin * shares.to(logits.dtype)
 
 
 class SpeakerResNet(ResNet):
@@ -75,6 +76,7 @@ class SpeakerResNet(ResNet):
         width: channels of the first stage.
         embedding: numbers of an embedding.
         scale: of the `CosineHead`.
+        margin: that a training is to keep between speakers, see `with_margin`; the network itself has no use for it.
     """
 
     def __init__(
@@ -86,8 +88,10 @@ class SpeakerResNet(ResNet):
         width: int = 32,
         embedding: int = 256,
         scale: float = SCALE,
+        margin: float = MARGIN,
     ) -> None:
         super().__init__(BasicBlock, layers, 1, in_channels=1, width=width, stem="small")
+        self.scale, self.margin = scale, margin
         halvings = len(layers) - 1
         bands = -(-mels // 2**halvings)
         self.mels = mels

@@ -164,28 +164,39 @@ def average_precision(matched: Matches, drawn: Floats) -> tuple[Floats, Floats]:
     """
     order = np.argsort(-matched.scores, kind="stable")
     total = drawn @ matched.there.astype(drawn.dtype)
-    step = max(1, AT_ONCE // max(1, len(order)))
-    parts = [
-        _in_order(matched, order, drawn[at : at + step], total[at : at + step]) for at in range(0, len(drawn), step)
-    ]
-    precision, recall = (np.concatenate(each) for each in zip(*parts, strict=True))
+    precision, recall = np.zeros((2, len(drawn), len(THRESHOLDS)))
+    for t in range(len(THRESHOLDS)):
+        precision[:, t], recall[:, t] = _at_threshold(matched, order[~matched.ignored[t, order]], t, (drawn, total))
     empty = total == 0
     precision[empty], recall[empty] = np.nan, np.nan
     return precision, recall
 
 
-def _in_order(matched: Matches, order: NDArray[np.intp], drawn: Floats, total: Floats) -> tuple[Floats, Floats]:
-    weights = drawn[:, matched.images[order]].astype(np.float64)
-    precision, recall = np.zeros((2, len(drawn), len(THRESHOLDS)))
-    for t in range(len(THRESHOLDS) if len(order) else 0):
-        counted = weights * ~matched.ignored[t, order]
-        right = np.cumsum(counted * matched.hits[t, order], 1)
-        all_ = np.cumsum(counted, 1)
-        steps = right / (all_ + np.spacing(1))
+def _at_threshold(
+    matched: Matches, order: NDArray[np.intp], t: int, weights: tuple[Floats, Floats]
+) -> tuple[Floats, Floats]:
+    """Average precision and highest recall [B] of the boxes in `order`; only after a hit can precision be highest."""
+    from scipy.sparse import coo_array  # prediction imports this module, and needs none of it
+
+    drawn, total = weights
+    precision, recall = np.zeros((2, len(drawn)))
+    hits = np.flatnonzero(matched.hits[t, order])
+    if not len(hits):
+        return precision, recall
+    until = order[: hits[-1] + 1]
+    # boxes of each image [n, hits] since the hit before: their sums are what precision is a share of
+    since = coo_array(
+        (np.ones(len(until)), (matched.images[until], np.searchsorted(hits, np.arange(len(until))))),
+        shape=(len(matched.there), len(hits)),
+    ).tocsr()
+    step = max(1, AT_ONCE // len(hits))
+    for part in (slice(at, at + step) for at in range(0, len(drawn), step)):
+        some = drawn[part].astype(np.float64)
+        right = np.cumsum(some[:, matched.images[order[hits]]], 1)
+        steps = right / (np.cumsum(some @ since, 1) + np.spacing(1))
         steps = np.maximum.accumulate(steps[:, ::-1], 1)[:, ::-1]
-        reached = right / np.where(total > 0, total, 1)[:, None]
-        recall[:, t] = reached[:, -1]
-        precision[:, t] = _at_recalls(reached, steps)
+        reached = right / np.where(total[part] > 0, total[part], 1)[:, None]
+        precision[part], recall[part] = _at_recalls(reached, steps), reached[:, -1]
     return precision, recall
 
 

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit.checkpoint import Checkpoint
-from resnetkit.data.image import Pixels, Preprocess, preprocess_from
+from resnetkit.data.audio import AudioPreprocess
+from resnetkit.data.image import Preprocess, preprocess_from
 from resnetkit.errors import ModelError, ResourceError, UsageError
 from resnetkit.runtime import choice
 from resnetkit.runtime.deployed import open_deployed
@@ -21,7 +22,7 @@ from resnetkit.runtime.pipeline import num_threads
 from resnetkit.tasks.task import task_named
 
 if TYPE_CHECKING:
-    from resnetkit.nn.resnet import ResNet
+    from resnetkit.models import Network
     from resnetkit.runtime.engines import Engine
     from resnetkit.runtime.graph import Graph
 
@@ -37,11 +38,11 @@ class Backend(Protocol):
         """One of BACKENDS, what `auto` stands for."""
         ...
 
-    def __call__(self, batch: Pixels) -> Floats:
-        """Logits [N, K] of a batch [N, size, size, C]."""
+    def __call__(self, batch: NDArray[Any]) -> Floats:
+        """Logits [N, K] of a batch of pixels [N, size, size, C], clips [N, samples] or tokens [N, length]."""
         ...
 
-    def outputs(self, batch: Pixels) -> tuple[Floats, Floats]:
+    def outputs(self, batch: NDArray[Any]) -> tuple[Floats, Floats]:
         """Logits [N, K], and the embeddings [N, D] that they are linear in."""
         ...
 
@@ -61,12 +62,18 @@ def open_backend(checkpoint: Checkpoint, backend: str = "auto", device: str = "a
     if checkpoint.deployed is not None:
         _refuse_device(f"an {checkpoint.deployed.format} export", device, "leave --device out")
         return open_deployed(checkpoint, backend)
-    if backend == "auto":
+    if backend == "auto" and has_graph(checkpoint):
         return _fastest(checkpoint, device)
-    if backend == "torch":
+    if backend in ("auto", "torch"):
         return torch_backend(checkpoint, device)
     _refuse_device(backend, device, "--backend torch, or --device cpu")
     return _engine(checkpoint, backend)
+
+
+def has_graph(checkpoint: Checkpoint) -> bool:
+    """Whether engines can run a network: one of images, or of the spectra of sounds."""
+    noun = task_named(checkpoint.meta.task).modality.noun
+    return noun == "images" or (noun == "sounds" and checkpoint.meta.variant not in choice.NO_GRAPH)
 
 
 def _refuse_device(what: str, device: str, fix: str) -> None:
@@ -77,11 +84,20 @@ def _refuse_device(what: str, device: str, fix: str) -> None:
 def _engine(checkpoint: Checkpoint, name: str) -> Backend:
     from resnetkit.runtime.graph import graph_of
 
-    return open_engine(graph_of(checkpoint), name, preprocess_of(checkpoint))
+    return open_engine(graph_of(checkpoint), name, prepared_of(checkpoint))
+
+
+def prepared_of(checkpoint: Checkpoint) -> Any:
+    """How the inputs of a model are prepared, whatever they are.
+
+    Raises:
+        ModelError: model.json does not say it.
+    """
+    return task_named(checkpoint.meta.task).modality.prepared(checkpoint.meta.preprocess, checkpoint.folder)
 
 
 def preprocess_of(checkpoint: Checkpoint) -> Preprocess:
-    """How the images of a model are prepared.
+    """How the images of a model of images are prepared.
 
     Raises:
         ModelError: model.json does not say it.
@@ -89,7 +105,7 @@ def preprocess_of(checkpoint: Checkpoint) -> Preprocess:
     return preprocess_from(checkpoint.meta.preprocess, checkpoint.folder)
 
 
-def open_engine(graph: Graph, name: str, preprocess: Preprocess | None = None) -> Engine:
+def open_engine(graph: Graph, name: str, preprocess: Preprocess | AudioPreprocess | None = None) -> Engine:
     """An engine of choice.ENGINES for a network, or for the first part of one.
 
     Args:
@@ -106,6 +122,8 @@ def open_engine(graph: Graph, name: str, preprocess: Preprocess | None = None) -
     if name == "native":
         from resnetkit.runtime.native import open_network
 
+        if preprocess is not None and not isinstance(preprocess, Preprocess):
+            raise ResourceError("our kernels take images, not sounds", fix="another --backend")
         return engines.Engine(name, open_network(graph, preprocess))
     return openers[name](graph, preprocess)
 
@@ -127,7 +145,7 @@ def _fastest(checkpoint: Checkpoint, device: str) -> Backend:
     return backend
 
 
-def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[ResNet, str]:
+def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[Network, str]:
     """The torch network of a model folder in evaluation mode, and the device that it is on.
 
     Raises:
@@ -151,7 +169,7 @@ def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[ResNet, 
     torch.set_num_threads(num_threads())
     state = {name: torch.from_numpy(array) for name, array in checkpoint.tensors.items()}
     try:
-        network = models.build(meta.variant, num_classes=len(meta.classes), **meta.options)
+        network = models.assembled(meta.variant, {"num_classes": len(meta.classes), **meta.options})
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:  # options are whatever the file says
         raise ModelError(str(error), path=checkpoint.folder, fix="update resnetkit") from error
     refuse_differences(network.state_dict(), state, str(checkpoint.folder))
@@ -162,7 +180,7 @@ def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[ResNet, 
 def torch_backend(checkpoint: Checkpoint, device: str = "auto") -> TorchBackend:
     """The torch backend of a model folder; raises what `open_network` does."""
     meta = checkpoint.meta
-    preprocess, modality = preprocess_of(checkpoint), task_named(meta.task).modality
+    modality, preprocess = task_named(meta.task).modality, prepared_of(checkpoint)
     return TorchBackend(*open_network(checkpoint, device), lambda batch: modality.normalise(batch, preprocess))
 
 
@@ -170,16 +188,16 @@ def torch_backend(checkpoint: Checkpoint, device: str = "auto") -> TorchBackend:
 class TorchBackend:
     """A torch network, in evaluation mode, on its device, with what makes its input."""
 
-    network: ResNet
+    network: Network
     device: str
-    normalise: Callable[[Pixels], Floats]
+    normalise: Callable[[NDArray[Any]], NDArray[Any]]
     name: str = "torch"
 
-    def __call__(self, batch: Pixels) -> Floats:
+    def __call__(self, batch: NDArray[Any]) -> Floats:
         """Logits [N, K] of a batch [N, size, size, C]."""
         return self.outputs(batch)[0]
 
-    def outputs(self, batch: Pixels) -> tuple[Floats, Floats]:
+    def outputs(self, batch: NDArray[Any]) -> tuple[Floats, Floats]:
         """Logits [N, K] and embeddings [N, D]."""
         import torch
 
@@ -200,11 +218,11 @@ class _Mirrored:
         """Of the backend that has the images and their mirror images."""
         return self.backend.name
 
-    def __call__(self, batch: Pixels) -> Floats:
+    def __call__(self, batch: NDArray[Any]) -> Floats:
         """Logits [N, K] of a batch [N, size, size, C]."""
         return self.outputs(batch)[0]
 
-    def outputs(self, batch: Pixels) -> tuple[Floats, Floats]:
+    def outputs(self, batch: NDArray[Any]) -> tuple[Floats, Floats]:
         """Logits [N, K] and embeddings [N, D]."""
         turned = np.ascontiguousarray(batch[:, :, ::-1])
         pairs = zip(self.backend.outputs(batch), self.backend.outputs(turned), strict=True)

@@ -24,8 +24,10 @@ from resnetkit.kernels.library import available
 from resnetkit.ops.metrics import relative_difference
 from resnetkit.runtime.machine import CPUINFO, processor, text_of
 from resnetkit.runtime.pipeline import num_threads
+from resnetkit.tasks.task import task_named
 
 log = logging.getLogger("resnetkit")
+NO_GRAPH = ("wave34", "speaker34")  # networks whose parts are none of the nodes of `graph`
 ENGINES = ("onnxruntime", "openvino", "ncnn", "native")
 MEMORY = "backends.json"
 MOST = 1e-3  # largest difference of two logits over the largest logit, from torch's
@@ -110,8 +112,10 @@ def fastest(checkpoint: Checkpoint, reference: R, openers: Mapping[str, Callable
         reference: torch.
         openers: each engine's name to what opens it.
     """
-    size, channels = int(checkpoint.meta.preprocess["size"]), len(checkpoint.meta.preprocess["mean"])
-    batch = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, channels), np.uint8)
+    meta = checkpoint.meta
+    prepare = task_named(meta.task).modality.prepared(meta.preprocess, checkpoint.folder)
+    least, most = np.iinfo(prepare.dtype).min, np.iinfo(prepare.dtype).max
+    batch = np.random.default_rng(0).integers(least, most + 1, (BATCH, *prepare.shape), prepare.dtype)
     best, run, told = compared(batch, reference, openers)
     log.warning("%s: runs on %s (%s)", checkpoint.folder, best, told)
     return best, run

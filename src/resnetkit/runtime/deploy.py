@@ -24,15 +24,20 @@ from resnetkit.checkpoint import (
     write_meta,
 )
 from resnetkit.data.image import from_array, normalise, pixels
+from resnetkit.errors import UsageError
 from resnetkit.ops.quantization import Quantization
 from resnetkit.runtime import choice, engines
-from resnetkit.runtime.backends import Backend, open_backend, preprocess_of
+from resnetkit.runtime.backends import Backend, open_backend, prepared_of, preprocess_of
+from resnetkit.runtime.choice import NO_GRAPH
 from resnetkit.runtime.deployed import open_deployed
 from resnetkit.runtime.graph import graph_of
 from resnetkit.runtime.libraries import Infer, public, write_json, write_names
 from resnetkit.runtime.ncnn import ncnn_files
 from resnetkit.runtime.onnx import Ends, onnx_model
-from resnetkit.runtime.usage import usage
+from resnetkit.runtime.probes import probes
+from resnetkit.runtime.usage import other_usage, usage
+from resnetkit.runtime.words import words_model
+from resnetkit.tasks.task import IMAGE, LABELS, TEXT, task_named
 
 GOLDEN = "golden"  # .png, .json, .u8 and .f32
 ELSEWHERE = """
@@ -78,6 +83,10 @@ numbers.{rounding}
 ROUNDING = (
     " This model computes in int8, which every engine rounds a little otherwise: its logits move with the engine."
 )
+KNOWN_ANSWER = """
+`golden.bin` holds an input whose answer is known, samples (int16) or tokens (uint16), little-endian: `golden.json` has
+its logits and SHA-256.
+"""
 IMPORT_ONNX = """
 import os
 
@@ -106,14 +115,36 @@ extractor.input("image", ncnn.Mat(floats))
 logits = np.array(extractor.extract("logits")[1])[None]"""
 
 
-def refuse_none(meta: Meta) -> None:
-    """Every network of the family can be written for an engine."""
+def refuse_texts(meta: Meta) -> None:
+    """Every network of images can be written for an engine; of sounds those of spectra, of texts the small one.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    noun = task_named(meta.task).modality.noun
+    if (noun == "texts" and meta.variant != "words") or meta.variant in NO_GRAPH:
+        what = f"{meta.variant}, a network of {noun}, cannot be exported yet"
+        raise UsageError(what, fix="predict with the run itself, or load its model.safetensors into nn.sequence")
+
+
+def refuse_sounds(meta: Meta) -> None:
+    """Some formats hold networks of images only.
+
+    Raises:
+        UsageError: it is of something else.
+    """
+    refuse_texts(meta)
+    if task_named(meta.task).modality is not IMAGE:
+        raise UsageError("this format holds models of images only", fix="--format onnx or openvino")
 
 
 def write_onnx(checkpoint: Checkpoint, folder: Path, quantization: Quantization | None = None) -> None:
     """model.onnx: `pixels` uint8 [batch, size, size, C] to calibrated `scores`, `logits` and `embedding`."""
     (folder / ONNX).write_bytes(_onnx(checkpoint, quantization))
-    text = usage(checkpoint, IMPORT_ONNX, RUN_ONNX) + _told(checkpoint, ELSEWHERE + IN_CPP, ONNX)
+    if not _sees(checkpoint):
+        text = other_usage(checkpoint, IMPORT_ONNX, RUN_ONNX)
+    else:
+        text = usage(checkpoint, IMPORT_ONNX, RUN_ONNX) + _told(checkpoint, ELSEWHERE + IN_CPP, ONNX)
     _write_rest(checkpoint, folder, Deployed("onnx", INT8 if quantization else FLOAT32), text)
 
 
@@ -126,7 +157,10 @@ def write_openvino(checkpoint: Checkpoint, folder: Path, quantization: Quantizat
     library = engines.import_openvino()
     content = _onnx(checkpoint, quantization)
     library.save_model(engines.openvino_core().read_model(content), folder / XML, compress_to_fp16=False)
-    text = usage(checkpoint, IMPORT_OPENVINO, RUN_OPENVINO) + _told(checkpoint, IN_CPP, XML)
+    if not _sees(checkpoint):
+        text = other_usage(checkpoint, IMPORT_OPENVINO, RUN_OPENVINO)
+    else:
+        text = usage(checkpoint, IMPORT_OPENVINO, RUN_OPENVINO) + _told(checkpoint, IN_CPP, XML)
     _write_rest(checkpoint, folder, Deployed("openvino", INT8 if quantization else FLOAT32), text)
 
 
@@ -143,11 +177,11 @@ def _onnx(checkpoint: Checkpoint, quantization: Quantization | None) -> bytes:
     from onnx import checker
 
     temperature = checkpoint.calibration.temperature if checkpoint.calibration else 1.0
-    model = onnx_model(
-        graph_of(checkpoint),
-        Ends(preprocess_of(checkpoint), temperature, checkpoint.meta.task == "multilabel"),
-        quantization,
-    )
+    task, prepare = task_named(checkpoint.meta.task), prepared_of(checkpoint)
+    if task.modality is TEXT:
+        model = words_model(checkpoint, prepare, temperature, task.target is LABELS)
+    else:
+        model = onnx_model(graph_of(checkpoint), Ends(prepare, temperature, task.target is LABELS), quantization)
     content: bytes = model.SerializeToString()
     checker.check_model(content)
     return content
@@ -169,6 +203,9 @@ def _write_rest(checkpoint: Checkpoint, folder: Path, deployed: Deployed, text: 
     _write_golden(
         checkpoint, folder, open_backend(checkpoint if exact else written, "torch" if exact else "auto", "cpu")
     )
+    if not _sees(checkpoint):
+        (folder / CARD).write_text(card(meta, deployed.format, text + KNOWN_ANSWER), encoding="utf-8")
+        return
     picture = f"{GOLDEN}.png" if len(meta.preprocess["mean"]) in (1, 3) else f"{GOLDEN}.npy"
     how = HOW_IT_IS_CHECKED.replace("{rounding}", "" if exact else ROUNDING).replace("{picture}", picture)
     told = _told(checkpoint, how, "")
@@ -182,7 +219,18 @@ def golden_picture(channels: int) -> NDArray[np.uint8]:
     return np.stack(planes, 2)
 
 
+def _sees(checkpoint: Checkpoint) -> bool:
+    return task_named(checkpoint.meta.task).modality is IMAGE
+
+
 def _write_golden(checkpoint: Checkpoint, folder: Path, backend: Backend) -> None:
+    if not _sees(checkpoint):
+        one = probes(prepared_of(checkpoint), 1)
+        content = one.astype(one.dtype.newbyteorder("<")).tobytes()
+        (folder / f"{GOLDEN}.bin").write_bytes(content)
+        told = [float(value) for value in backend(one)[0]]
+        write_json(folder / f"{GOLDEN}.json", {"input_sha256": hashlib.sha256(content).hexdigest(), "logits": told})
+        return
     prepare = preprocess_of(checkpoint)
     picture = golden_picture(prepare.channels)
     if prepare.channels in (1, 3):

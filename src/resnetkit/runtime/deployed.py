@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from resnetkit.data.image import preprocess_from
 from resnetkit.errors import ModelError, ResourceError, UsageError
 from resnetkit.runtime import engines
 from resnetkit.runtime.engines import Engine
+from resnetkit.runtime.onnx import input_of
+from resnetkit.tasks.task import task_named
 
 # Format to the engines that run it, the preferred one first.
 ENGINES = {"onnx": ("onnxruntime", "openvino"), "openvino": ("openvino",), "ncnn": ("ncnn",)}
@@ -36,9 +39,10 @@ def open_deployed(checkpoint: Checkpoint, backend: str = "auto") -> Engine:
         raise UsageError(what, path=folder, fix="give the run that it was exported from")
     there = (name for name in names if importlib.util.find_spec(name))
     chosen = next(there, names[0]) if backend == "auto" else backend
+    given = input_of(_prepared(checkpoint))
     openers: dict[str, Callable[[], Engine]] = {
-        "onnxruntime": lambda: engines.onnxruntime_from(folder / ONNX),
-        "openvino": lambda: engines.openvino_from(folder / (ONNX if form == "onnx" else XML)),
+        "onnxruntime": lambda: engines.onnxruntime_from(folder / ONNX, given),
+        "openvino": lambda: engines.openvino_from(folder / (ONNX if form == "onnx" else XML), given),
         "ncnn": lambda: _ncnn(checkpoint),
     }
     try:
@@ -54,10 +58,14 @@ def open_deployed(checkpoint: Checkpoint, backend: str = "auto") -> Engine:
 
 def _refuse_misfit(checkpoint: Checkpoint, engine: Engine) -> None:
     """Refuse a network that takes other images than model.json says, or has other classes: it is asked."""
-    prepare = preprocess_from(checkpoint.meta.preprocess, checkpoint.folder)
-    logits = engine(np.zeros((1, prepare.size, prepare.size, prepare.channels), np.uint8))
+    prepare = _prepared(checkpoint)
+    logits = engine(np.zeros((1, *prepare.shape), prepare.dtype))
     if logits.shape != (1, len(checkpoint.meta.classes)):
         raise ValueError(f"names {len(checkpoint.meta.classes)} classes for logits of the shape {logits.shape}")
+
+
+def _prepared(checkpoint: Checkpoint) -> Any:
+    return task_named(checkpoint.meta.task).modality.prepared(checkpoint.meta.preprocess, checkpoint.folder)
 
 
 def _ncnn(checkpoint: Checkpoint) -> Engine:

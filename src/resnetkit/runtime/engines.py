@@ -16,14 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resnetkit.data import audio
+from resnetkit.data.audio import AudioPreprocess
 from resnetkit.data.image import Preprocess, normalise
 from resnetkit.errors import ResourceError
 from resnetkit.runtime.graph import INPUT, Graph
 from resnetkit.runtime.ncnn import blobs_of, ncnn_files
-from resnetkit.runtime.onnx import PIXELS, Ends, onnx_model
+from resnetkit.runtime.onnx import PIXELS, Ends, input_of, onnx_model
 from resnetkit.runtime.pipeline import num_threads
 
 Floats = NDArray[np.float32]
+Prepare = Preprocess | AudioPreprocess
 BLOBS = ("logits", "embedding_2of2")  # of a whole network
 SILENCE, REPORTER = "ORT_DISABLE_TELEMETRY", "openvino_telemetry"
 PIP = 'pip install "resnetkit[runtime]"'
@@ -72,16 +75,16 @@ def import_onnxruntime() -> Any:
     return library
 
 
-def onnxruntime(graph: Graph, preprocess: Preprocess | None = None) -> Engine:
+def onnxruntime(graph: Graph, preprocess: Prepare | None = None) -> Engine:
     """ONNX Runtime on the CPU.
 
     Raises:
         ResourceError: it is not installed.
     """
-    return onnxruntime_from(_content(graph, preprocess), INPUT if preprocess is None else PIXELS, graph.outputs)
+    return onnxruntime_from(_content(graph, preprocess), input_of(preprocess), graph.outputs)
 
 
-def _content(graph: Graph, preprocess: Preprocess | None) -> bytes:
+def _content(graph: Graph, preprocess: Prepare | None) -> bytes:
     """Of an ONNX file that takes pixels, or normalised images where nothing says how to normalise."""
     content: bytes = onnx_model(graph, None if preprocess is None else Ends(preprocess)).SerializeToString()
     return content
@@ -143,13 +146,13 @@ def _core_of(library: Any) -> Any:
     return library.Core()
 
 
-def openvino(graph: Graph, preprocess: Preprocess | None = None) -> Engine:
+def openvino(graph: Graph, preprocess: Prepare | None = None) -> Engine:
     """OpenVINO on the CPU, in float32.
 
     Raises:
         ResourceError: it is not installed.
     """
-    return openvino_from(_content(graph, preprocess), INPUT if preprocess is None else PIXELS, graph.outputs)
+    return openvino_from(_content(graph, preprocess), input_of(preprocess), graph.outputs)
 
 
 def openvino_from(model: bytes | Path, given: str = PIXELS, outputs: tuple[str, ...] = Graph.outputs) -> Engine:
@@ -176,7 +179,7 @@ def openvino_from(model: bytes | Path, given: str = PIXELS, outputs: tuple[str, 
     return Engine("openvino", run)
 
 
-def ncnn(graph: Graph, preprocess: Preprocess | None = None) -> Engine:
+def ncnn(graph: Graph, preprocess: Prepare | None = None) -> Engine:
     """The engine of ncnn on the CPU, in float32 with Winograd convolutions, an image a thread.
 
     Raises:
@@ -192,7 +195,7 @@ def ncnn(graph: Graph, preprocess: Preprocess | None = None) -> Engine:
         os.unlink(path)
 
 
-def ncnn_from(text: str, weights: str | Path, preprocess: Preprocess | None, blobs: tuple[str, ...] = BLOBS) -> Engine:
+def ncnn_from(text: str, weights: str | Path, preprocess: Prepare | None, blobs: tuple[str, ...] = BLOBS) -> Engine:
     """The engine of ncnn from the text of a .param and the path of a .bin, with the names of what it is to give.
 
     Raises:
@@ -216,10 +219,16 @@ def ncnn_from(text: str, weights: str | Path, preprocess: Preprocess | None, blo
         return tuple(np.array(extractor.extract(name)[1]) for name in blobs)
 
     def run(batch: NDArray[Any]) -> tuple[Floats, ...]:
-        images = batch if preprocess is None else normalise(batch, preprocess)
+        images = batch if preprocess is None else _normalised(batch, preprocess)
         return tuple(map(np.stack, zip(*pool.map(one, images), strict=True)))
 
     return Engine("ncnn", run)
+
+
+def _normalised(batch: NDArray[Any], preprocess: Prepare) -> Floats:
+    if isinstance(preprocess, AudioPreprocess):
+        return audio.normalise(batch, preprocess)
+    return normalise(batch, preprocess)
 
 
 def _ncnn() -> Any:

@@ -27,7 +27,9 @@ from resnetkit.runtime import deploy, libraries, torchfiles
 from resnetkit.runtime.choice import MOST
 from resnetkit.runtime.libraries import write_json
 from resnetkit.runtime.model import Model
+from resnetkit.runtime.probes import probes
 from resnetkit.runtime.scenes import SceneModel
+from resnetkit.tasks.task import IMAGE, LABELS
 
 BATCH_SIZES = (1, 2, 7)
 BATCH = 32
@@ -55,13 +57,13 @@ class Format:
 FORMATS = {
     "torchvision": Format(libraries.refuse_torchvision, libraries.write_torchvision, libraries.open_torchvision),
     "huggingface": Format(libraries.refuse_huggingface, libraries.write_huggingface, libraries.open_huggingface),
-    "onnx": Format(deploy.refuse_none, deploy.write_onnx, partial(deploy.opened, form="onnx"), deploy.write_onnx),
+    "onnx": Format(deploy.refuse_texts, deploy.write_onnx, partial(deploy.opened, form="onnx"), deploy.write_onnx),
     "openvino": Format(
-        deploy.refuse_none, deploy.write_openvino, partial(deploy.opened, form="openvino"), deploy.write_openvino
+        deploy.refuse_texts, deploy.write_openvino, partial(deploy.opened, form="openvino"), deploy.write_openvino
     ),
-    "ncnn": Format(deploy.refuse_none, deploy.write_ncnn, partial(deploy.opened, form="ncnn")),
-    "torchscript": Format(deploy.refuse_none, torchfiles.write_torchscript, torchfiles.open_torchscript),
-    "safetensors": Format(deploy.refuse_none, torchfiles.write_safetensors, torchfiles.open_safetensors),
+    "ncnn": Format(deploy.refuse_sounds, deploy.write_ncnn, partial(deploy.opened, form="ncnn")),
+    "torchscript": Format(deploy.refuse_sounds, torchfiles.write_torchscript, torchfiles.open_torchscript),
+    "safetensors": Format(deploy.refuse_sounds, torchfiles.write_safetensors, torchfiles.open_safetensors),
 }
 
 
@@ -76,7 +78,7 @@ class Evidence:
     """
 
     source: str
-    pixels: Pixels
+    pixels: NDArray[Any]
     targets: NDArray[np.integer] | None = None
 
 
@@ -195,7 +197,7 @@ def prove(model: Model, infer: libraries.Infer, opened_in: str, evidence: Eviden
         ours, theirs = in_batches(model.backend, evidence.pixels), in_batches(infer, evidence.pixels)
         worst = max(worst, relative_difference(ours, theirs))
     if same and worst <= MOST:  # within which only near ties can have another answer
-        source = evidence.source if evidence is not None else f"{len(images)} synthetic images"
+        source = evidence.source if evidence is not None else f"{len(images)} synthetic {model.task.modality.noun}"
         return Proof(source, worst, agreement(model, ours, theirs), latency(infer, images[:1]))
     what = f"opened in {opened_in} it gives other logits: a difference of {worst:.1e} of the largest logit"
     what += "" if same else ", another top-1"
@@ -204,15 +206,13 @@ def prove(model: Model, infer: libraries.Infer, opened_in: str, evidence: Eviden
 
 def agreement(model: Model, ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> Metric:
     """Share of images with the same answer from logits [N, K]: the class on top, or each of several labels."""
-    if model.checkpoint.meta.task == "multilabel":
-        equal = ((ours >= 0) == (theirs >= 0)).all(1)
-    else:
-        equal = ours.argmax(1) == theirs.argmax(1)
+    several = model.task.target is LABELS
+    equal = ((ours >= 0) == (theirs >= 0)).all(1) if several else ours.argmax(1) == theirs.argmax(1)
     return wilson(int(equal.sum()), len(equal))
 
 
 def in_batches(
-    infer: libraries.Infer, pixels: Pixels, advance: Callable[[int], None] = lambda done: None
+    infer: libraries.Infer, pixels: NDArray[Any], advance: Callable[[int], None] = lambda done: None
 ) -> NDArray[np.float32]:
     """Logits [N, K] of any number of images; `advance` is called with the number of images done."""
     found = []
@@ -222,7 +222,7 @@ def in_batches(
     return np.concatenate(found)
 
 
-def latency(infer: libraries.Infer, image: Pixels) -> float:
+def latency(infer: libraries.Infer, image: NDArray[Any]) -> float:
     """Median time of one image, ms, after a call that does not count."""
     infer(image)
     times: list[float] = []
@@ -233,10 +233,12 @@ def latency(infer: libraries.Infer, image: Pixels) -> float:
     return 1e3 * float(np.median(times))
 
 
-def probe(model: Model) -> Pixels:
-    """Seven images [7, size, size, C] of coloured squares with noise, always the same."""
-    size, channels = model.preprocess.size, model.preprocess.channels
+def probe(model: Model) -> NDArray[Any]:
+    """Seven images [7, size, size, C] of coloured squares with noise, or of `probes`, always the same."""
     rng = np.random.default_rng(0)
+    if model.task.modality is not IMAGE:
+        return probes(model.preprocess, max(BATCH_SIZES))
+    size, channels = model.preprocess.size, model.preprocess.channels
     square = np.arange(size) * 8 // size
     colours = rng.normal(127, 60, (max(BATCH_SIZES), 8, 8, channels))[:, square[:, None], square]
     pixels: Pixels = (colours + rng.normal(0, 30, colours.shape)).clip(0, 255).astype(np.uint8)

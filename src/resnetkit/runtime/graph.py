@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit.checkpoint import Checkpoint
-from resnetkit.errors import ModelError
+from resnetkit.errors import ModelError, UsageError
+from resnetkit.runtime.choice import NO_GRAPH
+from resnetkit.tasks.task import SOUND, TEXT, task_named
 
 Floats = NDArray[np.float32]
 EPS = 1e-5  # of every BatchNorm of the family
@@ -84,19 +86,26 @@ Node = Conv | MaxPool | AveragePool | AddRelu | Mean | Linear
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in the order of the work, from `image` [N, channels, size, size] to what is asked for.
+    """Nodes in the order of the work, from `image` [N, channels, *shape] to what is asked for.
 
     Attributes:
         nodes: each has the names of those before it as sources.
         channels: of the input.
-        size: of the input, pixels.
+        size: height of the input, pixels or bands.
         outputs: names of nodes: `logits` [N, K], `embedding` [N, D], or one with maps [N, C, h, w].
+        width: of the input; 0: as wide as high.
     """
 
     nodes: tuple[Node, ...]
     channels: int
     size: int
     outputs: tuple[str, ...] = ("logits", "embedding")
+    width: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        return self.size, self.width or self.size
 
 
 def graph_of(checkpoint: Checkpoint, end: str = "logits") -> Graph:
@@ -108,14 +117,22 @@ def graph_of(checkpoint: Checkpoint, end: str = "logits") -> Graph:
 
     Raises:
         ModelError: the tensors are not those of a network of the family.
+        UsageError: the network is not one of images or spectra.
     """
-    options = checkpoint.meta.options
+    options, meta = checkpoint.meta.options, checkpoint.meta
+    modality = task_named(meta.task).modality
+    if modality is TEXT or meta.variant in NO_GRAPH:
+        what = f"{meta.variant}, a network of {modality.noun}, runs on torch only"
+        raise UsageError(what, path=checkpoint.folder, fix="--backend torch; of texts and samples nothing is exported")
     try:
         tensors = {name: _float(array) for name, array in checkpoint.tensors.items()}
         nodes = tuple(_until(end, _nodes(tensors, checkpoint)))
         channels = int(options.get("in_channels", len(checkpoint.meta.preprocess["mean"])))
         outputs = Graph.outputs if end == "logits" else (nodes[-1].name,)
-        return Graph(nodes, channels, int(checkpoint.meta.preprocess["size"]), outputs)
+        if modality is SOUND:
+            sound = modality.prepared(meta.preprocess, checkpoint.folder)
+            return Graph(nodes, channels, sound.mels, outputs, sound.frames)
+        return Graph(nodes, channels, int(meta.preprocess["size"]), outputs)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         what = f"its tensors are not those of a {checkpoint.meta.variant}: {error}"
         raise ModelError(what, path=checkpoint.folder, fix="train or save the model again") from error

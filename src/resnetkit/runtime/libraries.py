@@ -17,10 +17,10 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from resnetkit.checkpoint import CARD, META, WEIGHTS, Checkpoint, Meta, Tensors, card
+from resnetkit.checkpoint import CARD, IMAGES, META, WEIGHTS, Checkpoint, Meta, Tensors, card
 from resnetkit.data.image import Pixels, Preprocess, normalise, preprocess_from
 from resnetkit.errors import UsageError
-from resnetkit.runtime.backends import preprocess_of
+from resnetkit.runtime.backends import prepared_of, preprocess_of
 
 Infer = Callable[[Pixels], NDArray[np.float32]]  # a batch [N, size, size, C] to logits [N, K]
 BASIC = ("resnet18", "resnet34")
@@ -107,6 +107,9 @@ def refuse_huggingface(meta: Meta) -> None:
 
 
 def _refuse_options(meta: Meta, library: str, variants: tuple[str, ...]) -> None:
+    if meta.task not in IMAGES:
+        what = f"{library} holds models of images, not of the task {meta.task}"
+        raise UsageError(what, fix="--format onnx or openvino hold those of sounds")
     if meta.variant not in variants:
         other = "--format torchvision has ResNeXt and Wide ResNet; " if library == "transformers" else ""
         fix = f"{other}train one of {', '.join(variants)}"
@@ -288,7 +291,7 @@ def _runs(network: Any, meta: Meta) -> Infer:
 def write_names(checkpoint: Checkpoint, folder: Path) -> None:
     """classes.json, names in the order of the logits, and preprocess.json, how images are prepared."""
     write_json(folder / "classes.json", list(checkpoint.meta.classes))
-    write_json(folder / "preprocess.json", preprocess_of(checkpoint).as_dict())
+    write_json(folder / "preprocess.json", prepared_of(checkpoint).as_dict())
 
 
 def public(meta: Meta) -> Meta:

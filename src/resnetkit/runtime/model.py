@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit import checkpoint
-from resnetkit.data.image import Pixels, Preprocess, preprocess_from
+from resnetkit.data.sources import Line
+from resnetkit.data.tokens import TextPreprocess
 from resnetkit.errors import DataError, ModelError, UsageError
 from resnetkit.ops.calibration import samples_for
 from resnetkit.runtime import pipeline
@@ -20,8 +21,10 @@ from resnetkit.runtime.backends import Backend, mirrored, open_backend
 from resnetkit.runtime.scenes import SceneModel, open_scene
 from resnetkit.tasks.classes import Prediction
 from resnetkit.tasks.scenes import SCENES
-from resnetkit.tasks.task import Task, task_named
+from resnetkit.tasks.task import IMAGE, SOUND, TEXT, Task, task_named
 
+FEW = 8
+AT_ONCE = 64  # windows that the network sees at a time; blocks of inputs are smaller
 COVERAGE = 0.95  # at which an answer whose set is not of one class is called uncertain
 
 
@@ -43,9 +46,9 @@ class Model:
         return self.checkpoint.meta.classes
 
     @cached_property
-    def preprocess(self) -> Preprocess:
-        """From an image to the network's input."""
-        return preprocess_from(self.checkpoint.meta.preprocess, self.checkpoint.folder)
+    def preprocess(self) -> Any:
+        """From an input to the network's: a Preprocess, an AudioPreprocess or a TextPreprocess."""
+        return self.task.modality.prepared(self.checkpoint.meta.preprocess, self.checkpoint.folder)
 
     @cached_property
     def task(self) -> Task:
@@ -62,10 +65,10 @@ class Model:
     ) -> Iterator[tuple[Any, NDArray[np.floating] | DataError]]:
         """Calibrated logits [K] of each source in order, or why it cannot be read; in bounded memory."""
 
-        def infer(batch: NDArray[Any]) -> NDArray[np.floating]:
-            return np.asarray(self.backend(batch) / self.temperature, np.float32)
+        def infer(windows: list[NDArray[Any]]) -> NDArray[np.floating]:
+            return np.asarray(self._pooled(windows)[0] / self.temperature, np.float32)
 
-        return pipeline.run(sources, self.read, infer, batch_size)
+        return pipeline.in_blocks(sources, self.windows, infer, self._block(batch_size))
 
     def predictions(
         self, sources: Iterable[Any], top: int = 5, coverage: float | None = None
@@ -73,7 +76,7 @@ class Model:
         """The answer for each source in order, or why it cannot be read; bounded memory for any number of sources.
 
         Args:
-            sources: paths, PIL images or arrays.
+            sources: paths, PIL images or arrays; texts.
             top: number of classes in each answer.
             coverage: give the set of classes that holds the true one with this probability, 0..1, too.
 
@@ -85,22 +88,63 @@ class Model:
         if coverage is not None:
             _refuse_coverage(coverage, self.checkpoint)
 
-        def infer(batch: NDArray[Any]) -> list[Prediction]:
-            logits, embeddings = self.backend.outputs(batch)
+        def infer(windows: list[NDArray[Any]]) -> list[Prediction]:
+            logits, embeddings = self._pooled(windows)
             return self._decoded(np.asarray(logits / self.temperature, np.float32), embeddings, top, coverage)
 
-        for source, answer in pipeline.run(sources, self.read, infer):
-            path = str(source) if isinstance(source, str | Path) else ""
+        for source, answer in pipeline.in_blocks(sources, self.windows, infer, self._block()):
+            path = self._path(source)
             yield source, answer if isinstance(answer, DataError) else replace(answer, path=path)
+
+    def outputs(self, sources: Iterable[Any]) -> Iterator[tuple[Any, NDArray[np.float32] | DataError]]:
+        """Logits, not calibrated, and embedding side by side [K + D] of each source in order, or why it fails."""
+
+        def infer(windows: list[NDArray[Any]]) -> NDArray[np.float32]:
+            return np.concatenate(self._pooled(windows), 1)
+
+        return pipeline.in_blocks(sources, self.windows, infer, self._block())
 
     def embeddings(
         self, sources: Iterable[Any], batch_size: int = 32
     ) -> Iterator[tuple[Any, NDArray[np.float32] | DataError]]:
         """The input of the last layer [D] for each source in order, or why it cannot be read; in bounded memory."""
-        return pipeline.run(sources, self.read, lambda batch: self.backend.outputs(batch)[1], batch_size)
+        return pipeline.in_blocks(
+            sources, self.windows, lambda windows: self._pooled(windows)[1], self._block(batch_size)
+        )
 
-    def read(self, source: Any) -> Pixels:
-        """A path, PIL image or array as uint8 [size, size, C].
+    def _block(self, size: int = 32) -> int:
+        """Inputs that are read at a time: fewer of sounds, of which each may have many windows."""
+        return min(size, FEW) if self.task.modality is SOUND else size
+
+    def _path(self, source: Any) -> str:
+        """What an input is called in its answer: a string given to a model of texts is a text."""
+        named = (Path, Line) if self.task.modality is TEXT else (str, Path, Line)
+        return str(source) if isinstance(source, named) else ""
+
+    def _pooled(self, windows: list[NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean logits [N, K] and embeddings [N, D] over the windows [W, ...] of each input."""
+        counts = [len(each) for each in windows]
+        together = np.concatenate(windows)
+        parts = [self.backend.outputs(together[i : i + AT_ONCE]) for i in range(0, len(together), AT_ONCE)]
+        logits, embeddings = (np.concatenate(each) for each in zip(*parts, strict=True))
+        if len(together) == len(windows):
+            return logits, embeddings
+        starts = np.cumsum([0, *counts[:-1]])
+        number = np.array(counts, np.float32)[:, None]
+        sums = (np.add.reduceat(each, starts).astype(np.float32) for each in (logits, embeddings))
+        mean_logits, mean_embeddings = (np.asarray(each / number, np.float32) for each in sums)
+        return mean_logits, mean_embeddings
+
+    def windows(self, source: Any) -> NDArray[Any]:
+        """What `read` takes, as all arrays that are answered for it [W, ...]: more than one of a long recording.
+
+        Raises:
+            DataError, UsageError: as `read`.
+        """
+        return self.task.modality.parts(self.task.modality.read(source, self.preprocess), self.preprocess)
+
+    def read(self, source: Any) -> NDArray[Any]:
+        """A path, PIL image or array as uint8 [size, size, C]; a sound as int16 [samples], a text as uint16 [length].
 
         Raises:
             DataError: it cannot be read.
@@ -108,7 +152,7 @@ class Model:
         """
         return self.task.modality.preprocess(self.task.modality.read(source, self.preprocess), self.preprocess)
 
-    def normalise(self, batch: Pixels) -> NDArray[np.float32]:
+    def normalise(self, batch: NDArray[Any]) -> NDArray[Any]:
         """What `read` gives, stacked [N, size, size, C], as the network's input [N, C, size, size]."""
         return self.task.modality.normalise(batch, self.preprocess)
 
@@ -140,7 +184,8 @@ class Model:
         """Predict one input or a list of them.
 
         Args:
-            inputs: a path, a PIL image, a uint8 array [H, W] or [H, W, 3] in RGB order, or a list of these.
+            inputs: a path, a PIL image, a uint8 array [H, W] or [H, W, 3] in RGB order, or a list of these; for a model
+                of sounds a path or samples [n] at its rate; for one of texts a string, which is the text, or a Path.
             top: number of classes in each answer.
             coverage: as for `predictions`.
 
@@ -177,6 +222,19 @@ def _refuse_coverage(coverage: float, opened: checkpoint.Checkpoint) -> None:
         raise UsageError(what, path=opened.folder, fix="ask for less, or train with a larger data.val")
 
 
+def _misfit(read: checkpoint.Checkpoint, preprocess: Any) -> str:
+    """What of the network is not what its inputs are prepared for, or ""."""
+    if isinstance(preprocess, TextPreprocess):
+        known = read.tensors.get("embedding.weight")
+        if known is None or len(known) == preprocess.num_tokens or known.ndim != 2:
+            return ""
+        return f"preprocess gives {preprocess.num_tokens:,} different tokens, the network knows {len(known):,}"
+    stem = next((read.tensors[name] for name in checkpoint.STEM if name in read.tensors), None)
+    if stem is None or stem.ndim < 2 or stem.shape[1] == preprocess.channels:
+        return ""
+    return f"preprocess gives {preprocess.channels} channels, the network takes {stem.shape[1]}"
+
+
 def load(path: str | Path, *, backend: str = "auto", device: str = "auto", mirror: bool = False) -> Model | SceneModel:
     """Open a run folder or a model folder, of whichever task.
 
@@ -185,9 +243,10 @@ def load(path: str | Path, *, backend: str = "auto", device: str = "auto", mirro
     read = checkpoint.read(Path(path))
     if read.meta.task not in SCENES:
         return _classifier(read, backend, device, mirror)
-    if backend not in ("auto", "torch") or mirror:
-        asked = "mirror" if mirror else f"backend={backend!r}"
-        raise UsageError(f"{asked} is not for boxes and masks", path=read.folder, fix="leave it out")
+    runs_on = "torch" if read.deployed is None else "onnxruntime"
+    if backend not in ("auto", runs_on) or mirror or (read.deployed and device not in ("auto", "cpu")):
+        asked = "mirror" if mirror else f"backend={backend!r}" if backend not in ("auto", runs_on) else f"{device!r}"
+        raise UsageError(f"{asked} is not for boxes and masks of {runs_on}", path=read.folder, fix="leave it out")
     return open_scene(read, device)
 
 
@@ -214,14 +273,14 @@ def load_classifier(path: str | Path, *, backend: str = "auto", device: str = "a
 
 def _classifier(read: checkpoint.Checkpoint, backend: str, device: str, mirror: bool) -> Model:
     try:
-        task_named(read.meta.task)
+        modality = task_named(read.meta.task).modality
     except UsageError as error:
         raise ModelError(error.what, path=read.folder, fix="update resnetkit") from error
-    channels = preprocess_from(read.meta.preprocess, read.folder / checkpoint.META).channels
-    stem = next((read.tensors[name] for name in checkpoint.STEM if name in read.tensors), None)
-    if stem is not None and stem.ndim > 1 and stem.shape[1] != channels:
-        what = f"preprocess gives {channels} channels, the network takes {stem.shape[1]}"
-        raise ModelError(what, path=read.folder / checkpoint.META, fix=checkpoint.RETRAIN)
+    problem = _misfit(read, modality.prepared(read.meta.preprocess, read.folder / checkpoint.META))
+    if problem:
+        raise ModelError(problem, path=read.folder / checkpoint.META, fix=checkpoint.RETRAIN)
+    if mirror and modality is not IMAGE:
+        raise UsageError(f"{modality.noun} have no mirror image", path=read.folder, fix="leave --mirror out")
     opened = open_backend(read, backend, device)
     if not mirror:
         return Model(read, opened)

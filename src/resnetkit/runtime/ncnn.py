@@ -47,7 +47,7 @@ def blobs_of(graph: Graph) -> tuple[str, ...]:
 
 def _input(graph: Graph) -> Layer:
     """With width, height and channels, which ncnn itself does not compare with what it is given."""
-    return Layer("Input", INPUT, (), (INPUT,), ((0, graph.size), (1, graph.size), (2, graph.channels)))
+    return Layer("Input", INPUT, (), (INPUT,), ((0, graph.shape[1]), (1, graph.shape[0]), (2, graph.channels)))
 
 
 def _layers(node: Node) -> Iterator[Layer]:

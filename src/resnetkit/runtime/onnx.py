@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resnetkit.data.audio import QUIET_FRAME, AudioPreprocess
 from resnetkit.data.image import Preprocess
+from resnetkit.data.tokens import TextPreprocess
 from resnetkit.errors import ResourceError
 from resnetkit.ops.quantization import Quantization, scale_and_zero, weight_levels
+from resnetkit.ops.spectrum import bank, projection
 from resnetkit.runtime.graph import INPUT, AddRelu, AveragePool, Conv, Graph, Linear, MaxPool, Mean, Node
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 OPSET = 17  # of 2022: read by ONNX Runtime from 1.12, OpenVINO from 2022.2, onnxruntime-web
 BATCH = "batch"
-PIXELS, SCORES = "pixels", "scores"
+PIXELS, SAMPLES, TOKENS, SCORES = "pixels", "samples", "tokens", "scores"
 
 
 @dataclass(frozen=True)
@@ -26,23 +29,23 @@ class Ends:
     """What lies before and behind the network, to be in the model.
 
     Attributes:
-        preprocess: how pixels are normalised.
+        preprocess: how pixels are normalised, or samples become a spectrum.
         temperature: what logits are divided by.
         several: each label has a score of its own; else the scores of all classes make one.
     """
 
-    preprocess: Preprocess
+    preprocess: Preprocess | AudioPreprocess
     temperature: float = 1.0
     several: bool = False
 
 
 def onnx_model(graph: Graph, ends: Ends | None = None, quantization: Quantization | None = None) -> onnx.ModelProto:
-    """The model: `image` float32 [batch, C, size, size] to the outputs of the graph, float32 too.
+    """The model: `image` float32 [batch, C, height, width] to the outputs of the graph, float32 too.
 
     Args:
         graph: the network.
         ends: normalising and scores, to have both in the model: then it takes `pixels` uint8 [batch, size, size, C],
-            and also gives `scores`, the softmax or sigmoid of the calibrated logits.
+            or `samples` int16 [batch, n], and also gives `scores`, the softmax or sigmoid of the calibrated logits.
         quantization: of convolutions in int8, as pairs of QuantizeLinear and DequantizeLinear, which engines take
             for what they are; the head stays float32.
 
@@ -54,11 +57,13 @@ def onnx_model(graph: Graph, ends: Ends | None = None, quantization: Quantizatio
     except ImportError as error:
         raise ResourceError("ONNX needs the package onnx", fix='pip install "resnetkit[runtime]"') from error
     writer = _Writer(quantization)
-    square = (graph.size, graph.size)
     if ends is None:
-        given = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, (BATCH, graph.channels, *square))
+        given = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, (BATCH, graph.channels, *graph.shape))
+    elif isinstance(ends.preprocess, AudioPreprocess):
+        given = helper.make_tensor_value_info(SAMPLES, TensorProto.INT16, (BATCH, *ends.preprocess.shape))
+        writer.spectrum(ends.preprocess)
     else:
-        given = helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, (BATCH, *square, graph.channels))
+        given = helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, (BATCH, *ends.preprocess.shape))
         writer.normalise(ends.preprocess)
     for node in graph.nodes:
         writer.add(node)
@@ -82,6 +87,13 @@ def _shape(graph: Graph, name: str) -> tuple[str | int | None, ...]:
     return (BATCH, dict(zip(Graph.outputs, widths, strict=True))[name])
 
 
+def input_of(preprocess: Preprocess | AudioPreprocess | TextPreprocess | None) -> str:
+    """Name of what a model takes that normalises in this way."""
+    if preprocess is None:
+        return INPUT
+    return {AudioPreprocess: SAMPLES, TextPreprocess: TOKENS}.get(type(preprocess), PIXELS)
+
+
 class _Writer:
     """Nodes and tensors of an ONNX graph that is being written."""
 
@@ -99,6 +111,53 @@ class _Writer:
         self._node("Sub", ["floats", self._tensor("mean", mean)], "centred")
         self._node("Mul", ["centred", self._tensor("scale", scale)], "scaled")
         self._node("Transpose", ["scaled"], INPUT, perm=[0, 3, 1, 2])
+
+    def spectrum(self, preprocess: AudioPreprocess) -> None:
+        """Log-mel of `samples`, as `ops.spectrum.fbank` computes it, normalised: two convolutions and a logarithm."""
+        mel = preprocess.mel
+        half = mel.fft // 2
+        self._node("Cast", [SAMPLES], "floats", to=1)
+        self._node("Mul", ["floats", self._tensor("scale", np.array(1 / 32768, np.float32))], "waves")
+        self._node("Unsqueeze", ["waves", self._tensor("axis", np.array([1], np.int64))], "wave")
+        frames = np.ascontiguousarray(projection(mel).T)[:, None]
+        self._node(
+            "Conv", ["wave", self._tensor("projection", frames)], "parts", kernel_shape=[mel.window], strides=[mel.hop]
+        )
+        self._node("Mul", ["parts", "parts"], "squares")
+        for name, start in (("real", 0), ("imaginary", half)):
+            ends = [
+                self._tensor(f"{name}.{at}", np.array([where], np.int64))
+                for at, where in (("from", start), ("to", start + half))
+            ]
+            self._node("Slice", ["squares", *ends, "axis"], name)
+        self._node("Add", ["real", "imaginary"], "power")
+        weights = np.ascontiguousarray(bank(mel).T)[:, :, None]
+        self._node("Conv", ["power", self._tensor("bank", weights)], "energy", kernel_shape=[1])
+        self._node("Max", ["energy", self._tensor("floor", np.array(mel.floor, np.float32))], "floored")
+        self._node("Log", ["floored"], "logarithms")
+        self._centre(preprocess.centre)
+        mean, std = (np.array(each, np.float32)[:, None] for each in (preprocess.mean, preprocess.std))
+        self._node("Sub", ["levels", self._tensor("mean", mean)], "centred")
+        self._node("Div", ["centred", self._tensor("std", std)], "normal")
+        self._node("Unsqueeze", ["normal", "axis"], INPUT)
+
+    def _centre(self, wanted: bool) -> None:
+        """`logarithms` to `levels`: as `data.audio.centred`."""
+        if not wanted:
+            self._node("Identity", ["logarithms"], "levels")
+            return
+        last = self._tensor("last", np.array([2], np.int64))
+        self._node("ReduceMax", ["logarithms"], "loudest", axes=[1], keepdims=1)
+        self._node("ReduceMax", ["loudest"], "peak", axes=[2], keepdims=1)
+        self._node("Sub", ["peak", self._tensor("quiet", np.array(QUIET_FRAME, np.float32))], "least")
+        self._node("GreaterOrEqual", ["loudest", "least"], "is_loud")
+        self._node("Cast", ["is_loud"], "loud", to=1)
+        self._node("Mul", ["logarithms", "loud"], "counted")
+        self._node("ReduceSum", ["counted", last], "total", keepdims=1)
+        self._node("ReduceSum", ["loud", last], "frames", keepdims=1)
+        self._node("Div", ["total", "frames"], "usual")
+        self._node("Sub", ["logarithms", "usual"], "around")
+        self._node("Max", ["around", self._tensor("deepest", np.array(-QUIET_FRAME, np.float32))], "levels")
 
     def scores(self, ends: Ends) -> None:
         """Softmax or sigmoid of logits / temperature."""

@@ -11,9 +11,11 @@ from torch import nn
 from resnetkit import checkpoint
 from resnetkit.data.image import Preprocess, mean_and_std
 from resnetkit.errors import UsageError
-from resnetkit.models import VARIANTS, Variant
+from resnetkit.models import SPEAKER, VARIANTS, WAVES, WORDS, Network, Variant
 from resnetkit.nn.resnet import ResNet
-from resnetkit.tasks.task import task_named
+from resnetkit.nn.sequence import VDCNN, VDCNN_LAYERS, TextResNet, WaveResNet
+from resnetkit.nn.speaker import SpeakerResNet
+from resnetkit.tasks.task import IMAGE, task_named
 
 
 def save(
@@ -42,7 +44,8 @@ def save(
             its logits.
         ResourceError: the folder exists, or the disk refuses.
     """
-    task_named(task)
+    if task_named(task).modality is not IMAGE:
+        raise UsageError(f"networks of the task {task} are saved by train", path=folder, fix="resnetkit train")
     names = tuple(classes) if classes is not None else tuple(str(i) for i in range(network.fc.out_features))
     if not isinstance(network.bn1, nn.BatchNorm2d):
         what = f"a network with {type(network.bn1).__name__} cannot be saved"
@@ -61,14 +64,21 @@ def save(
     return checkpoint.write(Path(folder), meta, tensors)
 
 
-def variant_of(network: ResNet) -> str:
+def variant_of(network: Network) -> str:
     """Name of the variant that a network is.
 
     Raises:
         UsageError: it is none of the family.
     """
+    if isinstance(network, SpeakerResNet):
+        return SPEAKER
+    if isinstance(network, TextResNet | WaveResNet):
+        return WORDS if isinstance(network, TextResNet) else WAVES
     stages = [stage for name, stage in network.named_children() if name.startswith("layer")]
     blocks = [len(list(stage.children())) for stage in stages]
+    if isinstance(network, VDCNN):
+        return next(f"vdcnn{depth}" for depth, layers in VDCNN_LAYERS.items() if layers == tuple(blocks))
+    width = next(network.bn1.parameters()).numel()
     first = next(stages[0].children())
     conv = first.get_submodule("conv2")
     found = [
@@ -76,22 +86,37 @@ def variant_of(network: ResNet) -> str:
         for name, variant in VARIANTS.items()
         if (type(first), tuple(blocks)) == (variant.block, variant.layers)
         and isinstance(conv, nn.Conv2d)
-        and (conv.groups, conv.out_channels) == variant.convolution
+        and (conv.groups, conv.out_channels) == variant.convolution_at(width)
     ]
     if found:  # resnet34 and resnet34d have the same blocks: the one that differs less in the rest
         return min(found, key=lambda name: len(_changes(network, VARIANTS[name])))
     raise UsageError("the network is none of the family", fix=f"build one of {', '.join(VARIANTS)}")
 
 
-def options_of(network: ResNet) -> dict[str, Any]:
+def options_of(network: Network) -> dict[str, Any]:
     """What differs from the variant's defaults and changes what the network computes in evaluation."""
+    if isinstance(network, SpeakerResNet):
+        return {"mels": network.mels, "width": network.bn1.num_features, "embedding": network.fc.weight.shape[1]}
+    if isinstance(network, WaveResNet):
+        return {"width": network.bn1.num_features, "shortcut": network.shortcut}
+    if isinstance(network, TextResNet | VDCNN):
+        return _options_of_text(network)
     variant = VARIANTS[variant_of(network)]
     options: dict[str, Any] = {"in_channels": network.in_channels}
+    if network.bn1.num_features != variant.width:
+        options["width"] = network.bn1.num_features
     options |= _changes(network, variant)
     dilated = [_dilation(stage[-1]) for stage in network.stages.values()]
     if dilated[-1] > 1:
         options["replace_stride_with_dilation"] = [b > a for a, b in zip(dilated, dilated[1:], strict=False)]
     return options
+
+
+def _options_of_text(network: TextResNet | VDCNN) -> dict[str, Any]:
+    known = {"num_tokens": network.embedding.num_embeddings, "shortcut": network.shortcut}
+    if isinstance(network, TextResNet):
+        return {**known, "width": network.bn1.num_features}
+    return {**known, "k": network.k, "hidden": network.fc1.out_features if isinstance(network.fc1, nn.Linear) else 0}
 
 
 def _changes(network: ResNet, variant: Variant) -> dict[str, str]:

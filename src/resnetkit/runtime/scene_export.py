@@ -78,8 +78,7 @@ def write_scene_export(
         IncompleteError: what was written finds something else; then nothing is published.
         ResourceError: the folder exists, the disk refuses, or a package is missing.
     """
-    if name != "onnx":
-        raise UsageError(f"boxes and masks cannot be written as {name}", fix="--format onnx")
+    refuse_scene(model, name)
     with new_folder(folder, needed=bytes_of(model)) as temporary:
         _write(model, temporary)
         infer = infer_of_file(temporary / ONNX, model.checkpoint.meta.task)
@@ -90,6 +89,19 @@ def write_scene_export(
         if overwrite:
             set_aside(folder)
     return done
+
+
+def refuse_scene(model: SceneModel, name: str) -> None:
+    """Refuse what cannot be written.
+
+    Raises:
+        UsageError: another format than ONNX, or a model of images that are neither grey nor RGB.
+    """
+    if name != "onnx":
+        raise UsageError(f"boxes and masks cannot be written as {name}", fix="--format onnx")
+    if model.preprocess.channels not in (1, 3):
+        what = f"boxes and masks of {model.preprocess.channels} channels cannot be written"
+        raise UsageError(what, path=model.checkpoint.folder, fix="grey and RGB can")
 
 
 def _write(model: SceneModel, folder: Path) -> None:
@@ -184,11 +196,24 @@ def _all(infer: Infer, canvases: Pixels | None) -> list[Any]:
 
 
 def _difference(one: Any, other: Any, side: int) -> float:
-    """Largest one of two scores, or of two corners as a share of the side; of logits as a share of the largest."""
+    """Largest one of two scores, or of two corners as a share of the side; of logits as a share of the largest.
+
+    Boxes are compared with the nearest of the same class, since two of one score may come in either order, and one
+    whose score is at the edge of what is kept may be missing.
+    """
     if not isinstance(one, Found):
         return relative_difference(one, other)
-    if len(one.scores) != len(other.scores) or not np.array_equal(one.labels, other.labels):
-        return np.inf
+    return max(_unmatched(one, other, side), _unmatched(other, one, side))
+
+
+def _unmatched(one: Found, other: Found, side: int) -> float:
+    """Distance from each box of one to the nearest of the other; the largest."""
     if not len(one.scores):
         return 0.0
-    return float(max(np.abs(one.scores - other.scores).max(), np.abs(one.boxes - other.boxes).max() / side))
+    edge = min(each.scores.min() for each in (one, other) if len(each.scores)) + NEAR
+    if not len(other.scores):
+        return 0.0 if one.scores.max() <= edge else np.inf
+    corners = np.abs(one.boxes[:, None] - other.boxes[None]).max(2) / side
+    far = np.maximum(corners, np.abs(one.scores[:, None] - other.scores[None]))
+    far = np.where(one.labels[:, None] == other.labels[None], far, np.inf).min(1)
+    return float(np.where((one.scores <= edge) & (far > NEAR), 0.0, far).max())

@@ -29,6 +29,7 @@ from resnetkit.tasks.task import IMAGE, Modality
 
 Size = tuple[int, int]  # width and height of an upright image in pixels
 Floats = NDArray[np.floating]
+NO_ID = -1  # of a class of the model that a data set of COCO's does not have
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def in_classes_of(dataset: Dataset, index: NDArray[np.int64], classes: tuple[str
         objects = dataset.truth.objects
         truth = replace(dataset.truth, objects=replace(objects, labels=index[objects.labels]))
         known = dict(zip(index.tolist(), dataset.category_ids, strict=False))
-        ids = tuple(known.get(k, 0) for k in range(len(classes))) if known else ()
+        ids = tuple(known.get(k, NO_ID) for k in range(len(classes))) if known else ()
         return replace(dataset, classes=classes, truth=truth, category_ids=ids)
     assert isinstance(dataset, Masked), "there are boxes or masks"
     marks = dataset.marks
@@ -238,7 +239,9 @@ def _box_row(judged: tuple[Found, Objects], classes: Sequence[str]) -> dict[str,
 
 
 def _box_mistakes(judged: Sequence[tuple[Found, Objects]], num_classes: int) -> Floats:
-    return boxes.mistakes(boxes.confusions(*_pairs(judged), num_classes)).astype(np.float64)
+    # one after the other: the matrices of many images of many classes would fill the memory
+    each = (boxes.mistakes(boxes.confusions([found], [there], num_classes))[0] for found, there in judged)
+    return np.fromiter(each, np.float64, len(judged))
 
 
 def _mask_row(judged: NDArray[np.integer], classes: Sequence[str]) -> dict[str, Any]:
@@ -251,7 +254,8 @@ def _matrices(judged: Sequence[NDArray[np.integer]], num_classes: int) -> NDArra
 
 
 def _mask_mistakes(judged: Sequence[NDArray[np.integer]], num_classes: int) -> Floats:
-    return 1 - np.nan_to_num(masks.accuracies(_matrices(judged, num_classes)), nan=1.0)
+    each = (masks.accuracies(matrix[None])[0] for matrix in judged)
+    return 1 - np.nan_to_num(np.fromiter(each, np.float64, len(judged)), nan=1.0)
 
 
 def _mask_value(judged: Sequence[NDArray[np.integer]], num_classes: int) -> float | None:

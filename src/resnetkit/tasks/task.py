@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,19 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnetkit.data import dataset, image
+from resnetkit.data import audio, dataset, image, text, tokens
 from resnetkit.data.annotated import Boxed
 from resnetkit.data.archive import Member
+from resnetkit.data.duplicates import first_copies
 from resnetkit.data.masks import Masked
+from resnetkit.data.sources import Line
+from resnetkit.data.text import Chosen
 from resnetkit.errors import UsageError
 from resnetkit.ops.intervals import Metric
 from resnetkit.tasks import classes, labels
+from resnetkit.tasks.recognise import recognised
 
 
 class Scan(Protocol):
     """Reads a source of examples."""
 
-    def __call__(self, source: Path, *, follow_links: bool = False) -> dataset.Dataset:
+    def __call__(
+        self,
+        source: Path,
+        *,
+        follow_links: bool = False,
+        columns: Chosen = Chosen(),  # noqa: B008  frozen
+    ) -> dataset.Dataset:
         """The examples in a source."""
         ...
 
@@ -33,21 +42,34 @@ class Scan(Protocol):
 class Modality:
     """What is read.
 
+    What a network is given follows from one frozen value, `preprocess`: a `data.image.Preprocess`, an `AudioPreprocess`
+    or a `TextPreprocess`.
+
     Attributes:
+        noun: what the samples are called.
         extensions: endings of the files that count.
-        scan: a folder, archive or CSV to a Dataset; `follow_links` as in `data.dataset.scan`.
+        scan: a folder, archive or table to a Dataset; `follow_links` as in `data.dataset.scan`, `columns` of a table.
+        prepared: the values in a model.json, and its path, to a `preprocess`.
         read: a path, bytes, or value in memory, to what `preprocess` takes.
-        preprocess: that to uint8 [size, size, channels].
-        normalise: a batch of these to the float32 input of a network.
-        thumbnail: a file to a small JPEG.
+        preprocess: that to one array of the shape of `preprocess`: of what is too long, the middle or the beginning.
+        parts: likewise to arrays [W, *shape]: one, or the windows of what is too long for one, which count alike.
+        normalise: a batch of these to the input of a network.
+        inputs: a file that predict is given to what is read: itself, or each line of a table.
+        thumbnail: a file to a small JPEG; None where there is nothing to be seen.
+        copies: for each sample of a data set the first one that is the same; takes a number of threads too.
     """
 
+    noun: str
     extensions: tuple[str, ...]
     scan: Scan
-    read: Callable[[Any, image.Preprocess], Any]
-    preprocess: Callable[[Any, image.Preprocess], image.Pixels]
-    normalise: Callable[[image.Pixels, image.Preprocess], NDArray[np.float32]]
-    thumbnail: Callable[[dataset.File], bytes]
+    prepared: Callable[[Mapping[str, Any], Path], Any]
+    read: Callable[[Any, Any], Any]
+    preprocess: Callable[[Any, Any], NDArray[Any]]
+    parts: Callable[[Any, Any], NDArray[Any]]
+    normalise: Callable[[NDArray[Any], Any], NDArray[Any]]
+    inputs: Callable[[Path], Sequence[Path | Line]]
+    thumbnail: Callable[[dataset.File], bytes] | None
+    copies: Callable[[dataset.Dataset, int], NDArray[np.intp]]
 
 
 @dataclass(frozen=True)
@@ -93,14 +115,78 @@ def _read_image(source: Any, preprocess: image.Preprocess) -> image.Picture:
     )
 
 
+def _scan_images(source: Path, *, follow_links: bool = False, columns: Chosen = Chosen()) -> dataset.Dataset:  # noqa: B008
+    return dataset.scan(source, image.EXTENSIONS, follow_links=follow_links)
+
+
+def _scan_sounds(source: Path, *, follow_links: bool = False, columns: Chosen = Chosen()) -> dataset.Dataset:  # noqa: B008
+    return audio.scan(source, follow_links=follow_links)
+
+
+def _scan_texts(source: Path, *, follow_links: bool = False, columns: Chosen = Chosen()) -> dataset.Dataset:  # noqa: B008
+    return text.examples(source, columns, follow_links=follow_links)
+
+
+def _squares(picture: image.Picture, preprocess: image.Preprocess) -> NDArray[np.uint8]:
+    return image.pixels(picture, preprocess)[None]
+
+
+def _tokens(found: str, preprocess: tokens.TextPreprocess) -> NDArray[np.uint16]:
+    return tokens.tokens(found, preprocess)[None]
+
+
+def _itself(path: Path) -> Sequence[Path | Line]:
+    return [path]
+
+
+def _lines(path: Path) -> Sequence[Path | Line]:
+    return text.lines(path) if text.is_table(path) else [path]
+
+
+def _alike(found: dataset.Dataset, threads: int) -> NDArray[np.intp]:
+    return text.first_alike(found.texts or ())
+
+
 IMAGE = Modality(
+    noun="images",
     extensions=image.EXTENSIONS,
-    scan=partial(dataset.scan, extensions=image.EXTENSIONS),
+    scan=_scan_images,
+    prepared=image.preprocess_from,
     read=_read_image,
     preprocess=image.pixels,
+    parts=_squares,
     normalise=image.normalise,
+    inputs=_itself,
     thumbnail=image.thumbnail,
+    copies=first_copies,
 )
+SOUND = Modality(
+    noun=audio.NOUN,
+    extensions=audio.EXTENSIONS,
+    scan=_scan_sounds,
+    prepared=audio.preprocess_from,
+    read=audio.read,
+    preprocess=audio.clip,
+    parts=audio.windows,
+    normalise=audio.normalise,
+    inputs=_itself,
+    thumbnail=audio.thumbnail,
+    copies=first_copies,
+)
+TEXT = Modality(
+    noun=text.NOUN,
+    extensions=(*text.EXTENSIONS, *text.TABLES),
+    scan=_scan_texts,
+    prepared=tokens.preprocess_from,
+    read=tokens.read,
+    preprocess=tokens.tokens,
+    parts=_tokens,
+    normalise=tokens.normalise,
+    inputs=_lines,
+    thumbnail=None,
+    copies=_alike,
+)
+MODALITIES = {modality.noun: modality for modality in (IMAGE, SOUND, TEXT)}
 CLASSES = Target(
     classes.prepare, classes.encode, classes.decode, classes.judge, classes.text, classes.metrics, classes.HEADLINE
 )
@@ -108,7 +194,14 @@ LABELS = Target(
     labels.prepare, labels.encode, labels.decode, labels.judge, labels.text, labels.metrics, labels.HEADLINE
 )
 
-TASKS = {"classify": Task(IMAGE, CLASSES), "multilabel": Task(IMAGE, LABELS)}
+TASKS = {
+    "classify": Task(IMAGE, CLASSES),
+    "multilabel": Task(IMAGE, LABELS),
+    "sound": Task(SOUND, CLASSES),
+    "sound-multilabel": Task(SOUND, LABELS),
+    "text": Task(TEXT, CLASSES),
+    "text-multilabel": Task(TEXT, LABELS),
+}
 
 
 def task_for(found: dataset.Dataset) -> str:
@@ -117,7 +210,14 @@ def task_for(found: dataset.Dataset) -> str:
         return "detect"
     if isinstance(found, Masked):
         return "segment"
-    return "multilabel" if found.several else "classify"
+    target = LABELS if found.several else CLASSES
+    fitting = (key for key, task in TASKS.items() if task.modality.noun == found.noun and task.target is target)
+    return next(fitting)
+
+
+def modality_of(source: Path, columns: Chosen = Chosen()) -> Modality:  # noqa: B008  frozen
+    """What a source holds, told by names; images where nothing tells."""
+    return MODALITIES[recognised(source, columns)]
 
 
 def task_named(name: str) -> Task:

@@ -80,8 +80,10 @@ def size_at(progress: float, first: int, last: int) -> int:
 
 def share_of_work(recipe: Recipe) -> float:
     """Mean number of pixels of an image in training, as a share of those at the last size."""
+    if not recipe.image.start_size:
+        return 1.0
     size, first = preprocess_of(recipe).size, recipe.image.start_size
-    return sum(size_at(i / 100, first or size, size) ** 2 for i in range(100)) / (100 * size**2)
+    return sum(size_at(i / 100, first, size) ** 2 for i in range(100)) / (100 * size**2)
 
 
 @lru_cache(maxsize=2)
@@ -151,9 +153,10 @@ class Loader:
 
     def _recipe_at(self, step: int) -> Recipe:
         """The recipe with the size of images at a step."""
-        first, last = self.recipe.image.start_size, preprocess_of(self.recipe).size
+        first = self.recipe.image.start_size
         if not (first and self.recipe.train.epochs):
             return self.recipe
+        last = preprocess_of(self.recipe).size
         return _at_size(self.recipe, size_at(step / (self.recipe.train.epochs * self.steps_per_epoch), first, last))
 
     def _of_maps(self, maps: Maps, which: tuple[int, NDArray[np.intp]], rng: Draws) -> Batch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from resnetkit import models
 from resnetkit.data.image import Preprocess, mean_and_std
 from resnetkit.nn.resnet import ResNet
 from resnetkit.settings import Recipe
-from resnetkit.training import augment, heads, places
+from resnetkit.training import augment, heads, hearing, places, reading
 from resnetkit.training.augment import STORE_RATIO, Draws
 from resnetkit.training.heads import LinearHead
+from resnetkit.training.networks import residual
 
 Ints = NDArray[np.integer]
 
@@ -30,8 +30,8 @@ class Objective:
 
     Attributes:
         build: a recipe and a number of classes to a network, with its weights.
-        collate: stored pixels uint8 [n, S, S, C] or features, targets [n] or [n, K], and K, to tensors.
-        augment: stored pixels, targets, aspects, recipe and random numbers, to input [n, C, H, W] and its targets.
+        collate: stored pixels uint8 [n, S, S, C], clips, tokens or features, targets [n] or [n, K], and K, to tensors.
+        augment: what is stored, targets, aspects, recipe and random numbers, to input [n, C, H, W] and its targets.
         centre: the same without chance, as images are seen in evaluation.
         blend: input (or feature maps), targets, recipe and random numbers, to what is mixed and smoothed of them.
         loss: a network, its input, targets, and class weights [K] or None, to a scalar.
@@ -50,8 +50,8 @@ class Objective:
     loss: Callable[[Any, Tensor, Any, Tensor | None], Tensor]
     weights: Callable[[Any, int], Tensor]
     heads: Callable[[NDArray[np.floating], Ints, int, bool], list[LinearHead]] | None
-    preprocess: Callable[[Recipe], Preprocess]
-    store: Callable[[Recipe], Preprocess]
+    preprocess: Callable[[Recipe], Any]
+    store: Callable[[Recipe], Any]
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -62,12 +62,14 @@ def objective_of(recipe: Recipe) -> Objective:
 
 def preprocess_of(recipe: Recipe) -> Preprocess:
     """How samples are prepared under a recipe."""
-    return objective_of(recipe).preprocess(recipe)
+    found: Preprocess = objective_of(recipe).preprocess(recipe)
+    return found
 
 
 def store_preprocess(recipe: Recipe) -> Preprocess:
     """How training samples are stored under a recipe."""
-    return objective_of(recipe).store(recipe)
+    found: Preprocess = objective_of(recipe).store(recipe)
+    return found
 
 
 def _preprocess(recipe: Recipe) -> Preprocess:
@@ -95,20 +97,7 @@ def _store(recipe: Recipe) -> Preprocess:
 
 
 def _build(recipe: Recipe, num_classes: int) -> ResNet:
-    settings = recipe.model
-    assert settings.stem != "auto" and settings.shortcut != "auto", "the verb decides before the first step"
-    torch.manual_seed(recipe.train.seed)
-    return models.with_weights(
-        recipe.grow.from_ or settings.variant,
-        None if settings.weights == "none" else settings.weights,
-        num_classes=num_classes,
-        in_channels=recipe.image.channels,
-        stem=settings.stem,
-        shortcut=settings.shortcut,
-        pool=settings.pool,
-        zero_init_residual=settings.zero_init_residual,
-        stochastic_depth=settings.stochastic_depth,
-    )
+    return residual(recipe, num_classes, recipe.image.channels)
 
 
 def _collate(pixels: NDArray[Any], targets: Ints, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -164,6 +153,24 @@ def _loss_of_labels(network: nn.Module, images: Tensor, targets: Tensor, weights
     return losses.sum(1).mean()
 
 
+def _hear(clips: Tensor, targets: Any, aspects: NDArray[np.floating], recipe: Recipe, rng: Draws) -> tuple[Tensor, Any]:
+    return hearing.inputs(clips.numpy(), aspects, recipe, rng), targets
+
+
+def _hear_plainly(clips: Tensor, aspects: NDArray[np.floating], recipe: Recipe) -> Tensor:
+    return hearing.centre(clips.numpy(), recipe)
+
+
+def _read(
+    tokens: Tensor, targets: Any, aspects: NDArray[np.floating], recipe: Recipe, rng: Draws
+) -> tuple[Tensor, Any]:
+    return reading.inputs(tokens.numpy(), recipe, rng), targets
+
+
+def _read_plainly(tokens: Tensor, aspects: NDArray[np.floating], recipe: Recipe) -> Tensor:
+    return reading.centre(tokens.numpy())
+
+
 def class_weights(targets: Ints, num_classes: int) -> Tensor:
     """Weights [K] with which every class counts the same: n / (K * n_k), 0 for a class without samples."""
     counts = np.bincount(targets, minlength=num_classes)
@@ -178,22 +185,37 @@ def positive_weights(targets: Ints, num_classes: int) -> Tensor:
     return torch.from_numpy(np.where(weights > 0, weights, 1.0).astype(np.float32))
 
 
+def _hearing(objective: Objective) -> Objective:
+    """The same of sounds."""
+    own = replace(objective, build=hearing.build, augment=_hear, centre=_hear_plainly, heads=None)
+    own = replace(own, preprocess=hearing.preprocess_of, store=hearing.stored, defaults=hearing.USUAL)
+    return replace(own, loss=hearing.loss) if objective.loss is _loss else own
+
+
+def _reading(objective: Objective) -> Objective:
+    """The same of texts."""
+    own = replace(objective, build=reading.build, augment=_read, centre=_read_plainly, heads=None)
+    return replace(own, preprocess=reading.without_words, store=reading.without_words, defaults=reading.USUAL)
+
+
+CLASSIFY = Objective(
+    _build, _collate, _augment, _centre, _blend, _loss, class_weights, heads.fitted, _preprocess, _store
+)
+LABEL = replace(
+    CLASSIFY,
+    collate=_collate_labels,
+    blend=_blend_labels,
+    loss=_loss_of_labels,
+    weights=positive_weights,
+    heads=None,
+)
 OBJECTIVES = {
-    "classify": Objective(
-        _build, _collate, _augment, _centre, _blend, _loss, class_weights, heads.fitted, _preprocess, _store
-    ),
-    "multilabel": Objective(
-        _build,
-        _collate_labels,
-        _augment,
-        _centre,
-        _blend_labels,
-        _loss_of_labels,
-        positive_weights,
-        None,
-        _preprocess,
-        _store,
-    ),
+    "classify": CLASSIFY,
+    "multilabel": LABEL,
+    "sound": _hearing(CLASSIFY),
+    "sound-multilabel": _hearing(LABEL),
+    "text": _reading(CLASSIFY),
+    "text-multilabel": _reading(LABEL),
     "detect": Objective(
         places.build,
         places.collate,

@@ -1,4 +1,4 @@
-"""Where training images come from: decoded once into a memory-mapped file, or anew in each epoch by `workers`."""
+"""Where training examples come from: decoded once into a memory-mapped file, or anew in each epoch by `workers`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
-import PIL
 from numpy.typing import NDArray
 
-from resnetkit.data import image
+from resnetkit.data import example
 from resnetkit.data.dataset import File
-from resnetkit.data.duplicates import content_digest, perceptual_hash
+from resnetkit.data.duplicates import content_digest
 from resnetkit.data.formats import REPLACE
-from resnetkit.data.image import Preprocess
+from resnetkit.data.prepared import Prepared
 from resnetkit.errors import DataError, ResourceError, printable
 from resnetkit.files import new_folder, resource_errors
 from resnetkit.runtime.pipeline import num_threads, read_ahead
@@ -42,11 +41,13 @@ SPARE = 500_000_000  # bytes that a cache leaves free on the disk
 
 @dataclass(frozen=True)
 class Pixels:
-    """The decoded images of a split.
+    """The decoded images of a split, or the clips, or the tokens of texts.
 
     Attributes:
-        start: begin to fetch the squares of some rows; gives a function that waits for them: uint8 [n, H, W, C].
-        aspects: width / height of each original [n]; NaN where it cannot be read.
+        start: begin to fetch the squares of some rows; gives a function that waits for them: uint8 [n, H, W, C], or
+            int16 [n, samples], or uint16 [n, length].
+        aspects: width / height of each original, or its length over that of what is kept [n]; NaN where it cannot be
+            read.
         hashes: perceptual hash of each [n].
         failed: rows that cannot be read, and why.
         workers: the processes behind `start`, or None.
@@ -81,9 +82,9 @@ class Pixels:
             self.workers.close()
 
 
-def bytes_of(num_images: int, preprocess: Preprocess) -> int:
-    """Bytes of the decoded images."""
-    return num_images * math.prod(preprocess.canvas) * preprocess.channels
+def bytes_of(number: int, preprocess: Prepared) -> int:
+    """Bytes of so many decoded files."""
+    return number * math.prod(preprocess.shape) * np.dtype(preprocess.dtype).itemsize
 
 
 def _slices(squares: Squares) -> Callable[[NDArray[np.intp]], Callable[[], Squares]]:
@@ -96,14 +97,9 @@ def _refuse_changes(files: Sequence[File], before: NDArray[np.int64]) -> None:
         raise changed(files[int(rows[0])])
 
 
-def _read(file: File, preprocess: Preprocess) -> tuple[Squares, float, int]:
-    upright = image.decode(file, preprocess)
-    return image.pixels(upright, preprocess), upright.width / upright.height, perceptual_hash(image.shown(upright))
-
-
-def _attempt(file: File, preprocess: Preprocess) -> tuple[Squares, float, int] | DataError:
+def _attempt(file: File, preprocess: Prepared) -> example.Example | DataError:
     try:
-        return _read(file, preprocess)
+        return example.of(file, preprocess)
     except DataError as error:
         return error
 
@@ -118,13 +114,13 @@ class _Columns:
 
 
 def _decode(
-    files: Sequence[File], preprocess: Preprocess, put: Callable[[int, Squares], object], progress: Progress
+    files: Sequence[File], preprocess: Prepared, put: Callable[[int, Squares], object], progress: Progress
 ) -> _Columns:
     """Decode every file once, in threads, and hand its square to `put`, in order."""
     columns = _Columns(np.full(len(files), np.nan), np.zeros(len(files), np.uint64))
-    blank = np.zeros((*preprocess.canvas, preprocess.channels), np.uint8)
+    blank = np.zeros(preprocess.shape, preprocess.dtype)
 
-    def read(rows: range) -> list[tuple[Squares, float, int] | DataError]:
+    def read(rows: range) -> list[example.Example | DataError]:
         return [_attempt(files[row], preprocess) for row in rows]
 
     chunks = (range(start, min(start + CHUNK, len(files))) for start in range(0, len(files), CHUNK))
@@ -140,35 +136,35 @@ def _decode(
     return columns
 
 
-def in_memory(files: Sequence[File], preprocess: Preprocess, progress: Progress) -> Pixels:
+def in_memory(files: Sequence[File], preprocess: Prepared, progress: Progress) -> Pixels:
     """Decode every image once, into memory.
 
     Raises:
         ResourceError: they do not fit.
     """
     try:
-        squares = np.empty((len(files), *preprocess.canvas, preprocess.channels), np.uint8)
+        squares = np.empty((len(files), *preprocess.shape), preprocess.dtype)
     except MemoryError as error:
-        what = f"{bytes_of(len(files), preprocess) / 1e9:.1f} GB of decoded images do not fit in memory"
+        what = f"{bytes_of(len(files), preprocess) / 1e9:.1f} GB of decoded files do not fit in memory"
         raise ResourceError(what, fix="lower cache.gb: they are then decoded anew in each epoch") from error
     columns = _decode(files, preprocess, squares.__setitem__, progress)
     return Pixels(_slices(squares), columns.aspects, columns.hashes, tuple(columns.failed))
 
 
-def key_of(files: Sequence[File], preprocess: Preprocess) -> str:
+def key_of(files: Sequence[File], preprocess: Prepared) -> str:
     """Name of the cache of these files: their bytes, how they are prepared, and by which decoder."""
-    parts = {"format": FORMAT, "pillow": PIL.__version__, "preprocess": preprocess.as_dict()}
+    parts = {"format": FORMAT, **example.made_by(preprocess), "preprocess": preprocess.as_dict()}
     digest = hashlib.blake2b(content_digest(files, num_threads()), digest_size=16)
     digest.update(json.dumps(parts, sort_keys=True).encode())
     return digest.hexdigest()
 
 
-def cached(files: Sequence[File], preprocess: Preprocess, folder: Path, progress: Progress) -> Pixels:
+def cached(files: Sequence[File], preprocess: Prepared, folder: Path, progress: Progress) -> Pixels:
     """The images from their cache, which is made where it is missing or damaged.
 
     Args:
         files: of the images.
-        preprocess: to squares.
+        preprocess: to arrays of one shape.
         folder: of this cache: its parent and `key_of`.
         progress: called with the number of images done.
 
@@ -192,13 +188,13 @@ def cached(files: Sequence[File], preprocess: Preprocess, folder: Path, progress
     return found
 
 
-def _make(files: Sequence[File], preprocess: Preprocess, folder: Path, progress: Progress) -> None:
+def _make(files: Sequence[File], preprocess: Prepared, folder: Path, progress: Progress) -> None:
     before, flush_every = stamps(files), max(1, FLUSHED // bytes_of(1, preprocess))
     with new_folder(folder, manifest=False) as temporary:
-        shape = (len(files), *preprocess.canvas, preprocess.channels)
+        shape, kind = (len(files), *preprocess.shape), np.lib.format.dtype_to_descr(np.dtype(preprocess.dtype))
         # written in order, not mapped: a full disk is then an error and not the end of the process
         with (temporary / "pixels.npy").open("wb") as out, ThreadPoolExecutor(1) as flusher:
-            np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            np.lib.format.write_array_header_1_0(out, {"descr": kind, "fortran_order": False, "shape": shape})
 
             flushed: list[Future[None]] = []
 
@@ -214,7 +210,7 @@ def _make(files: Sequence[File], preprocess: Preprocess, folder: Path, progress:
         np.savez(temporary / "index.npz", aspects=columns.aspects, hashes=columns.hashes)
 
 
-def _opened(files: Sequence[File], preprocess: Preprocess, folder: Path) -> Pixels | None:
+def _opened(files: Sequence[File], preprocess: Prepared, folder: Path) -> Pixels | None:
     """A cache that is there, whole, and of what can be read today, or None."""
     try:
         squares = np.load(folder / "pixels.npy", mmap_mode="r")
@@ -263,12 +259,12 @@ def make_room(folder: Path, needed: int, limit: int) -> None:
         raise ResourceError(what, path=folder, fix="free some space, or --set cache.folder=DIR")
 
 
-def decoded_each_time(files: Sequence[File], preprocess: Preprocess, workers: int, progress: Progress) -> Pixels:
+def decoded_each_time(files: Sequence[File], preprocess: Prepared, workers: int, progress: Progress) -> Pixels:
     """Decode every image once to check it, and anew whenever it is asked for.
 
     Args:
         files: of the images.
-        preprocess: to squares.
+        preprocess: to arrays of one shape.
         workers: number of processes.
         progress: called with the number of images done.
     """
@@ -278,8 +274,10 @@ def decoded_each_time(files: Sequence[File], preprocess: Preprocess, workers: in
     return Pixels(pool.start, columns.aspects, columns.hashes, tuple(columns.failed), pool)
 
 
-def refuse_unreadable(failed: Sequence[tuple[int, DataError]], total: int, max_bad: float) -> None:
-    """Refuse more unreadable images than the allowed share.
+def refuse_unreadable(
+    failed: Sequence[tuple[int, DataError]], total: int, max_bad: float, noun: str = "images"
+) -> None:
+    """Refuse more unreadable images, or whatever they are called, than the allowed share.
 
     Raises:
         DataError: the first ten are named.
@@ -294,4 +292,4 @@ def refuse_unreadable(failed: Sequence[tuple[int, DataError]], total: int, max_b
     ways = {error.fix for error in errors} - {REPLACE}  # one way out for all of them, as another image.channels
     fix = "remove or replace them, or leave out up to a share of them: --set data.max_bad=0.01"
     fix = ways.pop() or fix if len(ways) == 1 and len(errors) == total else fix
-    raise DataError(f"{len(errors)} of {total} images cannot be read: {listed}{more}", fix=fix)
+    raise DataError(f"{len(errors)} of {total} {noun} cannot be read: {listed}{more}", fix=fix)

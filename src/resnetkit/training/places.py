@@ -23,6 +23,7 @@ from resnetkit.runtime.save import options_of
 from resnetkit.settings import Augment, Recipe
 from resnetkit.tasks.scenes import There, Truths
 from resnetkit.training.augment import Draws
+from resnetkit.training.optim import freeze
 from resnetkit.weights.fit import fit
 from resnetkit.weights.known import known_weights
 from resnetkit.weights.whole import fit_whole
@@ -35,7 +36,6 @@ WIDTHS = {"unet": 24} | dict.fromkeys(BOX_HEADS, 128)
 # What docs/decisions/014 found to be good, where the user says nothing else.
 DEFAULTS: Mapping[str, Any] = {
     "train.batch_size": 4,
-    "train.epochs": 12,
     "optim.optimizer": "adamw",
     "optim.lr": 1e-3,
     "optim.backbone_lr": 0.3,
@@ -52,12 +52,18 @@ DEFAULTS: Mapping[str, Any] = {
     "finetune.views": 0,
     "finetune.layer4_epochs": 0,
 }
+FEWEST, MOST, IMAGES = 12, 60, 2400  # epochs; images that are to be seen, counted with repeats
 MASK_DEFAULTS: Mapping[str, Any] = {
     **DEFAULTS,
     "optim.lr": 2e-3,
     "optim.class_weights": "balanced",
     "finetune.keep_statistics": False,
 }
+
+
+def default_epochs(images: int) -> int:
+    """Passes over so many training images: few images take many, to be learnt from at all."""
+    return min(MOST, max(FEWEST, math.ceil(IMAGES / max(1, images))))
 
 
 def canvas_of(recipe: Recipe) -> Preprocess:
@@ -177,6 +183,7 @@ def build(recipe: Recipe, num_classes: int) -> nn.Module:
             whole = state, source
         else:
             fit(backbone, state, source)
+    freeze(backbone, settings.freeze)
     options = {name: value for name, value in meta_options(recipe).items() if name in ("width", "freeze_norms")}
     if settings.head in BOX_HEADS:
         options["trained_stages"] = 5 if settings.weights == "none" else 4  # a pretrained stem stays
@@ -189,6 +196,7 @@ def build(recipe: Recipe, num_classes: int) -> nn.Module:
 def _backbone(recipe: Recipe) -> Any:
     settings = recipe.model
     assert settings.stem != "auto" and settings.shortcut != "auto", "the verb decides before the first step"
+    assert settings.shortcut != "none", "it is refused"
     return models.build(
         settings.variant,
         num_classes=2,

@@ -61,6 +61,7 @@ def settle(recipe: Recipe, side: int) -> Recipe:
     Raises:
         UsageError: there is no such variant, or grow.from cannot grow into it.
     """
+    _refuse_others(recipe)
     model, image, optim = recipe.model, recipe.image, recipe.optim
     variant = models.variant_named(model.variant)
     weights = model.weights
@@ -73,13 +74,12 @@ def settle(recipe: Recipe, side: int) -> Recipe:
     if stem == "auto":
         stem = "small" if size < SMALL and weights == "none" else variant.stem
     shortcut = variant.shortcut if model.shortcut == "auto" else model.shortcut
+    assert shortcut != "none", "it is refused"
     if recipe.grow.from_:
         with torch.device("meta"):  # no memory is taken and nothing is computed
             models.grow(models.build(first, shortcut=shortcut, stem=stem), model.variant)
     changes: dict[str, Any] = {"model.weights": weights, "image.size": size, "model.stem": stem}
-    changes["model.shortcut"] = shortcut
-    _refuse_scenes(recipe)
-    changes["image.width"] = 0
+    changes |= {"model.shortcut": shortcut, "image.width": 0}
     if image.crop_ratio == "auto":
         changes["image.crop_ratio"] = 1.0 if side < SMALL else 0.875
     optimizer = optim.optimizer
@@ -113,8 +113,49 @@ def settle(recipe: Recipe, side: int) -> Recipe:
     return settled
 
 
-def _refuse_scenes(recipe: Recipe) -> None:
-    """Refuse what is for boxes and masks alone."""
+def settle_others(recipe: Recipe, rate: float) -> Recipe:
+    """Decide what is left to decide where the data are no images: weights, stem, shortcut, optimiser and its rate.
+
+    Args:
+        recipe: whose data are sounds or texts.
+        rate: of AdamW for batches of 32.
+
+    Raises:
+        UsageError: there is no such variant, or a setting is of images only.
+    """
+    model, optim, texts = recipe.model, recipe.optim, recipe.text.units != "auto"
+    fitting = models.of_texts() if texts else models.of_sounds()
+    if model.variant not in fitting:
+        what = f"there is no model {model.variant!r} for {'texts' if texts else 'sounds'}"
+        raise UsageError(what, fix=f"one of {', '.join(fitting)}")
+    weights = "none" if model.weights == "auto" else model.weights
+    if weights != "none" and model.variant in models.SEQUENCES:
+        raise UsageError(f"{model.variant} takes no weights", fix="leave --weights out")
+    if recipe.grow.from_ or recipe.augment.cutmix or recipe.image.start_size or (texts and recipe.augment.mixup):
+        what = "grow.from, augment.cutmix and image.start_size are of images, augment.mixup of images and sounds"
+        raise UsageError(what, fix="leave them out")
+    optimizer = "adamw" if optim.optimizer == "auto" else optim.optimizer
+    changes: dict[str, Any] = {"model.weights": weights, "optim.optimizer": optimizer}
+    if model.variant in models.VARIANTS:
+        variant = models.variant_named(model.variant)
+        changes["model.stem"] = variant.stem if model.stem == "auto" else model.stem
+        changes["model.shortcut"] = variant.shortcut if model.shortcut == "auto" else model.shortcut
+    if optim.lr == "auto":
+        scale = math.sqrt(min(recipe.train.batch_size, 128) / 32)
+        changes["optim.lr"] = (
+            rate * scale if optimizer == "adamw" else default_lr("sgd", recipe.train.batch_size, False)
+        )
+    for name, value in (("head", False), ("keep_statistics", False), ("views", 0), ("layer4_epochs", 0)):
+        changes[f"finetune.{name}"] = value
+    if not recipe.train.epochs:
+        raise UsageError("train.epochs = 0 leaves nothing to learn", fix="give --epochs 1 or more")
+    return replace(recipe, changes)
+
+
+def _refuse_others(recipe: Recipe) -> None:
+    """Refuse what is for boxes and masks, or for texts, alone."""
+    if recipe.model.shortcut == "none":
+        raise UsageError("model.shortcut = 'none' is of texts", fix="take plain18, plain34, ... of images")
     if recipe.image.width not in ("auto", 0) or recipe.model.head != "auto":
         key = "image.width" if recipe.model.head == "auto" else "model.head"
         raise UsageError(f"{key} is for boxes and masks", fix="leave it out")

@@ -12,7 +12,7 @@ from resnetkit.data.masks import Masked
 from resnetkit.errors import UsageError
 from resnetkit.recipe import as_dict, replace
 from resnetkit.settings import Recipe
-from resnetkit.training.places import BOX_HEADS, MASK_HEADS, WIDTHS
+from resnetkit.training.places import BOX_HEADS, DEFAULTS, MASK_DEFAULTS, MASK_HEADS, WIDTHS
 
 SHORTEST, LONGEST = 320, 384  # of the canvas's long side in pixels: what two cores can learn from in minutes
 STEP = 16  # pixels, of which a side is a multiple
@@ -27,7 +27,12 @@ WITHOUT = (
     "augment.cutmix",
     "image.start_size",
     "image.crop_ratio",
+    "augment.max_aspect",
+    "calibrate.sets",
+    "finetune.engine",
+    "finetune.layer4_epochs",
 )
+SETTLED = {("image.crop_ratio", 1.0), ("augment.max_aspect", 1.0), ("finetune.layer4_epochs", 0)}  # by the defaults
 
 
 def settle_scene(recipe: Recipe, dataset: Boxed | Masked) -> Recipe:
@@ -49,6 +54,13 @@ def settle_scene(recipe: Recipe, dataset: Boxed | Masked) -> Recipe:
     if weights == "auto":
         weights = "IMAGENET1K_V1" if model.variant in models.PUBLISHED else "none"
     height, width = _canvas(recipe, dataset.truth.sizes if isinstance(dataset, Boxed) else dataset.marks.sizes)
+    if not recipe.train.epochs:
+        raise UsageError("train.epochs = 0 leaves nothing to learn", fix="give --epochs 1 or more")
+    usual = DEFAULTS if isinstance(dataset, Boxed) else MASK_DEFAULTS
+    for key in ("optim.optimizer", "optim.lr"):
+        section, name = key.split(".")
+        if as_dict(recipe)[section][name] == "auto":
+            recipe = replace(recipe, {key: usual[key]})
     changes: dict[str, Any] = {
         "model.head": head,
         "model.weights": weights,
@@ -60,6 +72,8 @@ def settle_scene(recipe: Recipe, dataset: Boxed | Masked) -> Recipe:
     }
     if head in WIDTHS and model.head_width == "auto":
         changes["model.head_width"] = WIDTHS[head]
+    if head not in WIDTHS and model.head_width != "auto":
+        raise UsageError(f"model.head_width: that of {head} follows its network", fix="leave it out")
     if weights == "none":
         changes["finetune.keep_statistics"] = False
     else:
@@ -71,12 +85,19 @@ def _refuse_meaningless(recipe: Recipe, heads: tuple[str, ...]) -> None:
     values, usual = as_dict(recipe), as_dict(Recipe())
     for key in WITHOUT:
         section, name = key.split(".")
-        if values[section][name] not in (usual[section][name], "auto", 1.0):
+        value = values[section][name]
+        if value not in (usual[section][name], "auto") and (key, value) not in SETTLED:
             raise UsageError(f"{key} = {values[section][name]!r} is for classes of images", fix="leave it out")
     if recipe.image.resize != "letterbox":
         raise UsageError("image.resize is letterbox for boxes and masks", fix="leave it out")
     if recipe.model.head not in ("auto", *heads):
         raise UsageError(f"model.head = {recipe.model.head!r} finds something else", fix=f"one of {', '.join(heads)}")
+    if heads == BOX_HEADS and recipe.optim.class_weights != "none":
+        raise UsageError("optim.class_weights: the losses of boxes weigh no classes", fix="leave it out")
+    if recipe.optim.label_smoothing or recipe.finetune.head or recipe.finetune.views:
+        raise UsageError("optim.label_smoothing and finetune.* are for classes of images", fix="leave them out")
+    if recipe.model.shortcut == "none":
+        raise UsageError("model.shortcut = 'none' is of texts", fix="leave it out")
     if heads == MASK_HEADS and recipe.finetune.keep_statistics:
         raise UsageError("finetune.keep_statistics: the norms of masks learn", fix="leave it out")
 

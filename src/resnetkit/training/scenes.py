@@ -192,7 +192,8 @@ def augmented(scenes: Sequence[Scene], canvas: Size, changes: Changes, rng: Draw
         there = shown(scene, view, canvas, min_visible=changes.min_visible)
         seen.append(mirrored(there, bool(across[i]), bool(upside_down[i])))
     images = torch.stack([scene.image for scene in seen]).float().div_(255)
-    return color(images, changes.color, rng), seen
+    # of other channels it is not known what they measure
+    return color(images, changes.color if images.shape[1] in (1, 3) else 0.0, rng), seen
 
 
 def normalised(images: Tensor) -> Tensor:

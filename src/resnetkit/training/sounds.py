@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from resnetkit.training.shared import Rng
+
 Samples = NDArray[np.float32]
-Rng = np.random.Generator
+KNOTS = 6  # of an emphasis
 FINE = 1000  # speeds are told apart to a thousandth
 
 
@@ -125,7 +127,26 @@ def random_gain(clips: Samples, most: float, rng: Rng) -> Samples:
     return np.asarray(clips * (10 ** (decibels / 20)).astype(np.float32))
 
 
-def mixup(inputs: Tensor, targets: Tensor, alpha: float, rng: Rng) -> tuple[Tensor, Tensor]:
+def emphasis(spectra: Tensor, most: float, rng: Rng) -> Tensor:
+    """Spectra whose bands are made louder or quieter, smoothly along them, as a microphone or a room does.
+
+    Args:
+        spectra: normalised log-mel [N, 1, mels, T].
+        most: largest change, in the spectra's own measure.
+        rng: of the changes: at `KNOTS` places along the bands, with straight lines between.
+
+    Returns:
+        A new tensor; what is as quiet as the quietest of a sample stays.
+    """
+    n, _, mels, _ = spectra.shape
+    knots = rng.uniform(-most, most, (n, KNOTS))
+    places = np.linspace(0, KNOTS - 1, mels)
+    curves = np.stack([np.interp(places, np.arange(KNOTS), each) for each in knots]).astype(np.float32)
+    there = spectra > spectra.amin((1, 2, 3), keepdim=True)
+    return spectra + there * torch.from_numpy(curves)[:, None, :, None].to(spectra.device)
+
+
+def mixup(inputs: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Each sample mixed with another, its target too (Zhang et al. 2018, arXiv 1710.09412, section 2).
 
     Args:

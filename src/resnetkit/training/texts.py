@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from resnetkit.training.shared import Rng
+
 Tokens = NDArray[np.integer]
-Rng = np.random.Generator
 
 
 def drop_tokens(tokens: Tokens, share: float, rng: Rng, unknown: int = 0) -> Tokens:

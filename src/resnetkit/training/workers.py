@@ -13,17 +13,19 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resnetkit.data import image
+from resnetkit.data import example
 from resnetkit.data.archive import Member
 from resnetkit.data.dataset import File
-from resnetkit.data.image import Preprocess
+from resnetkit.data.prepared import Prepared
+from resnetkit.data.sources import Line, Part
 from resnetkit.errors import DataError, ResourceError, printable
 
-Squares = NDArray[np.uint8]
+Squares = NDArray[Any]
 HUNG = 120.0  # seconds after which a file that is still being read is given up
 
 
@@ -39,10 +41,17 @@ def stamps(files: Sequence[File]) -> NDArray[np.int64]:
     found = np.zeros((len(files), 2), np.int64)
     for row, file in enumerate(files):
         if not isinstance(file, Member):
-            found[row] = _stamp(file)
+            found[row] = _stamp_of(file)
         else:
             found[row] = archives.get(file.archive) or archives.setdefault(file.archive, _stamp(file.archive))
     return found
+
+
+def _stamp_of(file: File) -> tuple[int, int]:
+    """Of a file, its archive, or the file that it is a part of; a text is in memory and stays what it is."""
+    if isinstance(file, Line):
+        return 0, 0
+    return _stamp(file.archive if isinstance(file, Member) else file.whole if isinstance(file, Part) else file)
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -53,12 +62,12 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _work(items: list[tuple[File, tuple[int, int]]], preprocess: Preprocess) -> Squares:
+def _work(items: list[tuple[File, tuple[int, int]]], preprocess: Prepared) -> Squares:
     """In a worker: some files to their squares; a file that is no longer what it was is an error."""
     for file, stamp in items:
-        if _stamp(file.archive if isinstance(file, Member) else file) != stamp:
+        if _stamp_of(file) != stamp:
             raise changed(file)
-    return np.stack([image.pixels(image.decode(file, preprocess), preprocess) for file, _ in items])
+    return np.stack([example.of(file, preprocess)[0] for file, _ in items])
 
 
 def _begin() -> None:
@@ -80,7 +89,7 @@ class Workers:
     What they decode comes through pipes, so a small /dev/shm does not matter.
     """
 
-    def __init__(self, files: Sequence[File], stamps: NDArray[np.int64], preprocess: Preprocess, number: int) -> None:
+    def __init__(self, files: Sequence[File], stamps: NDArray[np.int64], preprocess: Prepared, number: int) -> None:
         self._files, self._stamps, self._preprocess, self._number = files, stamps, preprocess, number
         self._pool = self._new_pool()
         self._generation = 0

@@ -17,11 +17,13 @@ from resnetkit.data.annotated import Boxed
 from resnetkit.data.dataset import CODES, Dataset, File
 from resnetkit.data.duplicates import SMALLEST, Near
 from resnetkit.data.fixes import EXCLUDE, RELABEL
-from resnetkit.data.inspect import Fact, Facts, Trait, as_columns, inspect
+from resnetkit.data.inspect import Fact, Facts, as_columns
 from resnetkit.data.masks import Masked
+from resnetkit.data.tokens import excerpt
 from resnetkit.errors import DataError, printable
 from resnetkit.runtime.pipeline import num_threads, read_ahead
 from resnetkit.trust.labels import Suspicions
+from resnetkit.trust.traits import ODD, TRAITS
 
 Severity = Literal["refuse", "look", "note"]
 Rows = NDArray[np.intp]
@@ -29,16 +31,6 @@ CHUNK = 8  # files a task
 TINY = 10  # training images of a class
 UNEVEN = 10  # times as many images of one class as of another
 LONG = 1.5  # long side over short side, from which on a centre crop loses a third or more
-TRAITS = {
-    Trait.ROTATED: "are turned upright by their EXIF orientation",
-    Trait.GREY: "are grey",
-    Trait.TRANSPARENT: "have transparent pixels, which are laid on white",
-    Trait.SIXTEEN_BIT: "have 16 bits a channel, which are scaled to 8",
-    Trait.CMYK: "are CMYK, which is converted without a colour profile",
-    Trait.PALETTE: "have a palette",
-    Trait.ANIMATED: "have more than one frame, of which the first counts",
-    Trait.OTHER_ENDING: "are of another format than their name says, which does no harm here",
-}
 
 
 @dataclass(frozen=True)
@@ -85,12 +77,12 @@ class Seen:
     suspicions: Suspicions | None = None
 
 
-def inspected(files: Sequence[File], channels: int, progress: Callable[[int], None]) -> Facts:
+def inspected(files: Sequence[File], inspecting: Callable[[File], Fact], progress: Callable[[int], None]) -> Facts:
     """The facts of every file, which is read once, in threads."""
 
     def attempt(row: int) -> Fact | DataError:
         try:
-            return inspect(files[row], channels)
+            return inspecting(files[row])
         except DataError as error:
             return error
 
@@ -109,7 +101,7 @@ def inspected(files: Sequence[File], channels: int, progress: Callable[[int], No
 
 def findings(seen: Seen) -> tuple[Finding, ...]:
     """All there is to say, worst first."""
-    parts = (_unreadable, _copies, _near, _labels, _classes, _notes)
+    parts = (_unreadable, _copies, _near, _groups, _odd, _labels, _classes, _notes)
     found = [finding for finding in chain.from_iterable(part(seen) for part in parts) if finding.count]
     return tuple(sorted(found, key=lambda finding: ("refuse", "look", "note").index(finding.severity)))
 
@@ -118,16 +110,19 @@ def _severity(seen: Seen, kind: str) -> Severity:
     return "refuse" if kind in seen.refusals else "look"
 
 
-def _images(kind: str, severity: Severity, what: str, rows: Rows, more: Sequence[Mapping[str, Any]] = ()) -> Finding:
-    """About images [n], or about those that come second in pairs [n, 2]."""
+def _some(
+    seen: Seen, kind: str, severity: Severity, what: str, rows: Rows, more: Sequence[Mapping[str, Any]] = ()
+) -> Finding:
+    """About samples [n], or about those that come second in pairs [n, 2]."""
     count = len(rows) if rows.ndim == 1 else len(np.unique(rows[:, 1]))
-    return Finding(kind, severity, f"{count:,} images {what}", count, rows, more)
+    return Finding(kind, severity, f"{count:,} {seen.dataset.noun} {what}", count, rows, more)
 
 
 def _unreadable(seen: Seen) -> Iterator[Finding]:
     failed = seen.facts.failed
     rows = np.array([row for row, _ in failed], np.intp)
-    yield _images(
+    yield _some(
+        seen,
         "unreadable",
         _severity(seen, "unreadable"),
         "cannot be read",
@@ -144,10 +139,10 @@ def _copies(seen: Seen) -> Iterator[Finding]:
     whole = seen.facts.readable[rows]
     across, two = _differ(dataset.splits, pairs), _differ(dataset.strata, pairs) & whole
     what, severity = "are in two splits: a score would be that of remembering", _severity(seen, "copies_across")
-    yield _images("copies_across", severity, what, pairs[across], _labelled(seen, pairs[across]))
-    yield _images("copies_of_two_labels", "look", "have two labels", pairs[two], _labelled(seen, pairs[two]))
+    yield _some(seen, "copies_across", severity, what, pairs[across], _labelled(seen, pairs[across]))
+    yield _some(seen, "copies_of_two_labels", "look", "have two labels", pairs[two], _labelled(seen, pairs[two]))
     rest = pairs[~across & ~two & whole]
-    yield _images("copies", "look", "are exact copies of another one", rest, _labelled(seen, rest))
+    yield _some(seen, "copies", "look", "are exact copies of another one", rest, _labelled(seen, rest))
 
 
 def _near(seen: Seen) -> Iterator[Finding]:
@@ -159,10 +154,29 @@ def _near(seen: Seen) -> Iterator[Finding]:
         ("near_copies", "another one", ~across & ~two),
     ):
         what = f"are nearly the same as {where}"
-        yield _images(kind, "look", what, pairs[chosen], _labelled(seen, pairs[chosen]))
+        yield _some(seen, kind, "look", what, pairs[chosen], _labelled(seen, pairs[chosen]))
     if not seen.near.complete:
         what = "very many pictures look alike: not all of them were compared or listed"
         yield Finding("near_not_all", "note", what, len(pairs))
+
+
+def _groups(seen: Seen) -> Iterator[Finding]:
+    """What belongs together and is in two given splits."""
+    groups, splits = seen.dataset.groups, seen.dataset.splits
+    if groups is None or not seen.dataset.has_splits:
+        return
+    pairs = np.unique(np.stack([groups, splits.astype(np.int64)]), axis=1)[0]
+    torn = np.flatnonzero(np.bincount(pairs) > 1)
+    rows = np.flatnonzero(np.isin(groups, torn))
+    what = f"are of {len(torn):,} groups that are in two splits: the scores flatter what is new to the model"
+    yield _some(seen, "groups_across", "look", what, rows)
+
+
+def _odd(seen: Seen) -> Iterator[Finding]:
+    """What can be read, and is probably not what it was meant to be."""
+    for trait, what in ODD.items():
+        rows = np.flatnonzero(seen.facts.traits & trait)
+        yield _some(seen, str(trait.name).lower(), "look", what, rows)
 
 
 def _differ(values: NDArray[np.integer], pairs: Rows) -> NDArray[np.bool_]:
@@ -174,17 +188,20 @@ def _differ(values: NDArray[np.integer], pairs: Rows) -> NDArray[np.bool_]:
 def _labelled(seen: Seen, pairs: Rows) -> list[dict[str, Any]]:
     """Both labels of each pair, and both splits where some are given."""
     dataset = seen.dataset
-    more: list[dict[str, Any]] = [{"labels": [label_of(dataset, row) for row in pair]} for pair in pairs.tolist()]
+    rows, places = np.unique(pairs, return_inverse=True)
+    strata = dataset.take(rows).strata
+    words = [label_of(dataset, stratum) for stratum in strata]
+    more: list[dict[str, Any]] = [{"labels": [words[i] for i in pair]} for pair in places.reshape(-1, 2).tolist()]
     for each, pair in zip(more, pairs, strict=True) if dataset.has_splits else ():
         each["splits"] = [CODES[code] for code in dataset.splits[pair]]
     return more
 
 
-def label_of(dataset: Dataset, row: int) -> str:
-    """The label of an image, or its labels, in words."""
+def label_of(dataset: Dataset, stratum: Any) -> str:
+    """The label of an image, or its labels, in words, by its row of `strata`."""
     if not dataset.several:
-        return dataset.classes[int(dataset.targets[row])]
-    return "|".join(dataset.classes[k] for k in np.flatnonzero(dataset.strata[row]))
+        return dataset.classes[int(stratum)]
+    return "|".join(dataset.classes[k] for k in np.flatnonzero(stratum))
 
 
 def _labels(seen: Seen) -> Iterator[Finding]:
@@ -197,7 +214,7 @@ def _labels(seen: Seen) -> Iterator[Finding]:
         for row, k, margin in zip(found.rows, found.suggested, found.margins, strict=True)
     ]
     what = f"of {len(found.ranking):,} that were judged probably have a wrong label (by {found.by})"
-    yield _images("labels", "look", what, found.rows, more)
+    yield _some(seen, "labels", "look", what, found.rows, more)
 
 
 def _classes(seen: Seen) -> Iterator[Finding]:
@@ -212,20 +229,20 @@ def _classes(seen: Seen) -> Iterator[Finding]:
         for split in (given if not dataset.several else given[:1])  # held-out images need not have each label
         for k in np.flatnonzero(dataset.counts(split) == 0)
     ]
-    text = f"{len(lacking):,} times a split has no image of one of the {noun}"
+    text = f"{len(lacking):,} times a split has no {dataset.noun[:-1]} of one of the {noun}"
     yield Finding("missing_classes", "look", text, len(lacking), more=lacking)
     if isinstance(dataset, Boxed | Masked):
         yield from _annotations(dataset)
         return
     train = seen.split.counts("train")
-    small = [{"class": dataset.classes[int(k)], "images": int(train[k])} for k in np.flatnonzero(train < TINY)]
-    text = f"{len(small):,} {noun} have fewer than {TINY} images to train on"
+    small = [{"class": dataset.classes[int(k)], dataset.noun: int(train[k])} for k in np.flatnonzero(train < TINY)]
+    text = f"{len(small):,} {noun} have fewer than {TINY} {dataset.noun} to train on"
     yield Finding("small_classes", "look", text, len(small), more=small)
     there = np.flatnonzero(train)
     if len(there) and train.max() >= UNEVEN * train[there].min():
         most, least = int(train.argmax()), int(there[train[there].argmin()])
         counts = f"{train[most]:,} of {dataset.classes[most]!r}, {train[least]:,} of {dataset.classes[least]!r}"
-        text = f"the {noun} have very uneven numbers of images to train on, as {counts}: look at macro_f1"
+        text = f"the {noun} have very uneven numbers of {dataset.noun} to train on, as {counts}: look at macro_f1"
         yield Finding("uneven_classes", "look", text, len(there))
 
 
@@ -244,13 +261,15 @@ def _notes(seen: Seen) -> Iterator[Finding]:
         yield Finding("ignored", "note", f"{count:,} {what} were passed over", count)
     for trait, what in TRAITS.items():
         count = facts.having(trait)
-        yield Finding(str(trait.name).lower(), "note", f"{count:,} images {what}", count)
+        yield Finding(str(trait.name).lower(), "note", f"{count:,} {seen.dataset.noun} {what}", count)
+    if seen.dataset.noun != "images":
+        return
     small = facts.readable & (np.minimum(facts.widths, facts.heights) < SMALLEST)
     count = int(small.sum())
     what = f"{count:,} images are under {SMALLEST} px, too small for near-duplicates to be told"
     yield Finding("small", "note", what, count)
     plain = np.flatnonzero(facts.readable & ~small & (facts.hashes == 0))
-    yield _images("plain", "note", "are plain: there is nothing to be seen on them", plain)
+    yield _some(seen, "plain", "note", "are plain: there is nothing to be seen on them", plain)
     if not isinstance(seen.dataset, Boxed | Masked):  # which are shown whole
         yield from _shape(facts)
 
@@ -314,9 +333,14 @@ class Findings:
             if not rows:
                 yield more
             elif finding.rows.ndim == 1:
-                yield {"path": printable(names[rows[number]]), **more}
+                yield {"path": printable(names[rows[number]]), **self._texts([rows[number]]), **more}
             else:
-                yield {"paths": [printable(names[row]) for row in rows[number]], **more}
+                yield {"paths": [printable(names[row]) for row in rows[number]], **self._texts(rows[number]), **more}
+
+    def _texts(self, rows: Sequence[int]) -> dict[str, list[str]]:
+        """How the samples begin, where they are texts."""
+        texts = self.seen.dataset.texts
+        return {} if texts is None else {"texts": [excerpt(texts[row]) for row in rows]}
 
     def as_dict(self) -> dict[str, Any]:
         """As check.json: complete lists."""
@@ -324,7 +348,7 @@ class Findings:
         counts = {name: split.counts(name).tolist() for name in CODES[1:] if split.num_samples(name)}
         return {
             "data": printable(split.root),
-            "images": len(facts),
+            split.noun: len(facts),
             "readable": int(facts.readable.sum()),
             "splits": "given" if self.seen.dataset.has_splits else "as training would cut them",
             "classes": {name: {part: each[k] for part, each in counts.items()} for k, name in enumerate(split.classes)},
@@ -353,10 +377,10 @@ class Findings:
 
 def _exclusions(found: Findings) -> Iterator[tuple[int, None, str]]:
     """Files that cannot be read; of a picture in several splits all but those in the last one; both of two labels."""
-    splits, first = found.seen.dataset.splits, found.seen.first
+    splits, first, noun = found.seen.dataset.splits, found.seen.first, found.seen.dataset.noun[:-1]
     for row, error in found.seen.facts.failed:
         yield row, None, error.what
-    for kind, same in (("copies_across", "the same image"), ("near_across", "nearly the same image")):
+    for kind, same in (("copies_across", f"the same {noun}"), ("near_across", f"nearly the same {noun}")):
         finding, kept = found.of(kind), np.zeros(len(first), splits.dtype)
         if finding is not None:
             for pictures in first[finding.rows].T:  # the last split that each is in, by the first of its copies
@@ -365,7 +389,7 @@ def _exclusions(found: Findings) -> Iterator[tuple[int, None, str]]:
             yield from ((row, None, f"{same} is in {CODES[kept[first[row]]]}") for row in rows)
     finding = found.of("copies_of_two_labels")
     for row in np.unique(finding.rows).tolist() if finding else ():
-        yield row, None, "the same image has two labels"
+        yield row, None, f"the same {noun} has two labels"
 
 
 def _relabelled(found: Findings) -> Iterator[tuple[int, str, str]]:

@@ -12,8 +12,9 @@ from resnetkit._version import __version__
 from resnetkit.data.dataset import CODES
 from resnetkit.errors import printable
 from resnetkit.files import write
+from resnetkit.tasks.task import MODALITIES
 from resnetkit.trust.check import Finding, Findings
-from resnetkit.trust.page import picture_url, template
+from resnetkit.trust.page import template, url_of
 
 PICTURES = 24  # of a finding
 LINES = 100
@@ -45,6 +46,7 @@ def write_page(path: Path, found: Findings) -> None:
         given=seen.dataset.has_splits,
         classes=list(islice(zip(map(printable, seen.split.classes), counts, strict=True), CLASSES)),
         num_classes=len(seen.split.classes),
+        noun=seen.dataset.noun,
         version=__version__,
     )
     write(path, page)
@@ -53,7 +55,7 @@ def write_page(path: Path, found: Findings) -> None:
 def sentence(found: Findings) -> str:
     """The result in a sentence."""
     facts = found.seen.facts
-    looked = f"{len(facts):,} images in {len(found.seen.dataset.classes):,} classes were looked at"
+    looked = f"{len(facts):,} {found.seen.dataset.noun} in {len(found.seen.dataset.classes):,} classes were looked at"
     said = {
         0: "nothing is wrong with them.",
         3: "training would refuse them as they are.",
@@ -72,11 +74,11 @@ def _section(found: Findings, finding: Finding) -> tuple[str, list[Card], list[s
 
 
 def _cards(found: Findings, finding: Finding) -> Iterator[Card]:
-    files = found.seen.dataset.files
+    files, draw = found.seen.dataset.files, MODALITIES[found.seen.dataset.noun].thumbnail
     pairs = finding.rows[:, None] if finding.rows.ndim == 1 else finding.rows
     for rows, item in zip(pairs[: PICTURES // max(1, pairs.shape[1])].tolist(), found.items(finding), strict=False):
         names = item.get("paths") or [item["path"]]
-        pictures = tuple((picture_url(files[row]), name) for row, name in zip(rows, names, strict=True))
+        pictures = tuple((url_of(files[row], draw), name) for row, name in zip(rows, names, strict=True))
         yield Card(pictures, _said(item))
 
 
@@ -87,12 +89,15 @@ def _said(item: Mapping[str, Any]) -> str:
     if "suggested" in item:
         given, suggested = printable(item["label"]), printable(item["suggested"])
         return f"labelled {given}, looks like {suggested} (margin {item['margin']})"
+    if "texts" in item:
+        return " / ".join(dict.fromkeys(map(printable, item["texts"])))
     values = (item[key] for key in ("labels", "splits") if len(set(item.get(key, ()))) > 1)
     return "; ".join(" / ".join(map(printable, each)) for each in values)
 
 
 def _line(item: Mapping[str, Any]) -> str:
     if "class" in item:
-        return f"{printable(item['class'])}: {item.get('split', item.get('images'))}"
+        number = next((item[noun] for noun in MODALITIES if noun in item), None)
+        return f"{printable(item['class'])}: {item.get('split', number)}"
     names = " = ".join(item.get("paths") or [item.get("path", "")])
     return f"{names}: {_said(item)}" if _said(item) else names

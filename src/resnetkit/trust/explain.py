@@ -98,8 +98,11 @@ def _evaluating(network: ResNet) -> Iterator[None]:
 def network_of(model: Model) -> tuple[ResNet, str]:
     """The torch network of a model and its device; that of a model which runs on something else is opened anew."""
     if isinstance(model.backend, TorchBackend):
-        return model.backend.network, model.backend.device
-    return open_network(model.checkpoint)
+        network, device = model.backend.network, model.backend.device
+    else:
+        network, device = open_network(model.checkpoint)
+    assert isinstance(network, ResNet), "the verb refuses others"
+    return network, device
 
 
 def looks(model: Model, wanted: Iterable[Wanted], batch_size: int = 32) -> Iterator[tuple[Wanted, Look | DataError]]:

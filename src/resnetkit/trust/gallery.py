@@ -9,26 +9,29 @@ import numpy as np
 from PIL import Image
 
 from resnetkit.data.dataset import File
+from resnetkit.data.image import thumbnail
 from resnetkit.errors import DataError, printable
 from resnetkit.ops.confident import label_issues
 from resnetkit.ops.metrics import softmax
 from resnetkit.tasks.evaluate import Scores
-from resnetkit.trust.page import jpeg_url, picture_url
+from resnetkit.trust.page import jpeg_url, url_of
 
 WORST, UNSURE, SUSPECT = 16, 8, 8
 OVERLAYS = WORST + UNSURE + SUSPECT  # pictures that are shown with what the model looked at, at most
 OVERLAY_SIDE = 160  # px
 KINDS, OF_A_KIND = 60, 4  # cells of the confusion matrix that open, and pictures in each
 Find = Callable[[str], File]
-# Files and classes to explain, to pictures with the evidence in colour.
-Overlays = Callable[[Sequence[File], Sequence[int]], Iterable[Image.Image | DataError]]
+Words = tuple[tuple[str, float], ...]
+# Files and classes to explain, to pictures with the evidence in colour, or to the spans of texts with their weight.
+Overlays = Callable[[Sequence[File], Sequence[int]], Iterable[Image.Image | Words | DataError]]
 
 
 @dataclass(frozen=True)
 class Shown:
     """One answer: what the picture is, what the model says, how sure it is (per cent), and the picture itself.
 
-    `picture` and `overlay` are data URIs, or "" where there is none.
+    `picture`, `overlay` and `sound` are data URIs, or "" where there is none; `words` are the spans of a text, each
+    with how much it speaks for (above 0) or against the answer, -1..1.
     """
 
     path: str
@@ -37,6 +40,23 @@ class Shown:
     score: float
     picture: str
     overlay: str = ""
+    sound: str = ""
+    words: Words = ()
+
+
+@dataclass(frozen=True)
+class Senses:
+    """How a report shows samples.
+
+    Attributes:
+        draw: a file to a small JPEG; None where nothing is to be seen.
+        play: a file to a short WAV; None where nothing is to be heard.
+        words: a file to its text; None where it has none.
+    """
+
+    draw: Callable[[File], bytes] | None = thumbnail
+    play: Callable[[File], bytes] | None = None
+    words: Callable[[File], Words] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +67,9 @@ class Kind:
     column: int
     count: int
     pictures: list[Shown]
+
+
+IMAGES = Senses()
 
 
 def worst(scores: Scores) -> list[int]:
@@ -69,7 +92,9 @@ def suspects(scores: Scores) -> list[int]:
     return [int(row) for row in label_issues(softmax(scores.logits), scores.targets)[:SUSPECT]]
 
 
-def shown(scores: Scores, rows: Sequence[int], find: Find, overlays: Overlays | None = None) -> list[Shown]:
+def shown(
+    scores: Scores, rows: Sequence[int], find: Find, overlays: Overlays | None = None, senses: Senses = IMAGES
+) -> list[Shown]:
     """The answers in some rows, with overlays of what the model says there, if any are drawn."""
     files = [find(scores.paths[i]) for i in rows]
     said = scores.logits[rows].argmax(1).tolist() if rows else []
@@ -81,14 +106,16 @@ def shown(scores: Scores, rows: Sequence[int], find: Find, overlays: Overlays | 
             scores.target.text(scores.targets[i], scores.classes),
             scores.target.text(judged.said[i], scores.classes),
             100 * float(judged.scores[i]),
-            picture_url(file),
+            url_of(file, senses.draw),
             jpeg_url(overlay) if isinstance(overlay, Image.Image) else "",
+            url_of(file, senses.play, "audio/wav"),
+            overlay if isinstance(overlay, tuple) else senses.words(file) if senses.words else (),
         )
         for i, file, overlay in zip(rows, files, drawn, strict=True)
     ]
 
 
-def kinds(scores: Scores, find: Find) -> list[Kind]:
+def kinds(scores: Scores, find: Find, senses: Senses = IMAGES) -> list[Kind]:
     """The largest cells of the confusion matrix beside its diagonal, with their worst mistakes."""
     matrix = scores.confusion
     if matrix is None or not len(scores.targets):
@@ -101,5 +128,5 @@ def kinds(scores: Scores, find: Find) -> list[Kind]:
     for row, column in cells:
         of_kind = np.flatnonzero((scores.targets == row) & (said == column))
         chosen = of_kind[np.argsort(-losses[of_kind], kind="stable")][:OF_A_KIND].tolist()
-        found.append(Kind(row, column, int(mistakes[row, column]), shown(scores, chosen, find)))
+        found.append(Kind(row, column, int(mistakes[row, column]), shown(scores, chosen, find, None, senses)))
     return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
+from functools import partial
 from importlib import resources
 
 import jinja2
@@ -39,7 +41,14 @@ def jpeg_url(image: Image.Image) -> str:
 
 def picture_url(file: File, side: int = 96) -> str:
     """A picture of at most side x side pixels as a data: URL; "" where it cannot be read any more."""
+    return url_of(file, partial(thumbnail, side=side))
+
+
+def url_of(file: File, draw: Callable[[File], bytes] | None, kind: str = "image/jpeg") -> str:
+    """A file as `draw` gives it, of this kind, as a data: URL; "" where nothing does, or it can be read no more."""
+    if draw is None:
+        return ""
     try:
-        return "data:image/jpeg;base64," + base64.b64encode(thumbnail(file, side)).decode("ascii")
+        return f"data:{kind};base64," + base64.b64encode(draw(file)).decode("ascii")
     except DataError:
         return ""  # the file went away since it was looked at; its name is still told

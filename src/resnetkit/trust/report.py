@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from resnetkit._version import __version__
-from resnetkit.checkpoint import Meta
+from resnetkit.checkpoint import Meta, told_of
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import printable
@@ -23,6 +23,7 @@ from resnetkit.tasks.evaluate import Scores
 from resnetkit.trust.figures import curves, reliability_diagram
 from resnetkit.trust.gallery import Overlays, kinds, least_sure, shown, suspects, worst
 from resnetkit.trust.page import template
+from resnetkit.trust.senses import SENSES
 
 MATRIX_CLASSES = 40  # more would not be read
 CARD_CLASSES = 100
@@ -63,9 +64,11 @@ def write_report(path: Path, story: Story) -> None:
     scores, history, find = story.scores, story.history, story.dataset.file_named
     headline = f"val_{scores.target.headline}"
     galleries = [("Worst mistakes", worst), ("Least sure", least_sure), ("Probably given a wrong label", suspects)]
-    found = kinds(scores, find) if _matrix(scores) else []
+    senses = SENSES[story.dataset.noun]
+    found = kinds(scores, find, senses) if _matrix(scores) else []
     page = template("report.html.jinja").render(
-        sentence=sentence(scores),
+        sentence=sentence(scores, story.dataset.noun),
+        noun=story.dataset.noun,
         doubts=doubts(scores, history),
         metrics=[(name, percent(metric)) for name, metric in scores.metrics.items() if "/" not in name],
         tables=_tables(scores),
@@ -73,7 +76,7 @@ def write_report(path: Path, story: Story) -> None:
         kinds=found,
         opened={(kind.row, kind.column) for kind in found},
         classes=scores.classes,
-        galleries=[(name, shown(scores, choose(scores), find, story.overlays)) for name, choose in galleries],
+        galleries=[(name, shown(scores, choose(scores), find, story.overlays, senses)) for name, choose in galleries],
         failed=[(printable(name), reason) for name, reason in scores.failed],
         curves=curves(history, headline) if len(history) > 1 else "",
         stages=stages(history, headline),
@@ -83,23 +86,24 @@ def write_report(path: Path, story: Story) -> None:
         data=data_card(story.dataset),
         ignored=story.dataset.ignored,
         meta=story.meta,
+        prepared=told_of(story.meta) if story.meta else {},
         recipe=story.recipe,
         version=__version__,
     )
     write(path, page)
 
 
-def sentence(scores: Scores) -> str:
+def sentence(scores: Scores, noun: str = "images") -> str:
     """The result in a sentence."""
     accuracy = scores.metrics["accuracy"]
     if accuracy.value is None or accuracy.low is None or accuracy.high is None:
-        return "Nothing was scored: there are no held-out images."
+        return f"Nothing was scored: there are no held-out {noun}."
     hits = round(accuracy.value * accuracy.n)
     correctly = "with all their labels right" if scores.targets.ndim == 2 else "correctly"
     return (
-        f"Of {accuracy.n:,} {SPLIT_NAMES[scores.split]} images the model names {hits:,} {correctly}: "
+        f"Of {accuracy.n:,} {SPLIT_NAMES[scores.split]} {noun} the model names {hits:,} {correctly}: "
         f"{100 * accuracy.value:.1f} %, and with 95 % confidence between {100 * accuracy.low:.1f} "
-        f"and {100 * accuracy.high:.1f} % on more images like these."
+        f"and {100 * accuracy.high:.1f} % on more {noun} like these."
     )
 
 
@@ -202,4 +206,4 @@ def data_card(dataset: Dataset) -> tuple[list[str], list[tuple[str, list[int]]]]
     ]
     rows = [("all", [len(part) for part in parts])]
     each = zip(dataset.classes[:CARD_CLASSES], *(count.tolist() for count in counts), strict=False)
-    return names or ["images"], rows + [(name, list(numbers)) for name, *numbers in each]
+    return names or [dataset.noun], rows + [(name, list(numbers)) for name, *numbers in each]

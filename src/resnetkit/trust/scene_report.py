@@ -13,7 +13,7 @@ from PIL import Image
 
 from resnetkit import run
 from resnetkit._version import __version__
-from resnetkit.checkpoint import Meta
+from resnetkit.checkpoint import Meta, told_of
 from resnetkit.data.annotated import Boxed
 from resnetkit.data.dataset import Dataset, File
 from resnetkit.data.image import picture
@@ -26,7 +26,7 @@ from resnetkit.ops.matching import Objects, curve, matches
 from resnetkit.tasks import boxes
 from resnetkit.tasks.boxes import SURE
 from resnetkit.tasks.draw import colour, draw_boxes, overlaid
-from resnetkit.tasks.scenes import SceneScores, There, Truths
+from resnetkit.tasks.scenes import NO_ID, SceneScores, There, Truths
 from resnetkit.trust.figures import curves, precision_curves
 from resnetkit.trust.page import jpeg_url, template
 from resnetkit.trust.report import MATRIX_CLASSES, SPLIT_NAMES, percent
@@ -85,13 +85,17 @@ def write_scene_scores(folder: Path, story: SceneStory) -> None:
 
 
 def coco_results(dataset: Boxed, scores: SceneScores) -> list[dict[str, object]]:
-    """As COCO's results have it, with the ids of the data, or else the row of an image and of a class from 1."""
+    """As COCO's results have it, with the ids of the data, or else the row of an image and of a class from 1.
+
+    Boxes of classes that the data does not have are in no row.
+    """
     numbers = dataset.category_ids or tuple(range(1, len(dataset.classes) + 1))
     ids = dict(zip(dataset.classes, numbers, strict=True))
     rows = {name: int(dataset.truth.ids[target]) for name, target in zip(dataset.names, dataset.targets, strict=True)}
     found = zip(scores.paths, scores.judged, strict=True)
     each = ((path, boxes.decode(said, scores.classes, path, (0, 0))) for path, (said, _) in found)
-    return [row for path, one in each for row in one.coco(rows[path], ids)]
+    all_rows = (row for path, one in each for row in one.coco(rows[path], ids))
+    return [row for row in all_rows if row["category_id"] != NO_ID]
 
 
 def _page(story: SceneStory) -> str:
@@ -100,9 +104,14 @@ def _page(story: SceneStory) -> str:
     matrix = _matrix(scores)
     boxed = isinstance(story.dataset, Boxed)
     caption = "Rows are what is there, columns what the model says"
-    caption += f" at a score of {SURE} or more; nothing is missed or invented." if boxed else ", in per cent of a row."
+    caption += (
+        f" at a score of {SURE} or more; the last column has what it misses, the last row what it invents."
+        if boxed
+        else ", in per cent of a row."
+    )
     return template("scene_report.html.jinja").render(
         sentence=sentence(scores),
+        noun="images",
         doubts=_doubts(scores),
         metrics=[(name, percent(metric)) for name, metric in scores.metrics.items() if "/" not in name],
         stages=[],
@@ -118,6 +127,7 @@ def _page(story: SceneStory) -> str:
         classes=scores.classes,
         ignored=[(finding.what, finding.count) for finding in _findings(story.dataset)],
         meta=story.meta,
+        prepared=told_of(story.meta),
         calibration=None,
         recipe=story.recipe,
         version=__version__,
@@ -168,8 +178,9 @@ def _matrix(scores: SceneScores) -> list[tuple[str, list[tuple[str, float]]]]:
     k = len(scores.classes)
     pairs = isinstance(scores.judged[0], tuple)
     if pairs:
-        found, there = [pair[0] for pair in scores.judged], [pair[1] for pair in scores.judged]
-        matrix = boxes.confusions(found, there, k).sum(0)
+        matrix = np.zeros((k + 1, k + 1), np.int64)
+        for found, there in scores.judged:
+            matrix += boxes.confusions([found], [there], k)[0]
     else:
         matrix = np.sum(scores.judged, axis=0)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)

@@ -26,7 +26,7 @@ from resnetkit.runtime.model import Model, load_classifier
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.verbs.console import Advance, bar, note
 from resnetkit.verbs.export import beside
-from resnetkit.verbs.predict import expand
+from resnetkit.verbs.predict import expand, refuse_all_but_images
 
 BATCHES = (1, 2, 8, 32)
 SECONDS = 2.0
@@ -156,6 +156,7 @@ def bench(
         raise UsageError(f"seconds = {seconds}", fix="give more than 0")
     opened, skipped = _opened(Path(model), backends, device, quiet)
     first = next(iter(opened.values()))
+    refuse_all_but_images(first, "bench", "time predict itself")
     paths = list(expand(inputs, first.task.modality.extensions))
     measured = _measured(opened, _torch_logits(Path(model), opened, device), (batches, seconds), quiet)
     files = tuple(_from_files(each, paths, quiet) for each in opened.values()) if paths else ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 
 from resnetkit import recipe as recipes
 from resnetkit import run
-from resnetkit.data.dataset import CODES, Dataset, refuse_untrainable
-from resnetkit.data.duplicates import Near, confirmed, first_copies, near, refuse_leaks
+from resnetkit.data.dataset import CODES, Dataset, File, refuse_untrainable
+from resnetkit.data.duplicates import Near, confirmed, near, refuse_leaks
 from resnetkit.data.fixes import COLUMNS
-from resnetkit.data.inspect import Facts
+from resnetkit.data.inspect import Fact, Facts, inspect
+from resnetkit.data.listen import inspect_sound, inspect_text
 from resnetkit.data.stratify import linked
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, UsageError
@@ -25,7 +27,7 @@ from resnetkit.files import new_folder, set_aside, write
 from resnetkit.nn.resnet import ResNet
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.settings import Recipe
-from resnetkit.tasks.task import TASKS
+from resnetkit.tasks.task import MODALITIES, TASKS
 from resnetkit.training.device import processes
 from resnetkit.training.embed import embed
 from resnetkit.training.objective import OBJECTIVES
@@ -104,10 +106,10 @@ def _refuse_file(path: str | Path | None) -> None:
 
 def look(dataset: Dataset, recipe: Recipe, quiet: bool) -> Seen:
     """What can be told without a network: every file is read once, those of equal size twice."""
-    note(f"{dataset.root}: {len(dataset):,} images", quiet)
+    note(f"{dataset.root}: {len(dataset):,} {dataset.noun}", quiet)
     with bar("reading", len(dataset), quiet=quiet) as advance:
-        facts = inspected(dataset.files, recipe.image.channels, advance)
-    first = first_copies(dataset, num_threads())
+        facts = inspected(dataset.files, _inspecting(dataset, recipe), advance)
+    first = MODALITIES[dataset.noun].copies(dataset, num_threads())
     split = with_splits(dataset, recipe, first)
     alone = first == np.arange(len(first))  # copies are found by their bytes
     hashes = np.where(alone, facts.hashes, np.uint64(0))
@@ -116,6 +118,12 @@ def look(dataset: Dataset, recipe: Recipe, quiet: bool) -> Seen:
     pairs = confirmed(candidates, dataset.files, num_threads())
     refusals = dict(_refusals(dataset, split, facts, (recipe, first)))
     return Seen(dataset, split, facts, first, pairs, refusals)
+
+
+def _inspecting(dataset: Dataset, recipe: Recipe) -> Callable[[File], Fact]:
+    """What looks at a file of this data."""
+    known: dict[str, Callable[[File], Fact]] = {"sounds": inspect_sound, "texts": inspect_text}
+    return known.get(dataset.noun, partial(inspect, channels=recipe.image.channels))
 
 
 def _near(dataset: Dataset, hashes: NDArray[np.uint64]) -> Near:
@@ -139,7 +147,9 @@ def _refusals(
     def unreadable() -> None:
         for name in SPLITS:
             rows = split.splits == CODES.index(name)
-            refuse_unreadable([each for each in facts.failed if rows[each[0]]], int(rows.sum()), data.max_bad)
+            refuse_unreadable(
+                [each for each in facts.failed if rows[each[0]]], int(rows.sum()), data.max_bad, dataset.noun
+            )
 
     attempts: dict[str, Callable[[], None]] = {
         "classes": lambda: refuse_untrainable(dataset, source, allow_empty_class=data.allow_empty_class),
@@ -161,13 +171,17 @@ def _judge(dataset: Dataset, recipe: Recipe) -> tuple[Recipe, ResNet]:
         UsageError: the images have several labels, or no weights are named.
         ModelError, NetworkError: the weights cannot be had.
     """
+    if dataset.noun != "images":
+        raise UsageError(f"--labels judges images, not {dataset.noun}", path=dataset.root, fix="leave --labels out")
     if dataset.several:
         fix = "leave --labels out"
         raise UsageError("holds several labels an image: --labels judges one only", path=dataset.root, fix=fix)
     if recipe.model.weights == "none":
         raise UsageError("labels are judged by the features of a trained network", fix="name its --weights")
     settled = settle(recipe, typical_side(dataset.files))
-    return settled, OBJECTIVES["classify"].build(settled, len(dataset.classes))
+    network = OBJECTIVES["classify"].build(settled, len(dataset.classes))
+    assert isinstance(network, ResNet)
+    return settled, network
 
 
 def _suspicions(seen: Seen, judge: tuple[Recipe, ResNet], device: str, quiet: bool) -> Suspicions:

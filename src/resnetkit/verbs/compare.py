@@ -56,11 +56,11 @@ def compare(
     _, chosen, first = part_of(model_a, run_a or run_b, source, split)
     _, _, second = part_of(model_b, run_b or run_a, source, split)
     if list(first.names) != list(second.names):
-        fix = "give the data a test folder; --split all takes the images that they were trained on too"
-        raise DataError("holds other test images for each of the two models", path=source, fix=fix)
-    note(f"{source}: {len(first):,} images ({chosen})", quiet)
+        fix = "give the data a test folder; --split all takes those that they were trained on too"
+        raise DataError(f"holds other test {first.noun} for each of the two models", path=source, fix=fix)
+    note(f"{source}: {len(first):,} {first.noun} ({chosen})", quiet)
     if chosen == "all" and (run_a or run_b):
-        note("take care: a model that was trained on some of these images knows their answers", quiet)
+        note(f"take care: a model that was trained on some of these {first.noun} knows their answers", quiet)
     scores = score_split(model_a, (chosen, first), quiet)
     both = _read_by_both(scores, _in_order_of(scores, score_split(model_b, (chosen, second), quiet)))
     found = compared(*both, _groups_of(first, both[0].paths))

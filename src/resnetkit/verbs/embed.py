@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from resnetkit import run
 from resnetkit.data.image import Pixels
+from resnetkit.data.sources import Line
 from resnetkit.errors import DataError, Interrupted, UsageError, printable
 from resnetkit.files import new_file, resource_errors, set_aside
 from resnetkit.runtime import pipeline
 from resnetkit.runtime.model import Model, load_classifier
+from resnetkit.tasks.task import IMAGE, SOUND
 from resnetkit.verbs.console import bar, note, stop_signals
-from resnetkit.verbs.predict import expand
+from resnetkit.verbs.predict import sources_of
 
 Floats = NDArray[np.float32]
 Features = Callable[[Pixels], Floats]  # a batch [N, size, size, C] to [N, D]
@@ -39,7 +41,7 @@ class Form:
 
     endings: tuple[str, ...]
     begin: Callable[[Sequence[BinaryIO], int], None]
-    add: Callable[[Sequence[BinaryIO], int, Path, Floats], None]
+    add: Callable[[Sequence[BinaryIO], int, Path | Line, Floats], None]
     end: Callable[[Sequence[BinaryIO], int, int], None]
 
 
@@ -95,8 +97,8 @@ def embed(
     _refuse_existing(targets, overwrite)
     opened = model if isinstance(model, Model) else load_classifier(model, device=device)
     features = _features(opened, stage)
-    paths = list(expand(inputs, opened.task.modality.extensions))
-    _refuse_own_inputs(targets, paths)
+    paths = sources_of(opened, inputs)
+    _refuse_own_inputs(targets, [path for path in paths if isinstance(path, Path)])
     with resource_errors(out):
         Path(out).parent.mkdir(parents=True, exist_ok=True)
     return _write(opened, features, paths, (form, targets), quiet)
@@ -130,6 +132,8 @@ def _refuse_own_inputs(targets: Sequence[Path], paths: Sequence[Path]) -> None:
 
 def stages_of(model: Model) -> list[str]:
     """What features can be had of: the embedding and the stages of the network."""
+    if model.task.modality is not IMAGE:
+        return [EMBEDDING]
     parts = {name.partition(".")[0] for name in model.checkpoint.tensors}
     return [EMBEDDING, *sorted(part for part in parts if part.startswith("layer"))]
 
@@ -160,19 +164,22 @@ def _features(model: Model, stage: str) -> Features:
     return means
 
 
-def _rows(model: Model, features: Features, paths: Sequence[Path]) -> Iterator[tuple[Path, Floats | DataError]]:
+def _rows(
+    model: Model, features: Features, paths: Sequence[Path | Line]
+) -> Iterator[tuple[Path | Line, Floats | DataError]]:
     """The features [D] of each file in order, or why it cannot be read; bounded memory for any number."""
+    if model.task.modality is SOUND:  # of a long recording the mean over its windows
+        return model.embeddings(paths)
     return pipeline.run(paths, model.read, features)
 
 
 def _write(
-    model: Model, features: Features, paths: Sequence[Path], how: tuple[Form, Sequence[Path]], quiet: bool
+    model: Model, features: Features, paths: Sequence[Path | Line], how: tuple[Form, Sequence[Path]], quiet: bool
 ) -> Embedded:
     """Write the features of all files under temporary names, which become the targets at the end."""
     form, targets = how
-    size, channels = model.preprocess.size, model.preprocess.channels
     # asked of the network itself: it holds where no file can be read, too
-    width = features(np.zeros((1, size, size, channels), np.uint8)).shape[1]
+    width = features(np.ones((1, *model.preprocess.shape), model.preprocess.dtype)).shape[1]
     failed: list[DataError] = []
     with ExitStack() as stack:
         files = [stack.enter_context(new_file(path)) for path in targets]
@@ -200,7 +207,7 @@ def _set_aside(targets: Sequence[Path], quiet: bool) -> None:
             note(f"{path}: moved aside to {aside}", quiet)
 
 
-def _cell(path: Path) -> str:
+def _cell(path: Path | Line) -> str:
     """A path as a CSV cell, as `predict` writes it."""
     return run.as_csv(["path"], [{"path": printable(path)}]).partition("\n")[2].rstrip("\n")
 
@@ -209,7 +216,7 @@ def _begin_csv(files: Sequence[BinaryIO], width: int) -> None:
     files[0].write(run.as_csv(["path", *(f"f{i}" for i in range(width))], ()).encode())
 
 
-def _add_csv(files: Sequence[BinaryIO], number: int, path: Path, row: Floats) -> None:
+def _add_csv(files: Sequence[BinaryIO], number: int, path: Path | Line, row: Floats) -> None:
     values = ",".join(f"{value:.9g}" for value in row)  # nine digits give every float32 back
     files[0].write(f"{_cell(path)},{values}\n".encode())
 
@@ -219,7 +226,7 @@ def _begin_npy(files: Sequence[BinaryIO], width: int) -> None:
     files[1].write(b"row,path\n")
 
 
-def _add_npy(files: Sequence[BinaryIO], number: int, path: Path, row: Floats) -> None:
+def _add_npy(files: Sequence[BinaryIO], number: int, path: Path | Line, row: Floats) -> None:
     files[0].write(row.astype("<f4").tobytes())
     files[1].write(f"{number},{_cell(path)}\n".encode())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from resnetkit import run
 from resnetkit.data.annotated import Boxed
 from resnetkit.data.dataset import Dataset, File
 from resnetkit.data.masks import Masked
+from resnetkit.data.text import Chosen
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, UsageError
 from resnetkit.files import resource_errors, write
@@ -25,9 +27,12 @@ from resnetkit.tasks.classes import encode
 from resnetkit.tasks.evaluate import PREDICTION_COLUMNS, Scores, score
 from resnetkit.tasks.scenes import SceneScores, Truths, in_classes_of
 from resnetkit.tasks.scenes import score as score_scenes
+from resnetkit.tasks.task import IMAGE, TEXT
+from resnetkit.training.prepare import columns_of
 from resnetkit.trust.gallery import OVERLAY_SIDE, Overlays
 from resnetkit.trust.report import Story, write_report
 from resnetkit.trust.scene_report import SceneStory, write_scene_scores
+from resnetkit.trust.senses import marked
 from resnetkit.verbs.console import bar, note
 from resnetkit.verbs.examples import FIXES, fixed, found_in, with_splits
 
@@ -70,7 +75,7 @@ def evaluate(
     if isinstance(opened, SceneModel):
         return _evaluate_scenes(opened, own, source, (split, out, quiet))
     dataset, chosen, part = part_of(opened, own, source, split)
-    note(f"{source}: {len(part):,} images ({chosen})", quiet)
+    note(f"{source}: {len(part):,} {part.noun} ({chosen})", quiet)
     scores = score_split(opened, (chosen, part), quiet)
     if out is not None:
         with resource_errors(out):
@@ -99,9 +104,10 @@ def _evaluate_scenes(
 
 def scene_part(model: SceneModel, own: Path | None, source: Path, split: str | None) -> tuple[Dataset, str, Dataset]:
     """As `part_of`, for boxes and masks."""
-    recipe = recipes.read(own / run.RECIPE) if own else recipes.read("")
+    trained = run_of(model.checkpoint.folder)
+    recipe = recipes.read(trained / run.RECIPE) if trained else recipes.read("")
     recipe = recipes.replace(recipe, {"data.task": model.checkpoint.meta.task})
-    found = model.task.target.prepare(found_in(source, recipe))
+    found = model.task.target.prepare(found_in(source, recipe, model.classes))
     dataset: Dataset = in_classes_of(found, _index(found, model.classes, source), model.classes)
     if own is not None and split != "all":
         dataset = _with_run_splits(dataset, recipe, own)
@@ -143,7 +149,9 @@ def part_of(model: Model, own: Path | None, source: Path, split: str | None) -> 
     `own` is a run on this very data, which may have cut its splits from it, or None.
     """
     recipe = recipes.read(own / run.RECIPE) if own else None
-    dataset = model.task.modality.scan(source, follow_links=bool(recipe and recipe.data.follow_links))
+    columns = columns_of(recipe) if recipe else Chosen()
+    links = bool(recipe and recipe.data.follow_links)
+    dataset = model.task.modality.scan(source, follow_links=links, columns=columns)
     if own is not None and recipe is not None and recipe.data.fixes:
         # the run's own copy: with its images and labels it was trained
         dataset = fixed(model.task.target.prepare(dataset), own / FIXES)
@@ -190,10 +198,10 @@ def _with_run_splits(dataset: Dataset, recipe: Recipe, folder: Path) -> Dataset:
         return cut
     if dataset.has_splits:
         return dataset
-    fix = "--split all scores every image, also those that it was trained on; or give the data a test folder"
-    what = "has changed since the run, which cut its test images from it"
+    fix = "--split all scores all, also those that it was trained on; or give the data a test folder"
+    what = f"has changed since the run, which cut its test {dataset.noun} from it"
     if not run.trained_on(folder):
-        what = "may be other data than the run cut its test images from, which its env.json does not say"
+        what = f"may be other data than the run cut its test {dataset.noun} from, which its env.json does not say"
     raise DataError(what, path=dataset.root, fix=fix)
 
 
@@ -222,7 +230,9 @@ def score_split(model: Model, part: tuple[str, Dataset], quiet: bool) -> Scores:
 
 def overlays_of(model: Model) -> Overlays | None:
     """What a report draws over pictures; nothing of an export, into which one cannot look."""
-    if model.checkpoint.deployed is not None:
+    if model.task.modality is TEXT:
+        return partial(marked, model)
+    if model.checkpoint.deployed is not None or model.task.modality is not IMAGE:
         return None
 
     def overlays(files: Sequence[File], classes: Sequence[int]) -> Iterator[Image.Image | DataError]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +17,13 @@ from resnetkit.data.dataset import CODES, Dataset, assign_splits, refuse_untrain
 from resnetkit.data.duplicates import (
     across_splits,
     confirmed,
-    first_copies,
     listed,
     near_pairs,
     of_two_labels,
     refuse_leaks,
 )
-from resnetkit.data.image import Preprocess
 from resnetkit.data.masks import Masked
+from resnetkit.data.prepared import Prepared
 from resnetkit.data.stratify import together
 from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, ResourceError, UsageError, printable
@@ -31,9 +31,8 @@ from resnetkit.files import write
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.settings import Recipe
 from resnetkit.tasks.scenes import SCENES
-from resnetkit.tasks.task import task_for, task_named
+from resnetkit.tasks.task import MODALITIES, modality_of, task_for, task_named
 from resnetkit.training.device import Setup, from_first
-from resnetkit.training.objective import preprocess_of, store_preprocess
 from resnetkit.training.pixels import (
     Pixels,
     bytes_of,
@@ -44,6 +43,7 @@ from resnetkit.training.pixels import (
     make_room,
     refuse_unreadable,
 )
+from resnetkit.training.prepare import PREPARING, columns_of, evaluated, stored
 from resnetkit.verbs.caches import cache_folder
 from resnetkit.verbs.console import Advance, bar, note
 
@@ -60,15 +60,17 @@ class Examples:
 
     Attributes:
         dataset: without the images that could not be read.
-        pixels: of each split, in the data set's order.
+        pixels: pixels, clips or tokens of each split, in the data set's order.
         bad: rows for unreadable.csv.
         near: rows for near_duplicates.csv.
+        preprocess: how an input is prepared.
     """
 
     dataset: Dataset
     pixels: dict[str, Pixels]
     bad: list[dict[str, str]]
     near: list[dict[str, str | int]]
+    preprocess: Prepared
 
     def write_findings(self, folder: Path) -> None:
         """unreadable.csv and near_duplicates.csv, where there is something to tell."""
@@ -87,7 +89,7 @@ def task_of(recipe: Recipe) -> str:
 
 def with_splits(dataset: Dataset, recipe: Recipe, first: NDArray[np.intp] | None = None) -> Dataset:
     """A data set with a run's splits; copies (`first`, or found now) and groups stay together."""
-    first = first_copies(dataset, num_threads()) if first is None else first
+    first = MODALITIES[dataset.noun].copies(dataset, num_threads()) if first is None else first
     first = together(first, dataset.groups)
     return assign_splits(dataset, val=recipe.data.val, test=recipe.data.test, seed=recipe.train.seed, first=first)
 
@@ -111,8 +113,13 @@ def scanned(recipe: Recipe) -> Dataset:
     return SCENES[key].target.prepare(found)
 
 
-def found_in(source: Path, recipe: Recipe) -> Dataset:
+def found_in(source: Path, recipe: Recipe, known: Sequence[str] = ()) -> Dataset:
     """What lies at a source: images with boxes or masks where that is what they have, else images with classes.
+
+    Args:
+        source: of the data.
+        recipe: whose task, links and ignored classes are looked for.
+        known: classes of a model, for masks that nothing names.
 
     Raises:
         DataError: there is nothing that can be read.
@@ -122,12 +129,16 @@ def found_in(source: Path, recipe: Recipe) -> Dataset:
     if task == "detect":
         return boxes.scan(source, follow_links=links)
     if task == "segment":
-        return masks.scan(source, ignore=ignore, follow_links=links)
+        return masks.scan(source, ignore=ignore, follow_links=links, known=known)
     found: Dataset | None = None
     if task == "auto" and (source.is_dir() or is_archive(source) or source.suffix.lower() in ANNOTATIONS):
-        found = boxes.recognised(source, follow_links=links)
-        found = found or masks.recognised(source, ignore=ignore, follow_links=links)
-    return found or task_named(task_of(recipe)).modality.scan(source, follow_links=links)
+        try:
+            found = boxes.recognised(source, follow_links=links)
+            found = found or masks.recognised(source, ignore=ignore, follow_links=links)
+        except DataError as error:
+            raise DataError(error.what, path=error.path, fix=f"{error.fix}; or --task classify") from error
+    modality = modality_of(source, columns_of(recipe)) if task == "auto" else task_named(task).modality
+    return found or modality.scan(source, follow_links=links, columns=columns_of(recipe))
 
 
 def fixed(dataset: Dataset, path: str | Path) -> Dataset:
@@ -140,7 +151,7 @@ def fixed(dataset: Dataset, path: str | Path) -> Dataset:
         return dataset
     found = fixes.apply(dataset, fixes.read(Path(path)), Path(path))
     if not len(found):
-        raise DataError("leaves no image", path=path, fix="remove some lines")
+        raise DataError(f"leaves no {dataset.noun}", path=path, fix="remove some lines")
     return found
 
 
@@ -154,7 +165,7 @@ def read_dataset(recipe: Recipe, quiet: bool) -> Dataset:
     dataset, source = scanned(recipe), Path(recipe.data.source)
     refuse_untrainable(dataset, source, allow_empty_class=recipe.data.allow_empty_class)
     origin = "as given" if "val" in dataset.given_splits else f"cut with seed {recipe.train.seed}"
-    first = first_copies(dataset, num_threads())
+    first = MODALITIES[dataset.noun].copies(dataset, num_threads())
     if not recipe.data.allow_leak:
         refuse_leaks(dataset, first)
     split = with_splits(dataset, recipe, first)
@@ -189,10 +200,10 @@ def refuse_few(split: Dataset) -> None:
     """Refuse splits that leave nothing to learn from.
 
     Raises:
-        DataError: fewer than two images are in train.
+        DataError: fewer than two samples are in train.
     """
     if split.num_samples("train") < 2:
-        raise DataError("leaves fewer than two images to train on", path=split.root, fix="add images")
+        raise DataError(f"leaves fewer than two {split.noun} to train on", path=split.root, fix=f"add {split.noun}")
 
 
 def _kinds(dataset: Dataset) -> str:
@@ -204,8 +215,9 @@ def _kinds(dataset: Dataset) -> str:
     if not dataset.several:
         return f"{len(dataset.classes)} classes"
     each = dataset.targets.sum(1)
-    none = f", {int((each == 0).sum()):,} images have none" if (each == 0).any() else ""
-    return f"{len(dataset.classes)} labels, several an image ({each.mean():.1f} on average{none})"
+    none = f", {int((each == 0).sum()):,} {dataset.noun} have none" if (each == 0).any() else ""
+    one = ("an " if dataset.noun == "images" else "a ") + dataset.noun[:-1]
+    return f"{len(dataset.classes)} labels, several {one} ({each.mean():.1f} on average{none})"
 
 
 def _tell_of_counts(dataset: Dataset, quiet: bool) -> None:
@@ -215,30 +227,27 @@ def _tell_of_counts(dataset: Dataset, quiet: bool) -> None:
     lonely = np.flatnonzero((train > 0) & (held_out == 0))
     if len(lonely) and len(lonely) < len(train):
         named = ", ".join(repr(dataset.classes[k]) for k in lonely[:10]) + (" ..." if len(lonely) > 10 else "")
-        note(f"take care: no held-out images of {len(lonely)} {noun} of few images, so no score tells: {named}", quiet)
+        what = f"no held-out {dataset.noun} of {len(lonely)} {noun} of few {dataset.noun}, so no score tells"
+        note(f"take care: {what}: {named}", quiet)
     most, least = int(train.argmax()), int(np.where(train > 0, train, train.max()).argmin())
     if train[most] >= UNEVEN * max(1, train[least]) and not isinstance(dataset, Boxed | Masked):
         names = dataset.classes
-        what = f"{train[most]:,} training images of {names[most]!r}, {train[least]:,} of {names[least]!r}"
+        what = f"{train[most]:,} training {dataset.noun} of {names[most]!r}, {train[least]:,} of {names[least]!r}"
         note(f"take care: {what}: look at macro_f1, or try --set optim.class_weights=balanced", quiet)
 
 
 def tell_of_choices(recipe: Recipe, quiet: bool) -> None:
     """The network that was decided on, in a line."""
-    model, image = recipe.model, recipe.image
-    stem = {"small": "small stem (3x3, stride 1, no pooling)"}.get(model.stem, f"{model.stem} stem")
-    colour = "" if image.channels in (1, 3) else f", {image.channels} channels without colour augmentation"
-    head = f"{model.head} on " if task_of(recipe) in SCENES else ""
-    size = f"{image.size} x {image.width}" if image.width else f"{image.size}"
-    note(f"{head}{model.variant}, {stem}, {size} px{colour}, weights {model.weights}", quiet)
+    noun = "images" if task_of(recipe) in SCENES else task_named(task_of(recipe)).modality.noun
+    note(PREPARING[noun].told(recipe), quiet)
 
 
 def _tell_of_copies(dataset: Dataset, first: NDArray[np.intp], quiet: bool) -> None:
     leaks, both = across_splits(dataset, first), of_two_labels(dataset, first)
     if leaks:
-        note(f"take care: {len(leaks)} images are in two splits: {listed(dataset, leaks)}", quiet)
+        note(f"take care: {len(leaks)} {dataset.noun} are in two splits: {listed(dataset, leaks)}", quiet)
     if both:
-        note(f"take care: {len(both)} images have two labels: {listed(dataset, both)}", quiet)
+        note(f"take care: {len(both)} {dataset.noun} have two labels: {listed(dataset, both)}", quiet)
     copies = int((first != np.arange(len(first))).sum()) - len(leaks)
     if copies:
         note(f"  {copies:,} exact copies, kept on one side of the splits", quiet)
@@ -250,11 +259,11 @@ def decoded(dataset: Dataset, recipe: Recipe, setup: Setup, quiet: bool) -> Exam
     Raises:
         DataError: more images than allowed cannot be read.
     """
-    size = sum(bytes_of(dataset.num_samples(split), _prepared(split, recipe)) for split in SPLITS)
+    size = sum(bytes_of(dataset.num_samples(split), _prepared(split, recipe, dataset)) for split in SPLITS)
     keep = size <= recipe.cache.gb * 1e9
     where = f"kept in {cache_folder(recipe.cache.folder) or 'memory'}"
     anew = f"over cache.gb, so each epoch decodes anew in {recipe.train.workers} processes"
-    note(f"decoded images: {_gb(size)}, {where if keep else anew}", quiet)
+    note(f"decoded {dataset.noun}: {_gb(size)}, {where if keep else anew}", quiet)
     rows: list[NDArray[np.intp]] = []
     bad: list[dict[str, str]] = []
     pixels: dict[str, Pixels] = {}
@@ -262,8 +271,8 @@ def decoded(dataset: Dataset, recipe: Recipe, setup: Setup, quiet: bool) -> Exam
         members = np.flatnonzero(dataset.splits == CODES.index(split))
         part = dataset.take(members)
         with bar(f"decoding {split}", len(part), quiet=quiet) as advance:
-            found = _pixels(part, _prepared(split, recipe), (recipe, setup, keep), advance)
-        refuse_unreadable(found.failed, len(part), recipe.data.max_bad)
+            found = _pixels(part, _prepared(split, recipe, dataset), (recipe, setup, keep), advance)
+        refuse_unreadable(found.failed, len(part), recipe.data.max_bad, dataset.noun)
         failed = {row for row, _ in found.failed}
         good = np.array([row for row in range(len(part)) if row not in failed], np.intp)
         for _, error in found.failed:
@@ -275,7 +284,7 @@ def decoded(dataset: Dataset, recipe: Recipe, setup: Setup, quiet: bool) -> Exam
     hashes = np.concatenate([pixels[split].hashes for split in SPLITS])
     kept = dataset.take(np.sort(order))
     near = _near(kept, hashes[np.argsort(order)], quiet)
-    return Examples(kept, pixels, bad, near)
+    return Examples(kept, pixels, bad, near, _prepared("val", recipe, dataset))
 
 
 def _near(dataset: Dataset, hashes: NDArray[np.uint64], quiet: bool) -> list[dict[str, str | int]]:
@@ -299,11 +308,12 @@ def _near(dataset: Dataset, hashes: NDArray[np.uint64], quiet: bool) -> list[dic
     ]
 
 
-def _prepared(split: str, recipe: Recipe) -> Preprocess:
-    return store_preprocess(recipe) if split == "train" else preprocess_of(recipe)
+def _prepared(split: str, recipe: Recipe, dataset: Dataset) -> Prepared:
+    found: Prepared = (stored if split == "train" else evaluated)(recipe, dataset)
+    return found
 
 
-def _pixels(part: Dataset, prepared: Preprocess, how: tuple[Recipe, Setup, bool], advance: Advance) -> Pixels:
+def _pixels(part: Dataset, prepared: Prepared, how: tuple[Recipe, Setup, bool], advance: Advance) -> Pixels:
     recipe, setup, keep = how
     folder = cache_folder(recipe.cache.folder)
     if not keep:
@@ -313,13 +323,11 @@ def _pixels(part: Dataset, prepared: Preprocess, how: tuple[Recipe, Setup, bool]
         try:
             return _from_cache(part, prepared, folder, int(recipe.cache.gb * 1e9), setup, advance)
         except ResourceError as error:
-            note(f"decoded images stay in memory: {error}")
+            note(f"decoded {part.noun} stay in memory: {error}")
     return in_memory(part.files, prepared, advance)
 
 
-def _from_cache(
-    part: Dataset, prepared: Preprocess, folder: Path, limit: int, setup: Setup, advance: Advance
-) -> Pixels:
+def _from_cache(part: Dataset, prepared: Prepared, folder: Path, limit: int, setup: Setup, advance: Advance) -> Pixels:
     """From the cache, which the first process makes while the others wait; what it cannot do, none tries."""
     found: Pixels | None = None
     refusal: ResourceError | None = None

@@ -23,7 +23,7 @@ from resnetkit.trust.explain import AHEAD, Look, Wanted, drawn, looks
 from resnetkit.trust.explanation import Explanation, columns, rows, write_page
 from resnetkit.verbs.console import bar, note
 from resnetkit.verbs.eval import part_of, run_of, run_on
-from resnetkit.verbs.predict import expand
+from resnetkit.verbs.predict import expand, refuse_all_but_images
 
 TABLE, PAGE = "explained.csv", "index.html"
 STEM = 40  # characters of an input's name in that of its overlay: what four bytes each leave room for
@@ -69,6 +69,7 @@ def explain(
         raise UsageError(f"nearest = {nearest}", fix="give 0 or more")
     run.refuse(folder, overwrite=overwrite, fix="--overwrite to move it aside, or another --out")
     opened = model if isinstance(model, Model) else load_classifier(model, backend="torch", device=device)
+    refuse_all_but_images(opened, "explain", "look at the report of its run")
     index = None if label is None else _index(opened, label)
     paths = list(expand(inputs, opened.task.modality.extensions))
     part = _training_images(opened, evidence, quiet) if nearest else None

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from resnetkit import run
 from resnetkit.errors import DataError, UsageError
-from resnetkit.runtime.export import Exported, format_named, in_batches, write_export
+from resnetkit.runtime.export import Exported, Format, format_named, in_batches, write_export
 from resnetkit.runtime.int8 import Gate, refuse_int8, write_int8
 from resnetkit.runtime.model import Model, load
-from resnetkit.runtime.scene_export import write_scene_export
+from resnetkit.runtime.scene_export import refuse_scene, write_scene_export
 from resnetkit.runtime.scenes import SceneModel
+from resnetkit.tasks.task import IMAGE
 from resnetkit.verbs.console import bar, note
 from resnetkit.verbs.evidence import calibration_of, evidence_of, scene_evidence
 from resnetkit.weights import hub
@@ -62,9 +63,10 @@ def export(
     opened = load(model, backend="torch", device="cpu")
     source = opened.checkpoint.folder
     if isinstance(opened, SceneModel):
-        return _scene(opened, format, (Path(model), data, out), int8=int8, overwrite=overwrite, quiet=quiet)
+        done = _scene(opened, format, (Path(model), data, out), int8=int8, overwrite=overwrite, quiet=quiet)
+        return _pushed(done, push, quiet)
     try:
-        form.refuse(opened.checkpoint.meta)
+        _refuse_kind(opened, form, int8)
     except UsageError as error:
         raise UsageError(error.what, path=source, fix=error.fix) from error
     folder = Path(out) if out is not None else beside(source, f"{format}-int8" if int8 else format)
@@ -76,7 +78,17 @@ def export(
         evidence = evidence_of(opened, Path(model), data, quiet)
         note(f"{source}: writing {folder}, then comparing logits", quiet)
         done = write_export(opened, format, folder, evidence, overwrite=overwrite)
-    return replace(done, pushed=hub.push(folder, push, progress=not quiet)) if push else done
+    return _pushed(done, push, quiet)
+
+
+def _pushed(done: Exported, push: str, quiet: bool) -> Exported:
+    return replace(done, pushed=hub.push(done.folder, push, progress=not quiet)) if push else done
+
+
+def _refuse_kind(model: Model, form: Format, int8: bool) -> None:
+    form.refuse(model.checkpoint.meta)
+    if int8 and model.task.modality is not IMAGE:
+        raise UsageError("int8 is for models of images", fix="leave --int8 out")
 
 
 def _refuse_int8(format: str, int8: bool, max_drop: float | None) -> None:
@@ -99,6 +111,7 @@ def _scene(
 ) -> Exported:
     """Boxes or masks, compared on the run's validation images or those given."""
     source, data, out = how
+    refuse_scene(model, format)
     if int8:
         raise UsageError("boxes and masks are written in float32", path=source, fix="leave --int8 out")
     folder = Path(out) if out is not None else beside(model.checkpoint.folder, format)

@@ -20,10 +20,10 @@ from resnetkit import recipe as recipes
 from resnetkit.data.annotated import Boxed
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.masks import Masked
-from resnetkit.errors import UsageError
+from resnetkit.errors import DataError, UsageError
 from resnetkit.nn.cut import cut, last_cut
 from resnetkit.nn.resnet import ResNet
-from resnetkit.runtime.backends import open_backend
+from resnetkit.runtime.backends import Backend, open_backend
 from resnetkit.runtime.model import Model
 from resnetkit.settings import Recipe
 from resnetkit.tasks.evaluate import Scores, calibrated_loss, score
@@ -31,7 +31,7 @@ from resnetkit.tasks.scenes import SCENES, SceneTask, Truths
 from resnetkit.tasks.task import TASKS, Task
 from resnetkit.training.device import Setup, from_first, gathered, same_as_first
 from resnetkit.training.loader import Loader
-from resnetkit.training.objective import OBJECTIVES, preprocess_of, store_preprocess
+from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.optim import make_optimizer
 from resnetkit.training.pixels import Pixels, in_memory
 from resnetkit.training.plan import (
@@ -45,6 +45,7 @@ from resnetkit.training.plan import (
     predicted,
     seconds_with_growth,
 )
+from resnetkit.training.prepare import evaluated, stored
 from resnetkit.training.state import TrainState, growth_of
 from resnetkit.training.trunk import with_engine
 from resnetkit.trust.calibrate import calibrate
@@ -92,13 +93,12 @@ class Job:
 
 
 def blank_job(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choices: Choices) -> Job:
-    """A job whose images are all black: all that a plan needs, and nothing is decoded or written."""
-    canvas, channels = store_preprocess(recipe).canvas, recipe.image.channels
-    n = dataset.num_samples("train")
+    """A job whose images are all black, or sounds silent: all that a plan needs, and nothing is decoded or written."""
+    kept, n = stored(recipe, dataset), dataset.num_samples("train")
     black = Pixels(
-        lambda rows: lambda: np.zeros((len(rows), *canvas, channels), np.uint8), np.ones(n), np.zeros(n, np.uint64)
+        lambda rows: lambda: np.zeros((len(rows), *kept.shape), kept.dtype), np.ones(n), np.zeros(n, np.uint64)
     )
-    found = Examples(dataset, {"train": black}, [], [])
+    found = Examples(dataset, {"train": black}, [], [], evaluated(recipe, dataset))
     return _job(folder, recipe, found, setup, choices)
 
 
@@ -124,7 +124,7 @@ def _job(folder: Path, recipe: Recipe, found: Examples, setup: Setup, choices: C
 def _refuse_too_few(recipe: Recipe, images: int, world: int) -> None:
     """BatchNorm needs two images a process in every batch."""
     if images < 2 * world or recipe.train.batch_size < 2 * world:
-        what = f"{images} training images in batches of {recipe.train.batch_size} are too few for {world} processes"
+        what = f"{images} training samples in batches of {recipe.train.batch_size} are too few for {world} processes"
         raise UsageError(what, fix=f"a --batch-size of {2 * world} or more, or fewer processes")
 
 
@@ -235,12 +235,12 @@ def tell_plan(job: Job, network: nn.Module) -> Job:
     step = max(1, len(files) // PROBED)
     probed = [files[row] for row in range(0, len(files), step)][:PROBED]
     started = time.monotonic()
-    in_memory(probed, store_preprocess(job.recipe), lambda done: None)
+    in_memory(probed, stored(job.recipe, job.dataset), lambda done: None)
     seconds = (time.monotonic() - started) / len(probed) * len(job.dataset)
-    note(f"decoding {len(job.dataset):,} images: {seconds:.0f} s, unless they are in the cache", job.quiet)
+    note(f"decoding {len(job.dataset):,} {job.dataset.noun}: {seconds:.0f} s, unless they are in the cache", job.quiet)
     late = replace(job, started=job.started - seconds, deadline=job.deadline - seconds)
     job = planned(late, network, keep=False)
-    if not isinstance(network, ResNet):
+    if not isinstance(network, ResNet) or job.dataset.noun != "images":
         state = TrainState(network, make_optimizer(network, job.recipe.optim), job.loader.steps_per_epoch)
         each = min(measure(job.loader, job.setup, state, [job.recipe.train.memory_format]).seconds.values())
         steps = job.recipe.train.epochs * job.loader.steps_per_epoch
@@ -290,9 +290,9 @@ def _logits(job: Job, split: str, inputs: Inputs, infer: Infer) -> NDArray[np.fl
 
 def images_of(job: Job, split: str) -> Inputs:
     """Batches of rows of a split to the network's input, float32 [n, C, H, W]."""
-    preprocess = preprocess_of(job.recipe)
+    preprocess = job.examples.preprocess
 
-    def inputs(batches: Sequence[Rows]) -> Iterator[NDArray[np.float32]]:
+    def inputs(batches: Sequence[Rows]) -> Iterator[NDArray[Any]]:
         for squares in job.examples.pixels[split].each(batches):
             yield job.task.modality.normalise(squares, preprocess)
 
@@ -349,7 +349,9 @@ def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Model]:
         return np.concatenate(backend.outputs(batch), 1)
 
     def outputs(split: str) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        rows = _logits(job, split, job.examples.pixels[split].each, infer)
+        rows = _logits(
+            job, split, *(_whole_files(job, split, read, backend) or (job.examples.pixels[split].each, infer))
+        )
         return rows[:, : job.loader.num_classes], rows[:, job.loader.num_classes :]
 
     split, part = final_part(job)
@@ -361,14 +363,34 @@ def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Model]:
     return score(job.task, split, job.dataset.classes, part.names, part.targets, list(logits)), model
 
 
+def _whole_files(job: Job, split: str, read: checkpoint.Checkpoint, backend: Backend) -> tuple[Inputs, Infer] | None:
+    """The inputs and answers of recordings that are longer than what the network hears: all of each, in windows.
+
+    None where none is longer, or the data are no sounds: then what was decoded is all there is.
+    """
+    if job.dataset.noun != "sounds" or not (job.examples.pixels[split].aspects > 1).any():
+        return None
+    files, model = job.dataset.select(split).files, Model(read, backend)
+
+    def infer(rows: NDArray[Any]) -> NDArray[np.floating]:
+        found = []
+        for _, answer in model.outputs(files[row] for row in rows.tolist()):
+            if isinstance(answer, DataError):
+                raise answer
+            found.append(answer)
+        return np.stack(found)
+
+    return iter, infer  # batches of rows as they are
+
+
 def final_part(job: Job) -> tuple[str, Dataset]:
     """The held-out split that is scored at the end: test, or else val, which has also chosen the epoch."""
     for split in ("test", "val"):
         if job.dataset.num_samples(split):
             if split == "val":
-                note(
-                    "no test images: the scores are those of val, which chose the epoch and calibrated them", job.quiet
-                )
+                too = " and calibrated them" if isinstance(job.task, Task) else ""
+                what = f"the scores are those of val, which chose the epoch{too}"
+                note(f"no test {job.dataset.noun}: {what}", job.quiet)
             return split, job.dataset.select(split)
-    note("no held-out images: nothing was scored", job.quiet)
+    note(f"no held-out {job.dataset.noun}: nothing was scored", job.quiet)
     return "test", job.dataset.select("test")

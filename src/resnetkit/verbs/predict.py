@@ -6,9 +6,9 @@ import glob
 import io
 import os
 import sys
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from natsort import natsorted
 
 from resnetkit import run
 from resnetkit.data.image import picture
+from resnetkit.data.pairs import is_pairs
+from resnetkit.data.sources import Line
+from resnetkit.data.tokens import excerpt
 from resnetkit.errors import DataError, UsageError, printable
 from resnetkit.files import resource_errors, write
 from resnetkit.runtime.model import Model, load, load_classifier
@@ -23,8 +26,10 @@ from resnetkit.runtime.scenes import SceneModel
 from resnetkit.tasks.boxes import SURE, Boxes
 from resnetkit.tasks.classes import Prediction
 from resnetkit.tasks.masks import Mask
+from resnetkit.tasks.task import IMAGE, SOUND, TEXT
 from resnetkit.verbs import many
 from resnetkit.verbs.console import bar
+from resnetkit.verbs.verify import Pair, verified
 
 TOP, MOST = 5, 100  # classes, and boxes, in an answer
 DRAWN = 2048  # px of a picture's long side, at most
@@ -43,12 +48,14 @@ def predict(
     settings: Mapping[str, Any] | None = None,
     draw: str | Path | None = None,
     quiet: bool = True,
-) -> Iterator[Prediction | Boxes | Mask | DataError]:
+) -> Iterator[Prediction | Boxes | Mask | Pair | DataError]:
     """Predict any number of files.
 
     Args:
         model: a run folder, a model folder, or what `load` returned.
-        inputs: files, folders (searched deep), globs, or "-" for a list of paths on standard input, one a line.
+        inputs: files, folders (searched deep), globs, or "-" for a list of paths on standard input, one a line. For a
+            model of texts also tables, of which each line is one, and texts themselves, which hold a space. For a model
+            of sounds a CSV of a,b[,same][,speaker_a,speaker_b]: then each answer is a Pair.
         top: number of classes in each answer, 5 if left out, or most boxes, 100.
         backend: what runs the network, "auto" (the fastest), "torch", "onnxruntime", "openvino", "ncnn" or "native".
         device: where, "auto", "cpu", "cuda", ...
@@ -72,23 +79,32 @@ def predict(
     """
     scale = many.scale_from(settings or {})
     opened = _opened(model, backend, device, mirror, scale)
-    paths = list(expand(inputs, opened.task.modality.extensions))
-    if skip:
-        paths = [path for path in paths if printable(path) not in skip]
+    if isinstance(opened, Model) and opened.task.modality is SOUND and [*map(is_pairs, map(Path, inputs))] == [True]:
+        yield from verified(opened, Path(inputs[0]), quiet)
+        return
+    sources = sources_of(opened, inputs)
+    done_before = [path for path in sources if skip and printable(str(path)) in skip]
+    paths = [path for path in sources if not skip or printable(str(path)) not in skip]
     most = TOP if isinstance(opened, Model) else MOST
-    most = most if top is None else top
-    if isinstance(opened, Model) and scale.engine == "ray":
-        call = many.Call(most, coverage, backend, device, mirror)
-        answers: Iterator[tuple[Any, Any]] = many.predictions(opened, paths, call, scale)
-    else:
-        answers = opened.predictions(paths, most, coverage)
-    pictures = _pictures(opened, draw)
+    call = many.Call(most if top is None else top, coverage, backend, device, mirror)
+    answers = _answers(opened, paths, call, scale)
+    pictures = _pictures(opened, draw, done_before)
     with bar("predicting", len(paths), quiet=quiet) as advance:
         for done, (path, answer) in enumerate(answers, 1):
             if pictures and isinstance(answer, Boxes | Mask):
                 pictures.add(path, answer)
             yield answer
             advance(done)
+
+
+def _answers(
+    opened: Model | SceneModel, paths: Sequence[Path | Line], call: many.Call, scale: many.Scale
+) -> Iterator[tuple[Any, Any]]:
+    """Each input and its answer, made here or by the machines of a Ray cluster."""
+    if isinstance(opened, Model) and scale.engine == "ray":
+        refuse_all_but_images(opened, "Ray", "leave scale.engine out")
+        return many.predictions(opened, [path for path in paths if isinstance(path, Path)], call, scale)
+    return opened.predictions(paths, call.top, call.coverage)
 
 
 @dataclass
@@ -98,33 +114,44 @@ class Pictures:
     Attributes:
         folder: of the pictures.
         classes: names, which have colours by their order.
-        used: how often each name was there.
+        used: names of pictures that were given away, in lower case.
     """
 
     folder: Path
     classes: Sequence[str]
-    used: Counter[str] = field(default_factory=Counter)
+    used: set[str] = field(default_factory=set)
 
     def add(self, path: Path, answer: Boxes | Mask) -> None:
         """One more; a mask is also written as PNG of class indices."""
-        self.used[path.stem] += 1
-        stem = path.stem if self.used[path.stem] == 1 else f"{path.stem}_{self.used[path.stem]}"
+        stem = self.name_for(path)
         buffer = io.BytesIO()
         answer.drawn(picture(path, DRAWN), SURE, self.classes).save(buffer, "JPEG", quality=90)
         write(self.folder / f"{stem}.jpg", buffer.getvalue())
         if isinstance(answer, Mask):
             write(self.folder / f"{stem}.png", answer.png())
 
+    def name_for(self, path: Path) -> str:
+        """A name that no picture of this folder has yet."""
+        names = chain([path.stem], (f"{path.stem}_{number}" for number in count(2)))
+        found = next(name for name in names if name.casefold() not in self.used)
+        self.used.add(found.casefold())
+        return found
 
-def _pictures(model: Model | SceneModel, draw: str | Path | None) -> Pictures | None:
+
+def _pictures(model: Model | SceneModel, draw: str | Path | None, done: Sequence[Path | Line]) -> Pictures | None:
+    """Where answers are drawn; those that are `done`, by an earlier call, keep their names."""
     if draw is None:
         return None
     if isinstance(model, Model):
         raise UsageError("--draw is for boxes and masks", fix="resnetkit explain shows what a model looks at")
-    run.refuse(Path(draw), fix="choose another --draw")
+    if not done:
+        run.refuse(Path(draw), fix="choose another --draw")
     with resource_errors(draw):
-        Path(draw).mkdir(parents=True)
-    return Pictures(Path(draw), model.classes)
+        Path(draw).mkdir(parents=True, exist_ok=True)
+    pictures = Pictures(Path(draw), model.classes)
+    for path in done:
+        pictures.name_for(Path(path))
+    return pictures
 
 
 def _opened(
@@ -144,7 +171,33 @@ def _opened(
     return load(model, backend=backend, device=device, mirror=mirror)
 
 
-def expand(inputs: Sequence[str | Path], extensions: Sequence[str]) -> Iterator[Path]:
+def sources_of(model: Model | SceneModel, inputs: Sequence[str | Path]) -> list[Path | Line]:
+    """What the inputs name: files; for a model of texts also each line of a table, and a text itself.
+
+    An input that is the name of nothing is a text if it holds a space.
+    """
+    modality, found = model.task.modality, list[Path | Line]()
+    for each in inputs:
+        if modality is TEXT and " " in str(each) and not os.path.exists(each):
+            found.append(Line(excerpt(str(each)), str(each)))
+            continue
+        for path in expand([each], modality.extensions, modality.noun):
+            found += modality.inputs(path)
+    return found
+
+
+def refuse_all_but_images(model: Model, verb: str, fix: str) -> None:
+    """Refuse a model of sounds or texts where a verb knows images only.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if model.task.modality is not IMAGE:
+        what = f"{verb} is for models of images, and this is one of {model.task.modality.noun}"
+        raise UsageError(what, path=model.checkpoint.folder, fix=fix)
+
+
+def expand(inputs: Sequence[str | Path], extensions: Sequence[str], noun: str = "images") -> Iterator[Path]:
     """The files that the inputs name; a file named by itself is taken whatever its ending."""
     for text in inputs:
         if str(text) == "-":
@@ -154,7 +207,7 @@ def expand(inputs: Sequence[str | Path], extensions: Sequence[str]) -> Iterator[
         if path.is_dir():
             found = list(_below(path, extensions))
             if not found:
-                raise DataError("holds no images", path=path, fix=f"files ending in {' '.join(extensions)}")
+                raise DataError(f"holds no {noun}", path=path, fix=f"files ending in {' '.join(extensions)}")
             yield from found
         elif path.exists() or not glob.has_magic(str(text)):
             yield path

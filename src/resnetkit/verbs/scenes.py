@@ -45,7 +45,8 @@ def validate(job: Job, state: TrainState) -> tuple[dict[str, float | None], floa
         return said(functional_call(finder, weights, (images,)))
 
     value = target.value(_judged(job, "val", infer), len(job.dataset.classes))
-    return {name: value}, value
+    # as long as nothing is found, the later epoch is the better one
+    return {name: value}, value or (None if value is None else state.step * 1e-12)
 
 
 def _judged(job: Job, split: str, infer: Infer) -> list[Any]:

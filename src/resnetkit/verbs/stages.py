@@ -31,7 +31,6 @@ from resnetkit.training.device import from_first
 from resnetkit.training.heads import choose
 from resnetkit.training.loader import Loader
 from resnetkit.training.maps import Maps
-from resnetkit.training.objective import preprocess_of
 from resnetkit.training.pixels import make_room
 from resnetkit.training.state import TrainState
 from resnetkit.training.trunk import made_by, open_trunk
@@ -104,7 +103,7 @@ def stored_maps(job: Job, network: ResNet, signals: Signals) -> tuple[nn.Sequent
     counts = {split: job.dataset.num_samples(split) for split in SPLITS_USED}
     numbers = {"train": max(1, views), "val": 1}
     folder = _folder(job, trunk, sum(counts[split] * numbers[split] for split in counts))
-    preprocess = preprocess_of(job.recipe)
+    preprocess = job.examples.preprocess
 
     def held_out(view: int, rows: Rows) -> Tensor:
         return torch.from_numpy(job.task.modality.normalise(job.examples.pixels["val"].store(rows), preprocess))

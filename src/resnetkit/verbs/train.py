@@ -21,18 +21,20 @@ from resnetkit.data.dataset import Dataset
 from resnetkit.data.masks import Masked
 from resnetkit.errors import ResourceError, UsageError
 from resnetkit.files import read_errors, write
-from resnetkit.nn.resnet import ResNet
+from resnetkit.models import Network
 from resnetkit.ops.calibration import Calibration
 from resnetkit.runtime.save import options_of, variant_of
 from resnetkit.settings import Recipe
+from resnetkit.tasks.scenes import SCENES
 from resnetkit.tasks.task import Task, task_for
 from resnetkit.training import places
 from resnetkit.training import state as states
 from resnetkit.training.device import Setup, is_out_of_memory, processes, wait_for_first
 from resnetkit.training.kernels import kernels_for
-from resnetkit.training.objective import OBJECTIVES, preprocess_of
+from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.optim import freeze
-from resnetkit.training.plan import memory_format, settle, typical_side
+from resnetkit.training.plan import memory_format
+from resnetkit.training.prepare import preparing_of
 from resnetkit.training.scene_plan import settle_scene
 from resnetkit.trust.report import Story, doubts
 from resnetkit.verbs import scenes
@@ -141,11 +143,14 @@ def _run(folder: Path, wanted: Callable[[Mapping[str, Any]], Recipe], choices: C
     read = recipes.replace(recipe, {"data.fixes": str(own)}) if choices.resume and own.is_file() else recipe
     dataset = read_dataset(read, choices.quiet)
     task = task_for(dataset)
-    recipe = recipes.replace(wanted(OBJECTIVES[task].defaults), {"data.task": task})
+    defaults = dict(OBJECTIVES[task].defaults)
+    if task in SCENES:
+        defaults["train.epochs"] = places.default_epochs(dataset.num_samples("train"))
+    recipe = recipes.replace(wanted(defaults), {"data.task": task})
     if isinstance(dataset, Boxed | Masked):
         settled = settle_scene(recipe, dataset)
     else:
-        settled = settle(recipe, typical_side(dataset.files))
+        settled = preparing_of(dataset).settle(recipe, dataset)
     tell_of_choices(settled, choices.quiet)
     with processes(settled.train.device, settled.train.precision) as setup:
         workers = setup.threads if settled.train.workers == "auto" else settled.train.workers
@@ -208,7 +213,7 @@ def _memory_told(folder: Path) -> Iterator[None]:
 
 def _trained(job: Job, network: nn.Module, choices: Choices, fingerprint: str) -> run.Run:
     setup, folder = job.setup, job.folder
-    if isinstance(network, ResNet):
+    if isinstance(network, Network):
         freeze(network, job.recipe.model.freeze)
     if not choices.resume:
         job = planned(job, network)
@@ -249,10 +254,10 @@ def _finish(job: Job, trained: nn.Module, reached: Reached) -> run.Run:
     recipe = job.recipe
     named = (
         (variant_of(network), options_of(network))
-        if isinstance(network, ResNet)
+        if isinstance(network, Network)
         else (recipe.model.variant, places.meta_options(recipe))
     )
-    preprocess = preprocess_of(recipe).as_dict()
+    preprocess = job.examples.preprocess.as_dict()
     meta = checkpoint.Meta(task_of(recipe), *named, job.dataset.classes, preprocess, recipe.model.weights)
     read = checkpoint.Checkpoint(job.folder / "model", meta, tensors)
     finish = finished if isinstance(job.task, Task) else scenes.finished

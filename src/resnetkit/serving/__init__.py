@@ -1,0 +1,1 @@
+"""An inference server and a page: HTTP in, answers out."""

@@ -1,0 +1,90 @@
+"""What a training decides of its inputs, and how these are prepared: images, sounds and texts, each in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from resnetkit.data.dataset import Dataset
+from resnetkit.data.text import Chosen
+from resnetkit.data.tokens import TextPreprocess
+from resnetkit.settings import Recipe
+from resnetkit.training import hearing, plan, reading
+from resnetkit.training.objective import preprocess_of, store_preprocess
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """The torch side of a modality.
+
+    Attributes:
+        settle: a recipe and the data, with splits, to the recipe without "auto".
+        told: a settled recipe to words about its network and input.
+    """
+
+    settle: Callable[[Recipe, Dataset], Recipe]
+    told: Callable[[Recipe], str]
+
+
+def evaluated(recipe: Recipe, dataset: Dataset) -> Any:
+    """How an input is prepared, as in model.json: by the recipe, and for texts by the vocabulary of the data."""
+    found: Any = preprocess_of(recipe)
+    return reading.preprocess_of(recipe, dataset) if isinstance(found, TextPreprocess) else found
+
+
+def stored(recipe: Recipe, dataset: Dataset) -> Any:
+    """How a training input is prepared, of which each epoch makes something else."""
+    found: Any = store_preprocess(recipe)
+    return reading.preprocess_of(recipe, dataset) if isinstance(found, TextPreprocess) else found
+
+
+def _settle_images(recipe: Recipe, dataset: Dataset) -> Recipe:
+    return plan.settle(recipe, plan.typical_side(dataset.files))
+
+
+def _settle_sounds(recipe: Recipe, dataset: Dataset) -> Recipe:
+    return plan.settle_others(hearing.settle(recipe, dataset), hearing.RATE)
+
+
+def _settle_texts(recipe: Recipe, dataset: Dataset) -> Recipe:
+    settled = reading.settle(recipe, dataset)
+    return plan.settle_others(settled, reading.RATES.get(recipe.model.variant, reading.RATE))
+
+
+def _told_of_images(recipe: Recipe) -> str:
+    model, image = recipe.model, recipe.image
+    stem = {"small": "small stem (3x3, stride 1, no pooling)"}.get(model.stem, f"{model.stem} stem")
+    colour = "" if image.channels in (1, 3) else f", {image.channels} channels without colour augmentation"
+    size = f"{image.size} x {image.width}" if image.width else f"{image.size}"
+    head = "" if model.head == "auto" else f"{model.head} on "
+    return f"{head}{model.variant}, {stem}, {size} px{colour}, weights {model.weights}"
+
+
+def _told_of_sounds(recipe: Recipe) -> str:
+    model, own = recipe.model, recipe.sound
+    wide = "" if model.width == "auto" else f" of width {model.width}"
+    form = "samples" if hearing.preprocess_of(recipe).form == "wave" else f"log-mel of {own.mels} bands"
+    return f"{model.variant}{wide}, {own.seconds:g} s at {own.rate:,} Hz, {form}, weights {model.weights}"
+
+
+def _told_of_texts(recipe: Recipe) -> str:
+    own = recipe.text
+    return f"{recipe.model.variant}, {own.length:,} {own.units} of {own.tokens:,} different ones, weights none"
+
+
+PREPARING = {
+    "images": Preparing(_settle_images, _told_of_images),
+    "sounds": Preparing(_settle_sounds, _told_of_sounds),
+    "texts": Preparing(_settle_texts, _told_of_texts),
+}
+
+
+def preparing_of(dataset: Dataset) -> Preparing:
+    """Of what a data set holds."""
+    return PREPARING[dataset.noun]
+
+
+def columns_of(recipe: Recipe) -> Chosen:
+    """The columns of a table that a recipe names."""
+    return Chosen(recipe.data.text, recipe.data.label)
