@@ -7,8 +7,10 @@ import torch
 from torch.nn import functional
 
 from resnetkit import models
+from resnetkit import recipe as recipes
 from resnetkit.kernels.library import LEVELS, available, best_level
 from resnetkit.training import kernels
+from resnetkit.training.device import Setup
 from resnetkit.training.kernels import OwnConv2d, convolve, own_kernels
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs the compiled kernels: python -m resnetkit.kernels.build")
@@ -127,3 +129,14 @@ def test_what_does_not_fit_is_refused():
     ):
         with pytest.raises(ValueError, match="no convolution for these kernels"):
             convolve(one, other)
+
+
+def test_what_auto_is_is_written_down(monkeypatch):
+    auto, cpu = recipes.read("", {}), Setup("cpu", "f32")
+    assert kernels.kernels_for(auto, cpu) == "own"
+    assert (
+        kernels.kernels_for(auto, Setup("cuda:0", "f32")) == kernels.kernels_for(auto, Setup("cpu", "bf16")) == "torch"
+    )
+    assert kernels.kernels_for(recipes.replace(auto, {"train.kernels": "torch"}), cpu) == "torch"
+    monkeypatch.setattr(kernels, "available", lambda: False)
+    assert kernels.kernels_for(auto, cpu) == "torch"

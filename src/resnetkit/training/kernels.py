@@ -30,7 +30,14 @@ WORTH = 7000
 
 def kernels_wanted(recipe: Recipe, setup: Setup) -> bool:
     """Whether a training may use them; in memory other than channels_last they would be no faster, and are not used."""
-    return recipe.train.kernels == "auto" and setup.kind == "cpu" and setup.precision == "f32"
+    return recipe.train.kernels != "torch" and setup.kind == "cpu" and setup.precision == "f32"
+
+
+def kernels_for(recipe: Recipe, setup: Setup) -> str:
+    """What train.kernels says, or what "auto" is on this machine."""
+    if recipe.train.kernels != "auto":
+        return recipe.train.kernels
+    return "own" if kernels_wanted(recipe, setup) and available() else "torch"
 
 
 @contextmanager

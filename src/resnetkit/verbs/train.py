@@ -30,6 +30,7 @@ from resnetkit.tasks.task import Task, task_for
 from resnetkit.training import places
 from resnetkit.training import state as states
 from resnetkit.training.device import Setup, is_out_of_memory, processes, wait_for_first
+from resnetkit.training.kernels import kernels_for
 from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.optim import freeze
 from resnetkit.training.plan import memory_format
@@ -154,6 +155,7 @@ def _run(folder: Path, wanted: Callable[[Mapping[str, Any]], Recipe], choices: C
     with processes(settled.train.device, settled.train.precision) as setup:
         workers = setup.threads if settled.train.workers == "auto" else settled.train.workers
         settled = recipes.replace(settled, {"train.precision": setup.precision, "train.workers": workers})
+        settled = recipes.replace(settled, {"train.kernels": kernels_for(settled, setup)})
         if choices.dry_run:
             return _rehearse(folder, settled, dataset, setup, choices)
         return _train(folder, settled, dataset, setup, choices)
