@@ -14,7 +14,7 @@ from resnetkit import api, models
 from resnetkit.errors import ResourceError, UsageError
 from resnetkit.runtime.backends import BACKENDS
 from resnetkit.runtime.choice import installed
-from resnetkit.runtime.model import Model, load
+from resnetkit.runtime.model import Model, load, load_classifier
 from resnetkit.verbs import bench as verb
 from resnetkit.verbs.console import _silent
 
@@ -83,9 +83,9 @@ def test_a_backend_that_is_not_installed(trained: Path, monkeypatch, capsys) -> 
     def only_torch(folder: Path, *, backend: str = "auto", device: str = "auto") -> Model:
         if backend == "onnx":
             raise missing
-        return load(folder, backend=backend, device=device)
+        return load_classifier(folder, backend=backend, device=device)
 
-    monkeypatch.setattr(verb, "load", only_torch)
+    monkeypatch.setattr(verb, "load_classifier", only_torch)
     monkeypatch.setattr(verb, "BACKENDS", ("auto", "onnx", "torch"))
     found = api.bench(trained, batches=[1], seconds=0.01)
     assert [row.backend for row in found.measured] == ["torch"] and found.skipped == {"onnx": str(missing)}
