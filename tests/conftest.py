@@ -168,9 +168,9 @@ def write_labels(root: Path, count: int = 36, *, columns: bool = False, seed: in
     return root / "labels.csv"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium under playwright."""
+    """Chromium under playwright, whose loop keeps others from running in this thread as long as it is there."""
     sync = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if not chromium:

@@ -100,7 +100,8 @@ def test_timm_loads_the_folder_as_it_is(model, trained, files):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "detect"}, "there is no task 'detect' (update resnetkit)"),
+        ({"task": "depth"}, "there is no task 'depth' (update resnetkit)"),
+        ({"task": "detect"}, "does not say what finds boxes or masks"),
         ({"preprocess": {"size": 0}}, "preprocess.size"),
         ({"preprocess": {"mean": [0.5], "std": [0.5]}}, "preprocess gives 1 channels, the network takes 3"),
     ],

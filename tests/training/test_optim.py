@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from resnetkit import models, recipe
+from resnetkit import models, settings
 from resnetkit.nn.resnet import Stem
 from resnetkit.training import optim
 
@@ -39,7 +39,7 @@ def test_one_cycle_is_torchs_own() -> None:
 
 def test_norms_and_biases_have_no_weight_decay() -> None:
     network = models.resnet18(num_classes=3)
-    decayed, free = optim.parameter_groups(network, recipe.Optim(weight_decay=0.1))
+    decayed, free = optim.parameter_groups(network, settings.Optim(weight_decay=0.1))
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0
     assert all(
@@ -54,7 +54,7 @@ def test_norms_and_biases_have_no_weight_decay() -> None:
 
 def moved_by_a_step(network: nn.Module, keep_statistics: bool) -> set[str]:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    optimizer = optim.make_optimizer(network, recipe.Optim(optimizer="sgd", lr=0.1))
+    optimizer = optim.make_optimizer(network, settings.Optim(optimizer="sgd", lr=0.1))
     optim.set_lr(optimizer, 0.1)
     optim.train_mode(network, keep_statistics)
     network(torch.randn(4, 3, 32, 32)).sum().backward()
@@ -92,7 +92,7 @@ def test_the_average_follows_the_weights() -> None:
 
 def test_the_backbone_learns_at_a_share_of_the_rate() -> None:
     network = models.build("resnet20")
-    optimizer = optim.make_optimizer(network, recipe.Optim(optimizer="sgd", backbone_lr=0.25))
+    optimizer = optim.make_optimizer(network, settings.Optim(optimizer="sgd", backbone_lr=0.25))
     optim.set_lr(optimizer, 0.4)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert {name: rates[id(p)] for name, p in network.named_parameters()} == {

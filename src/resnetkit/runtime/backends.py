@@ -169,6 +169,8 @@ def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[Network,
     torch.set_num_threads(num_threads())
     state = {name: torch.from_numpy(array) for name, array in checkpoint.tensors.items()}
     try:
+        if "num_classes" in meta.options:
+            raise ValueError("says twice how many classes there are")
         network = models.assembled(meta.variant, {"num_classes": len(meta.classes), **meta.options})
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:  # options are whatever the file says
         raise ModelError(str(error), path=checkpoint.folder, fix="update resnetkit") from error

@@ -103,8 +103,9 @@ def options_of(network: Network) -> dict[str, Any]:
         return _options_of_text(network)
     variant = VARIANTS[variant_of(network)]
     options: dict[str, Any] = {"in_channels": network.in_channels}
-    if network.bn1.num_features != variant.width:
-        options["width"] = network.bn1.num_features
+    width = len(network.bn1.get_parameter("weight"))  # whatever norm it is
+    if width != variant.width:
+        options["width"] = width
     options |= _changes(network, variant)
     dilated = [_dilation(stage[-1]) for stage in network.stages.values()]
     if dilated[-1] > 1:

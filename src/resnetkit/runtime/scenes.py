@@ -187,6 +187,8 @@ def open_network(read: checkpoint.Checkpoint, device: str = "auto") -> tuple[Any
     options: Any = dict(meta.options)  # whatever the file says
     head = {name: options.pop(name) for name in ("width", "freeze_norms") if name in options}
     try:
+        if "head" not in options:
+            raise ValueError("does not say what finds boxes or masks")
         named = str(options.pop("head"))
         backbone = models.build(meta.variant, num_classes=2, **options)
         network = models.with_head(backbone, named, len(meta.classes), head)

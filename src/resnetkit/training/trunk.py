@@ -158,7 +158,8 @@ def _checkpoint(network: ResNet, recipe: Recipe) -> Checkpoint:
     tensors = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
     classes = tuple(map(str, range(network.fc.out_features)))
     preprocess = preprocess_of(recipe).as_dict()
-    meta = Meta(recipe.data.task, variant_of(network), options_of(network), classes, preprocess)
+    task = "classify" if recipe.data.task == "auto" else recipe.data.task
+    meta = Meta(task, variant_of(network), options_of(network), classes, preprocess)
     return Checkpoint(Path("features"), meta, tensors)
 
 
