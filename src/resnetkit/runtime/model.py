@@ -196,13 +196,7 @@ class Model:
             DataError: an input cannot be read.
             UsageError: an input is of another kind, or as for `predictions`.
         """
-        many = isinstance(inputs, list | tuple)
-        found = []
-        for _, answer in self.predictions(inputs if many else [inputs], top, coverage):
-            if isinstance(answer, DataError):
-                raise answer
-            found.append(answer)
-        return found if many else found[0]
+        return pipeline.one_or_many(inputs, lambda sources: self.predictions(sources, top, coverage))
 
 
 def _refuse_coverage(coverage: float, opened: checkpoint.Checkpoint) -> None:

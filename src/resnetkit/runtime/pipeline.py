@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, TypeVar
@@ -86,3 +86,22 @@ def _infer(
     answers: Iterator[R] = iter(infer(values) if values else ())
     for source, value in block:
         yield source, value if isinstance(value, DataError) else next(answers)
+
+
+def one_or_many(inputs: Any, answered: Callable[[Sequence[Any]], Iterable[tuple[Any, Any]]]) -> Any:
+    """The answer to one input, or to a list of them a list in the same order.
+
+    Args:
+        inputs: an input, or a list or tuple of them.
+        answered: inputs to each with its answer, or with why it has none.
+
+    Raises:
+        DataError: an input has no answer; it is the first such one.
+    """
+    many = isinstance(inputs, list | tuple)
+    found = []
+    for _, answer in answered(inputs if many else [inputs]):
+        if isinstance(answer, DataError):
+            raise answer
+        found.append(answer)
+    return found if many else found[0]

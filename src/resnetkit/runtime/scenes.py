@@ -138,13 +138,7 @@ class SceneModel:
             DataError: an input cannot be read.
             UsageError: an input is of another kind.
         """
-        many = isinstance(inputs, list | tuple)
-        found = []
-        for _, answer in self.predictions(inputs if many else [inputs], top):
-            if isinstance(answer, DataError):
-                raise answer
-            found.append(answer)
-        return found if many else found[0]
+        return pipeline.one_or_many(inputs, lambda sources: self.predictions(sources, top))
 
 
 def _full_size(source: Any, upright: Any) -> Size:

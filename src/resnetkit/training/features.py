@@ -41,6 +41,7 @@ def training_images(loader: Loader) -> Images:
     def images(view: int, rows: NDArray[np.intp]) -> Tensor:
         pixels, aspects = torch.from_numpy(loader.pixels.store(rows)), loader.pixels.aspects[rows]
         if view == 0:
+            assert loader.objective.centre is not None, "the recipe of such a task stores no features"
             return loader.objective.centre(pixels, aspects, loader.recipe)
         rng = np.random.default_rng([loader.recipe.train.seed, view, int(rows[0]), 1])
         drawn = Draws(rng, len(rows), slice(None))

@@ -32,7 +32,7 @@ class Objective:
         build: a recipe and a number of classes to a network, with its weights.
         collate: stored pixels uint8 [n, S, S, C], clips, tokens or features, targets [n] or [n, K], and K, to tensors.
         augment: what is stored, targets, aspects, recipe and random numbers, to input [n, C, H, W] and its targets.
-        centre: the same without chance, as images are seen in evaluation.
+        centre: the same without chance, as images are seen in evaluation; None where no features are stored.
         blend: input (or feature maps), targets, recipe and random numbers, to what is mixed and smoothed of them.
         loss: a network, its input, targets, and class weights [K] or None, to a scalar.
         weights: targets of the training split and K, to the class weights that balance them.
@@ -45,7 +45,7 @@ class Objective:
     build: Callable[[Recipe, int], Any]
     collate: Callable[[NDArray[Any], Any, int], tuple[Tensor, Any]]
     augment: Callable[[Tensor, Any, NDArray[np.floating], Recipe, Draws], tuple[Tensor, Any]]
-    centre: Callable[[Tensor, NDArray[np.floating], Recipe], Tensor]
+    centre: Callable[[Tensor, NDArray[np.floating], Recipe], Tensor] | None
     blend: Callable[[Tensor, Any, Recipe, Draws], tuple[Tensor, Any]]
     loss: Callable[[Any, Tensor, Any, Tensor | None], Tensor]
     weights: Callable[[Any, int], Tensor]
@@ -220,7 +220,7 @@ OBJECTIVES = {
         places.build,
         places.collate,
         places.augment,
-        places.centre,
+        None,
         places.as_they_are,
         places.box_loss,
         places.no_weights,
@@ -233,7 +233,7 @@ OBJECTIVES = {
         places.build,
         places.collate,
         places.augment,
-        places.centre,
+        None,
         places.as_they_are,
         places.mask_loss,
         places.pixel_weights,

@@ -136,15 +136,6 @@ def as_they_are(images: Tensor, targets: Any, recipe: Recipe, rng: Draws) -> tup
     return images, targets
 
 
-def centre(pixels: Tensor, aspects: NDArray[np.floating], recipe: Recipe) -> Tensor:
-    """Nothing is learnt on stored features of boxes and masks.
-
-    Raises:
-        NotImplementedError: always; no recipe leads here.
-    """
-    raise NotImplementedError
-
-
 def box_loss(network: Any, images: Tensor, targets: Any, weights: Tensor | None) -> Tensor:
     """The sum of a detector's losses."""
     from resnetkit.training import scenes

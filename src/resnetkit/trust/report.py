@@ -20,6 +20,7 @@ from resnetkit.ops.calibration import Calibration, samples_for
 from resnetkit.ops.intervals import Metric, wilson
 from resnetkit.ops.metrics import sigmoid
 from resnetkit.tasks.evaluate import Scores
+from resnetkit.tasks.scenes import SceneScores
 from resnetkit.trust.figures import curves, reliability_diagram
 from resnetkit.trust.gallery import Overlays, kinds, least_sure, shown, suspects, worst
 from resnetkit.trust.page import template
@@ -71,7 +72,7 @@ def write_report(path: Path, story: Story) -> None:
         noun=story.dataset.noun,
         doubts=doubts(scores, history),
         metrics=[(name, percent(metric)) for name, metric in scores.metrics.items() if "/" not in name],
-        tables=_tables(scores),
+        tables=tables(scores, HEADINGS),
         matrix=_matrix(scores),
         kinds=found,
         opened={(kind.row, kind.column) for kind in found},
@@ -143,11 +144,13 @@ def stages(history: Sequence[Mapping[str, Any]], score: str) -> list[tuple[str, 
     return found
 
 
-def _tables(scores: Scores) -> list[tuple[str, list[tuple[str, tuple[str, str, int]]]]]:
+def tables(
+    scores: Scores | SceneScores, headings: Mapping[str, str]
+) -> list[tuple[str, list[tuple[str, tuple[str, str, int]]]]]:
     """Heading, and class with value, interval and n, for each metric that every class has."""
     kinds = dict.fromkeys(name.partition("/")[0] for name in scores.metrics if "/" in name)
     return [
-        (HEADINGS[kind], [(name, percent(scores.metrics[f"{kind}/{name}"])) for name in scores.classes])
+        (headings[kind], [(name, percent(scores.metrics[f"{kind}/{name}"])) for name in scores.classes])
         for kind in kinds
     ]
 

@@ -29,7 +29,7 @@ from resnetkit.tasks.draw import colour, draw_boxes, overlaid
 from resnetkit.tasks.scenes import NO_ID, SceneScores, There, Truths
 from resnetkit.trust.figures import curves, precision_curves
 from resnetkit.trust.page import jpeg_url, template
-from resnetkit.trust.report import MATRIX_CLASSES, SPLIT_NAMES, percent
+from resnetkit.trust.report import MATRIX_CLASSES, SPLIT_NAMES, percent, tables
 
 WORST = 8
 SIDE = 480  # px of a picture
@@ -116,7 +116,7 @@ def _page(story: SceneStory) -> str:
         metrics=[(name, percent(metric)) for name, metric in scores.metrics.items() if "/" not in name],
         stages=[],
         curves=curves(history, headline) if len(history) > 1 else "",
-        tables=_tables(scores),
+        tables=tables(scores, HEADINGS),
         precision=_precision(scores) if boxed else "",
         matrix=matrix,
         caption=caption,
@@ -151,14 +151,6 @@ def _doubts(scores: SceneScores) -> list[str]:
     if metric is not None and metric.value is not None and metric.value < 0.01:
         return ["The model finds next to nothing: it has learnt too little, or the images are shown too small."]
     return []
-
-
-def _tables(scores: SceneScores) -> list[tuple[str, list[tuple[str, tuple[str, str, int]]]]]:
-    kinds = dict.fromkeys(name.partition("/")[0] for name in scores.metrics if "/" in name)
-    return [
-        (HEADINGS[kind], [(name, percent(scores.metrics[f"{kind}/{name}"])) for name in scores.classes])
-        for kind in kinds
-    ]
 
 
 def _precision(scores: SceneScores) -> str:

@@ -136,7 +136,8 @@ def found_in(source: Path, recipe: Recipe, known: Sequence[str] = ()) -> Dataset
             found = boxes.recognised(source, follow_links=links)
             found = found or masks.recognised(source, ignore=ignore, follow_links=links)
         except DataError as error:
-            raise DataError(error.what, path=error.path, fix=f"{error.fix}; or --task classify") from error
+            fix = f"{error.fix}; --task classify if these are class folders"
+            raise DataError(error.what, path=error.path, fix=fix) from error
     modality = modality_of(source, columns_of(recipe)) if task == "auto" else task_named(task).modality
     return found or modality.scan(source, follow_links=links, columns=columns_of(recipe))
 

@@ -15,15 +15,13 @@ from resnetkit import recipe as recipes
 from resnetkit.data.annotated import Boxed
 from resnetkit.data.masks import Masked
 from resnetkit.ops.calibration import Calibration
-from resnetkit.runtime.scenes import Infer, open_scene, said
+from resnetkit.runtime.scenes import BATCH, Infer, open_scene, said
 from resnetkit.tasks.scenes import SceneTask, Truths, score
 from resnetkit.training.device import gathered, same_as_first
 from resnetkit.training.objective import preprocess_of
 from resnetkit.training.state import TrainState
 from resnetkit.trust.scene_report import SceneStory, write_scene_scores
 from resnetkit.verbs.job import Job, final_part
-
-BATCH = 8  # canvases at once
 
 
 def validate(job: Job, state: TrainState) -> tuple[dict[str, float | None], float | None]:
