@@ -4,6 +4,7 @@
     python bench/kernels.py network --variant resnet34 --batch 16 --level avx2
     python bench/kernels.py layers --batch 16
     python bench/kernels.py step --size 224 --batch 16
+    python bench/kernels.py step --size 224 --batch 16 --kept
 
 network: from pixels to logits, model only, float32; every contestant is a process of its own, in turns. torch is its
 better memory format. Ratios are medians over the rounds to the fastest peer of each round.
@@ -114,7 +115,7 @@ def in_turns(options: argparse.Namespace, commands: dict[str, list[str]]) -> dic
         for name, flags in commands.items():
             command = [sys.executable, __file__, options.what, *map(str, same), *flags]
             alone = {"OMP_NUM_THREADS": "1", "RESNETKIT_THREADS": "1"} if options.cpu else {}
-            command += ["--cpu"] if options.cpu else []
+            command += [flag for flag, wanted in (("--cpu", options.cpu), ("--kept", options.kept)) if wanted]
             environment = {**os.environ, **alone}
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
@@ -171,8 +172,8 @@ def layers(options: argparse.Namespace) -> None:
     print(f"all 29: {ms[0]:.2f} and {ms[1]:.2f} ms an image, {ms[0] / ms[1]:.2f}")
 
 
-def step_seconds(name: str, size: int, count: int) -> float:
-    """Seconds of a training step."""
+def step_seconds(name: str, size: int, count: int, kept: bool) -> float:
+    """Seconds of a training step; `kept`: with BatchNorm's statistics kept, as in fine-tuning."""
     import torch
 
     import resnetkit
@@ -185,7 +186,10 @@ def step_seconds(name: str, size: int, count: int) -> float:
     torch.manual_seed(0)
     layout = torch.contiguous_format if name == "torch" else torch.channels_last
     network = resnetkit.resnet34(num_classes=10).to(memory_format=layout).train()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.train(not kept)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True, fused=True)
     images = torch.randn(count, 3, size, size).to(memory_format=layout)
     targets = torch.arange(count) % 10
 
@@ -203,7 +207,8 @@ def steps(options: argparse.Namespace) -> None:
     """Training steps in turns."""
     names = {"native": "native", "torch": "torch", "torch channels_last": "channels_last"}
     found = in_turns(options, {told: ["--one", name] for told, name in names.items()})
-    print(f"a training step of ResNet-34, {options.size} px, batch {options.batch}")
+    kept = ", statistics kept" if options.kept else ""
+    print(f"a training step of ResNet-34, {options.size} px, batch {options.batch}{kept}")
     table({name: [options.batch / seconds for seconds in each] for name, each in found.items()})
 
 
@@ -218,13 +223,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", nargs="*")
     parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--kept", action="store_true", help="steps with BatchNorm's statistics kept, as in fine-tuning")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one and options.what == "network":
         print(json.dumps(network_seconds(options.one, options.folder, options.batch, options.level)))
     elif options.one:
-        print(json.dumps(step_seconds(options.one, options.size, options.batch)))
+        print(json.dumps(step_seconds(options.one, options.size, options.batch, options.kept)))
     else:
         {"network": networks, "layers": layers, "step": steps}[options.what](options)
 

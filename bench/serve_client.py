@@ -40,7 +40,7 @@ class Pool:
     async def ask(self, sent: bytes, due: float) -> Seen:
         """Send one request and read its answer."""
         try:
-            pair = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
+            pair = self._open() or await asyncio.open_connection("127.0.0.1", self.port)
         except OSError:
             return Seen(due, time.monotonic(), REFUSED)
         reader, writer = pair
@@ -58,6 +58,15 @@ class Pool:
         else:
             self.idle.append(pair)
         return Seen(due, time.monotonic(), int(head[9:12]))
+
+    def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """One that the server has not closed meanwhile, as it does with those that are idle for long."""
+        while self.idle:
+            reader, writer = self.idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return None
 
     def close(self) -> None:
         """All of them."""

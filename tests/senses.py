@@ -13,6 +13,12 @@ GOOD = ("lovely", "great", "brilliant", "moving", "funny", "charming")
 BAD = ("dull", "awful", "boring", "clumsy", "flat", "tedious")
 THINGS = ("film", "story", "plot", "cast", "ending", "music", "picture")
 
+# settings of runs that take seconds
+TINY = {
+    "sounds": ("model.width=8", "train.epochs=14", "train.batch_size=8", "sound.mels=24", "optim.lr=0.004"),
+    "texts": ("model.width=16", "train.epochs=8", "train.batch_size=16"),
+}
+
 
 def tone(name: str, seed: int, seconds: float = 0.6) -> np.ndarray:
     """A tone of a class with noise, of its own loudness [n] in -1..1."""
@@ -58,3 +64,8 @@ def write_reviews(path: Path, count: int = 200, seed: int = 0) -> Path:
     lines = [f'"{text}",{label}' for text, label in sentences(count, seed)]
     path.write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def data_of(kind: str, root: Path) -> Path:
+    """Sounds or texts to learn from."""
+    return write_tones(root / "tones") if kind == "sounds" else write_reviews(root / "reviews.csv")

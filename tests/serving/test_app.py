@@ -15,6 +15,7 @@ from PIL import Image
 import resnetkit
 from conftest import picture
 from resnetkit.data.image import Preprocess
+from senses import tone, write_wav
 from servers import encoded, form_of, living
 
 FILE = {"name": "file", "datatype": "BYTES"}
@@ -150,6 +151,22 @@ def test_several_labels(tmp_path: Path) -> None:
         assert row == {key: value for key, value in expected.items() if key != "path"} and "labels" in row
         outputs = {each["name"] for each in live.get("/v2/models/m").json["outputs"]}
         assert "labels" in outputs
+
+
+def test_sounds_and_texts(senses, tmp_path: Path) -> None:
+    """Their own Content-Types, and what is too long or another kind of file."""
+    wav = write_wav(tmp_path / "a.wav", tone("high", 3)).read_bytes()
+    assert senses.post("/predict?model=tones", wav, "audio/wav").json["answers"][0]["label"] == "high"
+    assert senses.post("/predict?model=words", b"a dull film", "text/plain").json["answers"][0]["label"] == "bad"
+    for model, body, kind, status in (
+        ("tones", wav, "image/png", 415),
+        ("tones", b"\x89PNG\r\n\x1a\n" + bytes(99), "audio/wav", 415),
+        ("tones", wav[:30], "audio/wav", 422),
+        ("words", b"x" * 2_000_000, "text/plain", 413),
+        ("words", b"\xff\x00\xfe", "text/plain", 422),
+        ("words", b" \n", "text/plain", 422),
+    ):
+        assert senses.post(f"/predict?model={model}", body, kind).status == status, (model, body[:9])
 
 
 @pytest.mark.parametrize(

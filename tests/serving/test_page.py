@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from resnetkit.serving.guard import Access
+from senses import tone, write_wav
 from servers import Live, encoded, living
 
 PAGE = Path(__file__).parents[2] / "src" / "resnetkit" / "serving" / "page"
@@ -75,7 +76,7 @@ def test_errors_are_told(page: Any, photo: bytes) -> None:
     page.wait_for_selector(".answer dt")
     page.locator(".answer .error").nth(1).wait_for()
     told = page.locator(".answer .error").all_text_contents()
-    assert set(told) == {"This file cannot be read as a picture", "The file is empty"}
+    assert set(told) == {"This cannot be read", "The file is empty"}
 
 
 def test_not_sure_and_novel_are_told(page: Any) -> None:
@@ -191,6 +192,53 @@ def test_a_photo_by_the_camera(browser: Any, server: Live) -> None:
     page.wait_for_selector(".answer dt")
     assert page.text_content(".answer .name") == "photo.jpg" and not page.is_visible("#camera")
     context.close()
+
+
+@pytest.fixture
+def listening(browser: Any, senses: Live) -> Iterator[Any]:
+    """The page of a model of tones and one of sentences, with chromium's made-up microphone."""
+    context = browser.new_context(locale="en-US", permissions=["microphone"])
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda told: wrong.append(told.text) if "Content Security" in told.text else None)
+    page.goto(senses.url)
+    page.wait_for_selector("#facts dd", state="attached")
+    yield page
+    assert wrong == []
+    context.close()
+
+
+def test_a_sound_is_chosen_or_recorded(listening: Any, tmp_path: Path) -> None:
+    page, file = listening, write_wav(tmp_path / "a.wav", tone("low", 3))
+    assert page.text_content("#invitation") == "Drop sounds here, or" and not page.is_visible("#photo")
+    page.set_input_files("#files", file)
+    page.wait_for_selector(".answer dt")
+    assert page.text_content(".answer dt").startswith("low")
+    assert page.get_attribute(".answer audio", "aria-label") == "Sound a.wav"
+    page.click("#record")
+    while page.text_content("#record") != "Stop recording":
+        page.wait_for_timeout(20)
+    page.wait_for_timeout(800)
+    page.click("#record")
+    page.locator(".answer dt").nth(5).wait_for()  # three classes of each of two
+    assert page.locator(".answer .name").first.text_content() == "recording.wav"
+    assert page.text_content("#record") == "Record a sound"
+    assert page.evaluate("document.querySelector('.answer audio').duration") > 0.3
+
+
+def test_a_text_is_written_or_dropped(listening: Any) -> None:
+    page = listening
+    page.select_option("#model", "words")
+    page.fill("#text", "a dull and awful story")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".answer dt")
+    assert page.text_content(".answer dt").startswith("bad") and page.input_value("#text") == ""
+    assert page.text_content(".answer blockquote") == "a dull and awful story"
+    page.set_input_files("#files", {"name": "b.txt", "mimeType": "text/plain", "buffer": b"<b>a moving film</b>"})
+    page.locator(".answer dt").nth(3).wait_for()
+    assert page.locator(".answer dt").first.text_content().startswith("good")
+    assert page.locator(".answer blockquote").first.text_content() == "<b>a moving film</b>"
 
 
 def test_behind_a_prefix(browser: Any, trained: Path, photo: bytes) -> None:

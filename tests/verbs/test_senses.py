@@ -15,19 +15,11 @@ import resnetkit
 from resnetkit import api
 from resnetkit import recipe as recipes
 from resnetkit.recipe import parse_setting
-from senses import GOOD, sentences, tone, write_reviews, write_tones, write_wav
+from senses import GOOD, TINY, data_of, sentences, tone, write_reviews, write_tones, write_wav
 
 pytest.importorskip("soundfile")
 pytest.importorskip("tokenizers")
-TINY = {
-    "sounds": ("model.width=8", "train.epochs=14", "train.batch_size=8", "sound.mels=24", "optim.lr=0.004"),
-    "texts": ("model.width=16", "train.epochs=8", "train.batch_size=16"),
-}
 BOTH = pytest.mark.parametrize("kind", ["sounds", "texts"])
-
-
-def data_of(kind: str, root: Path) -> Path:
-    return write_tones(root / "tones") if kind == "sounds" else write_reviews(root / "reviews.csv")
 
 
 def flags(kind: str, *more: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from ctypes import POINTER, c_int, c_int64, c_void_p
+from ctypes import POINTER, c_float, c_int, c_int64, c_void_p
 from functools import cache
 from typing import Any
 
@@ -28,16 +28,29 @@ class Convolution(ctypes.Structure):
     )
 
 
+class Norm(ctypes.Structure):
+    """As in kernels.h, likewise."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("places", "channels", "relu")),
+        *((name, c_void_p) for name in ("x", "residual", "weight", "bias", "y", "mean", "variance", "gradient")),
+        *((name, c_void_p) for name in ("to_x", "to_residual", "to_weight", "to_bias")),
+        ("epsilon", c_float),
+    )
+
+
 class Strides(ctypes.Structure):
     """Of weights, in floats from one filter, channel and tap of the kernel to the next."""
 
     _fields_ = (("filter", c_int64), ("channel", c_int64), ("tap", c_int64))
 
 
+CONV, PLACED = POINTER(Convolution), (c_void_p, POINTER(Strides))
 SIGNATURES: dict[str, tuple[Any, ...]] = {
-    **dict.fromkeys(("direct", "winograd", "max_pool", "mean_pool", "mean", "add_relu"), ()),
-    **{name: (c_void_p, POINTER(Strides), c_void_p) for name in ("pack", "transform")},
-    **{name: (c_void_p, POINTER(Strides)) for name in ("convolve", "weight_gradient")},
+    **dict.fromkeys(("direct", "winograd", "max_pool", "mean_pool", "mean", "add_relu"), (CONV,)),
+    **dict.fromkeys(("pack", "transform"), (CONV, *PLACED, c_void_p)),
+    **dict.fromkeys(("convolve", "weight_gradient"), (CONV, *PLACED)),
+    **dict.fromkeys(("norm_forward", "norm_backward", "relu_backward"), (POINTER(Norm),)),
 }
 
 
@@ -53,8 +66,8 @@ def library() -> ctypes.CDLL:
         found = ctypes.CDLL(str(path))
         found.resnetkit_pool.restype, found.resnetkit_pool.argtypes = c_void_p, (c_int, c_void_p)
         found.resnetkit_end.argtypes = (c_void_p,)
-        for name, rest in SIGNATURES.items():
-            getattr(found, f"resnetkit_{name}").argtypes = (c_void_p, c_int, POINTER(Convolution), *rest)
+        for name, arguments in SIGNATURES.items():
+            getattr(found, f"resnetkit_{name}").argtypes = (c_void_p, c_int, *arguments)
     except (OSError, AttributeError) as error:
         raise ResourceError(f"the package's own kernels are not there: {error}", fix=FIX) from error
     return found
@@ -97,11 +110,11 @@ class Workers:
             raise ResourceError(f"{threads} threads cannot be had", fix="set RESNETKIT_THREADS=1")
         weakref.finalize(self, library().resnetkit_end, self._pool)
 
-    def call(self, name: str, conv: Convolution, *rest: Any) -> None:
-        """Run one of SIGNATURES; the arrays that `conv` points to must be as large as it says.
+    def call(self, name: str, work: Convolution | Norm, *rest: Any) -> None:
+        """Run one of SIGNATURES; the arrays that `work` points to must be as large as it says.
 
         Raises:
             MemoryError: there is none to compute in.
         """
-        if getattr(library(), f"resnetkit_{name}")(self._pool, LEVELS.index(self.level), conv, *rest):
+        if getattr(library(), f"resnetkit_{name}")(self._pool, LEVELS.index(self.level), work, *rest):
             raise MemoryError(f"no memory for {name}")

@@ -150,9 +150,13 @@ class ResNet(nn.Module):
         found = (getattr(self, f"layer{i + 1}", None) for i in range(4))
         return {f"C{i + 2}": stage for i, stage in enumerate(found) if stage is not None}
 
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """Images to what the first stage takes."""
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))  # type: ignore[no-any-return]
+
     def forward_features(self, x: Tensor) -> dict[str, Tensor]:
         """Feature maps of the stages, C2 .. C5; shapes in the module's docstring."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.forward_stem(x)
         features = {}
         for name, stage in self.stages.items():
             features[name] = x = stage(x)

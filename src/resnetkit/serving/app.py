@@ -28,6 +28,7 @@ PAGE = {
     "index.html": "text/html; charset=utf-8",
     "page.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
+    "record.js": "text/javascript; charset=utf-8",
     "words.js": "text/javascript; charset=utf-8",
 }
 ModelName = Annotated[str | None, Query(description="Which model; the first if left out.", max_length=256)]

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from resnetkit.serving.forms import FORM, JSON, OCTETS
+from resnetkit.serving.forms import FORM, JSON, MEDIA, OCTETS
 
 BINARY = {"type": "string", "format": "binary"}
 DESCRIPTION = """Answers of residual networks, for people (`/`) and programs.
@@ -148,7 +148,7 @@ PREDICT_BODY = {
     "requestBody": {
         "required": True,
         "description": "A file as it is, or a form with one part of any name for each file.",
-        "content": {OCTETS: {"schema": BINARY}, "image/*": {"schema": BINARY}, FORM: {"schema": FORM_BODY}},
+        "content": {**{kind: {"schema": BINARY} for kind in (OCTETS, *MEDIA.values())}, FORM: {"schema": FORM_BODY}},
     }
 }
 INFER_BODY = {

@@ -11,6 +11,7 @@ from resnetkit.serving.limits import Limits
 from resnetkit.serving.refusal import Refused, bad, too_large
 
 FORM, OCTETS, JSON = "multipart/form-data", "application/octet-stream", "application/json"
+MEDIA = {"images": "image/*", "sounds": "audio/*", "texts": "text/*"}  # Content-Types of a modality's files
 MAX_PART_HEADER = 16 * 2**10
 MAX_BOUNDARY = 70  # RFC 2046
 

@@ -59,7 +59,7 @@ class Limits:
     """After SIGTERM, in which newcomers are told to go elsewhere before nobody listens any more."""
     batch: Annotated[int, Field(ge=1, le=256)] = 8
     """Images of several requests that are inferred together, where that is faster than one by one."""
-    batch_seconds: Annotated[float, Field(ge=0, le=1)] = 0.005
+    batch_seconds: Annotated[float, Field(ge=0, le=1)] = 0.02
     """For which a request waits for others to join it; while nothing else is inferred, it does not wait."""
 
 

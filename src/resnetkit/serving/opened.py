@@ -18,7 +18,7 @@ from resnetkit.files import MANIFEST, sha256
 from resnetkit.runtime.backends import Backend, TorchBackend, torch_backend
 from resnetkit.runtime.model import Model, load
 from resnetkit.runtime.scenes import SceneModel
-from resnetkit.serving.forms import FORM, OCTETS
+from resnetkit.serving.forms import FORM, MEDIA, OCTETS
 from resnetkit.serving.limits import Limits
 from resnetkit.serving.log import log
 from resnetkit.serving.refusal import busy
@@ -190,7 +190,7 @@ class Opened:
             "preprocess": checkpoint.told_of(meta),
             "scores": dict(meta.scores),
             "calibrated": told.calibration is not None,
-            "accepts": [*(["image/*"] if self.own.task.modality is IMAGE else []), OCTETS, FORM],
+            "accepts": [MEDIA[self.own.task.modality.noun], OCTETS, FORM],
             "overlay": self.explains,
             "backend": self.backend,
             "mirror": self.opening.mirror,

@@ -36,9 +36,9 @@ from resnetkit.tasks.task import IMAGE
 LANES = 2  # groups at a time: one is decoded while the other is inferred
 SIDE, DRAWN = 512, 1024  # pixels of an overlay's longer side, and of one with boxes or a mask
 MOST = 100  # boxes in an answer
-# What data/formats.py says of a file that is none of its formats, and of one that is too large.
-OTHER_KIND = re.compile(r"is (not an image|HEIC|a video|a camera)")
-OVER = re.compile(r"\bis over [\d,]+ pixels")
+# What data/ says of a file that is none of its formats, and of one that is too large.
+OTHER_KIND = re.compile(r"is (not an image|not WAV|HEIC|a video|a camera)")
+OVER = re.compile(r"\b(over|longer than) [\d,]+( \w+)?$")
 
 
 def run(connection: socket.socket, opening: Opening) -> None:

@@ -1,31 +1,32 @@
-"""3x3 convolutions of stride 1 on a CPU by our own kernels, forward and backward, in place of torch's.
+"""Training on a CPU by our own kernels, in place of torch's, wherever they are faster.
 
-The three passes are Winograd's: the gradient of the inputs is a convolution with the turned weights, and that of the
-weights is the transpose of the forward pass (see kernels/cpp/winograd.h). The network stays what it is: the class of
-its convolutions is exchanged, their parameters and names are not touched.
+A convolution, its normalisation, the shortcut and ReLU are one unit. Where the normalisation goes by the batch, it, the
+sum and ReLU pass over memory together; where its statistics are kept, it is a factor of the weights and a bias, and the
+convolution does the rest as it writes its outputs. The network stays what it is: classes of its modules are exchanged,
+their parameters and names are not touched.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from resnetkit.kernels.layers import points
-from resnetkit.kernels.library import GROUP, MOST, Convolution, Strides, Workers, available
+from resnetkit.kernels.library import GROUP, MOST, available
+from resnetkit.nn.blocks import BasicBlock, Bottleneck
+from resnetkit.nn.resnet import ResNet
 from resnetkit.settings import Recipe
 from resnetkit.training.device import Setup
+from resnetkit.training.operations import LAST, convolve, convolve_small, normalise
 
-LAST = torch.channels_last
 # Multiplications saved for each weight, under which it takes longer to transform the weights: a batch of 8 at 7 x 7
-WORTH = 7000
+WORTH = 6000
+SMALL = 512  # places of a map to whose large weights matrix products come cheaper, see docs/results.md
+LARGE = 256 * 256  # channels * filters
 
 
 def kernels_wanted(recipe: Recipe, setup: Setup) -> bool:
@@ -42,132 +43,160 @@ def kernels_for(recipe: Recipe, setup: Setup) -> str:
 
 @contextmanager
 def own_kernels(network: nn.Module, wanted: bool) -> Iterator[None]:
-    """Inside, the network's convolutions run on our kernels wherever these are faster.
+    """Inside, the network runs on our kernels wherever these are faster.
 
     Args:
         network: is changed until the end.
         wanted: False: nothing is done.
     """
-    chosen = [module for module in network.modules() if _fits(module)] if wanted and available() else []
-    for module in chosen:
-        module.__class__ = OwnConv2d
+    chosen = [(each, type(each)) for each in network.modules() if type(each) in OWN] if wanted and available() else []
+    for module, kind in chosen:
+        module.__class__ = OWN[kind]
     try:
         yield
     finally:
-        for module in chosen:
-            module.__class__ = nn.Conv2d
-
-
-def _fits(module: nn.Module) -> bool:
-    if type(module) is not nn.Conv2d or module.bias is not None or module.padding_mode != "zeros":
-        return False
-    shape = (module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
-    widths = (module.in_channels, module.out_channels)
-    return bool(shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and all(not w % GROUP and w <= MOST for w in widths))
+        for module, kind in chosen:
+            module.__class__ = kind
 
 
 class OwnConv2d(nn.Conv2d):
-    """A 3x3 convolution of stride 1 that runs on our kernels where its input lies as they take it and it pays."""
+    """A convolution that runs on our kernels where they have it, its input lies as they take it, and it pays."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if bias is None and _pays(input, weight):
+        if _fits(self) and _pays(input, weight):
             return convolve(input, weight)
+        if bias is None and _is_small(self, input):
+            return convolve_small(input, weight, self.stride[0], 1)
         found: Tensor = super()._conv_forward(input, weight, bias)
         return found
 
 
+class OwnBatchNorm2d(nn.BatchNorm2d):
+    """A normalisation that stands alone, as that of a projection shortcut."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[N, C, H, W] to the same."""
+        return _normalised(self, input, None, relu=False)
+
+
+class OwnBasicBlock(BasicBlock):
+    """The residual unit of two convolutions, as two units."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As BasicBlock."""
+        if not isinstance(self.drop, nn.Identity):
+            return super().forward(x)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return _unit(self.conv2, self.bn2, _unit(self.conv1, self.bn1, x), shortcut)
+
+
+class OwnBottleneck(Bottleneck):
+    """The residual unit of three convolutions, as three units."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As Bottleneck."""
+        if not isinstance(self.drop, nn.Identity):
+            return super().forward(x)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = _unit(self.conv2, self.bn2, _unit(self.conv1, self.bn1, x))
+        return _unit(self.conv3, self.bn3, out, shortcut)
+
+
+class OwnResNet(ResNet):
+    """A network whose stem is a unit."""
+
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """As ResNet."""
+        return self.maxpool(_unit(self.conv1, self.bn1, x))  # type: ignore[no-any-return]
+
+
+OWN: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: OwnConv2d,
+    nn.BatchNorm2d: OwnBatchNorm2d,
+    BasicBlock: OwnBasicBlock,
+    Bottleneck: OwnBottleneck,
+    ResNet: OwnResNet,
+}
+
+
+def _unit(conv: nn.Module, norm: nn.Module, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+    """ReLU(norm(conv(x)) + shortcut)."""
+    if type(conv) is OwnConv2d and type(norm) is OwnBatchNorm2d and _is_foldable(conv, norm):
+        return _folded(conv, norm, x, shortcut)
+    return _normalised(norm, conv(x), shortcut, relu=True)
+
+
+def _is_foldable(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
+    """Whether the norm goes by statistics that it has, and not by those of the batch, after a plain convolution."""
+    kept = not norm.training and norm.track_running_stats and norm.affine
+    return kept and conv.bias is None and conv.padding_mode == "zeros"
+
+
+def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, shortcut: Tensor | None) -> Tensor:
+    """The same where the norm's statistics are kept: it is a factor of the weights, and a bias."""
+    assert norm.running_var is not None and norm.running_mean is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    weight, bias = conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+    if _fits(conv) and _pays(x, weight):
+        return convolve(x, weight, bias, shortcut, relu=True)
+    if _is_small(conv, x):
+        out = convolve_small(x, weight, conv.stride[0], 1) + bias[:, None, None]
+    else:
+        out = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return F.relu_(out if shortcut is None else out + shortcut)
+
+
+def _normalised(norm: nn.Module, x: Tensor, shortcut: Tensor | None, *, relu: bool) -> Tensor:
+    """ReLU(norm(x) + shortcut), in two passes over memory where the norm goes by the batch."""
+    own = type(norm) is OwnBatchNorm2d and norm.training and norm.affine and norm.track_running_stats
+    if not own or not _lies_well(x) or x.numel() <= x.shape[1]:
+        out = nn.BatchNorm2d.forward(norm, x) if type(norm) is OwnBatchNorm2d else norm(x)
+        out = out if shortcut is None else out + shortcut
+        return F.relu_(out) if relu else out
+    assert isinstance(norm, nn.BatchNorm2d)
+    out, mean, variance = normalise(x, shortcut, norm.weight, norm.bias, (norm.eps, relu))
+    _keep_statistics(norm, mean, variance, x.numel() // x.shape[1])
+    return out  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def _keep_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, places: int) -> None:
+    """Running mean and variance, as nn.BatchNorm2d keeps them: of the variance that without bias."""
+    assert norm.num_batches_tracked is not None and norm.running_mean is not None and norm.running_var is not None
+    norm.num_batches_tracked += 1
+    share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, share)
+    norm.running_var.lerp_(variance * (places / (places - 1)), share)
+
+
+def _fits(conv: nn.Conv2d) -> bool:
+    """Whether the kernels have a convolution."""
+    if conv.bias is not None or conv.padding_mode != "zeros":
+        return False
+    shape = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
+    widths = (conv.in_channels, conv.out_channels)
+    return bool(shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and all(not w % GROUP and w <= MOST for w in widths))
+
+
+def _is_small(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether large weights meet a small map, where matrix products are faster than torch's convolution."""
+    plain = conv.kernel_size == (3, 3) and conv.padding == (1, 1) and conv.dilation == (1, 1) and conv.groups == 1
+    if not plain or conv.padding_mode != "zeros" or conv.in_channels * conv.out_channels < LARGE or not _lies_well(x):
+        return False
+    return x.shape[0] * x.shape[2] * x.shape[3] <= SMALL * conv.stride[0] * conv.stride[1]
+
+
 def _pays(x: Tensor, weight: Tensor) -> bool:
     """Whether the kernels can take a tensor as it is, and are expected to be faster."""
-    if x.ndim != 4 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return False
-    if x.dtype != torch.float32 or weight.dtype != torch.float32 or not x.is_contiguous(memory_format=LAST):
+    if weight.dtype != torch.float32 or not _lies_well(x):
         return False
     n, _, height, width = x.shape
     saved: int = 18 * n * height * width - 2 * n * points(height) * points(width)
     return saved > WORTH
 
 
-def convolve(x: Tensor, weight: Tensor) -> Tensor:
-    """A convolution [N, C, H, W] with [K, C, 3, 3], stride 1 and a border of zeros, to [N, K, H, W]; differentiable.
-
-    Args:
-        x: float32 on the CPU.
-        weight: likewise; C and K are multiples of 16.
-
-    Raises:
-        ValueError: other shapes or types.
-    """
-    fits = x.ndim == 4 and weight.shape[1:] == (x.shape[1], 3, 3) and not (x.shape[1] % GROUP or len(weight) % GROUP)
-    if not fits or {x.dtype, weight.dtype} != {torch.float32} or not x.numel() or max(weight.shape) > MOST:
-        raise ValueError(f"no convolution for these kernels: {x.dtype} {tuple(x.shape)}, {tuple(weight.shape)}")
-    found: Tensor = _Convolve.apply(x, weight)
-    return found
-
-
-class _Convolve(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        x = x.contiguous(memory_format=LAST)
-        ctx.save_for_backward(x, weight)
-        return _convolved(x, weight, turned=False)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        gradient = gradient.contiguous(memory_format=LAST)
-        of_x = _convolved(gradient, weight, turned=True) if ctx.needs_input_grad[0] else None
-        return of_x, _weight_gradient(x, gradient, weight) if ctx.needs_input_grad[1] else None
-
-
-def _convolved(x: Tensor, weight: Tensor, *, turned: bool) -> Tensor:
-    """A convolution; `turned`: from the outputs back to the inputs, with the taps in the other order."""
-    weight = _evenly(weight)
-    filter_, channel, _, tap = weight.stride()
-    first, strides, filters = weight.data_ptr(), Strides(filter_, channel, tap), weight.shape[0]
-    if turned:
-        first += 8 * tap * weight.element_size()
-        strides, filters = Strides(channel, filter_, -tap), weight.shape[1]
-    out = torch.empty((len(x), filters, *x.shape[2:]), memory_format=LAST)
-    conv = _describe(x, filters)
-    conv.x, conv.y = x.data_ptr(), out.data_ptr()
-    workers(torch.get_num_threads()).call("convolve", conv, first, strides)
-    return out
-
-
-def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
-    found = torch.empty_like(_evenly(weight))
-    conv = _describe(x, len(weight))
-    conv.x, conv.y = x.data_ptr(), gradient.data_ptr()
-    strides = Strides(found.stride(0), found.stride(1), found.stride(3))
-    workers(torch.get_num_threads()).call("weight_gradient", conv, found.data_ptr(), strides)
-    return found
-
-
-def _evenly(weight: Tensor) -> Tensor:
-    """Weights whose nine taps are evenly apart, as they are in both memory formats."""
-    return weight if weight.stride(2) == 3 * weight.stride(3) else weight.contiguous()
-
-
-def _describe(x: Tensor, filters: int) -> Convolution:
-    n, channels, height, width = x.shape
-    conv = Convolution(n, height, width, channels, filters)
-    conv.kernel, conv.stride, conv.padding, conv.dilation, conv.groups = 3, 1, 1, 1, 1
-    return conv
-
-
-@cache
-def workers(threads: int, level: str = "") -> Workers:
-    """Of this process: torch's own threads where it has GCC's OpenMP, since others would compete with them."""
-    return Workers(threads, level, _team())
-
-
-def _team() -> int:
-    """The address of GOMP_parallel in the library that torch came with; 0 where there is none."""
-    folder = Path(torch.__file__).parent
-    for path in (*folder.glob("lib/libgomp*.so*"), *folder.parent.glob("torch.libs/libgomp*.so*")):
-        try:
-            return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, ctypes.c_void_p).value or 0
-        except (OSError, AttributeError):
-            continue
-    return 0
+def _lies_well(x: Tensor) -> bool:
+    """Whether a tensor is what the kernels take: float32 in channels_last with a multiple of 16 channels."""
+    if x.ndim != 4 or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return False
+    return x.is_contiguous(memory_format=LAST) and x.shape[1] % GROUP == 0 and bool(x.numel())

@@ -100,3 +100,15 @@ PUBLIC int resnetkit_mean(void* pool, int level, const Convolution* conv) {
 PUBLIC int resnetkit_add_relu(void* pool, int level, const Convolution* conv) {
     return with(pool, level, [&](const Kernels& k, Pool& p) { return k.add_relu(p, *conv), DONE; });
 }
+
+PUBLIC int resnetkit_norm_forward(void* pool, int level, const Norm* norm) {
+    return with(pool, level, [&](const Kernels& k, Pool& p) { return k.norm_forward(p, *norm); });
+}
+
+PUBLIC int resnetkit_norm_backward(void* pool, int level, const Norm* norm) {
+    return with(pool, level, [&](const Kernels& k, Pool& p) { return k.norm_backward(p, *norm); });
+}
+
+PUBLIC int resnetkit_relu_backward(void* pool, int level, const Norm* norm) {
+    return with(pool, level, [&](const Kernels& k, Pool& p) { return k.relu_backward(p, *norm); });
+}

@@ -2,7 +2,9 @@
 #include "kernels.h"
 
 #include "direct.h"
+#include "norm.h"
 #include "pooling.h"
 #include "winograd.h"
 
-const Kernels KERNELS = {direct, winograd, weight_gradient, pack, transform, max_pool, mean_pool, mean, add_relu};
+const Kernels KERNELS = {direct,    winograd, weight_gradient, pack,         transform,     max_pool,
+                         mean_pool, mean,     add_relu,        norm_forward, norm_backward, relu_backward};

@@ -28,6 +28,25 @@ struct Strides {
     int64_t filter, channel, tap;
 };
 
+// Batch normalisation of x [places, channels] by its own mean and variance, plus residual, then ReLU.
+struct Norm {
+    int64_t places, channels;
+    int64_t relu;
+    const float* x;
+    const float* residual;  // like x, or null
+    const float* weight;    // [channels]
+    const float* bias;
+    float* y;               // like x
+    float* mean;            // [channels]; found by forward, needed by backward
+    float* variance;
+    const float* gradient;  // of y
+    float* to_x;            // gradients: of x, or null
+    float* to_residual;     // or null
+    float* to_weight;
+    float* to_bias;
+    float epsilon;
+};
+
 struct Kernels {
     int (*direct)(Pool&, const Convolution&);
     int (*winograd)(Pool&, const Convolution&);
@@ -44,6 +63,10 @@ struct Kernels {
     void (*mean)(Pool&, const Convolution&);
     // y = relu(x + residual)
     void (*add_relu)(Pool&, const Convolution&);
+    int (*norm_forward)(Pool&, const Norm&);
+    int (*norm_backward)(Pool&, const Norm&);
+    // gradient where y is above zero, to to_x and, summed up, to_bias
+    int (*relu_backward)(Pool&, const Norm&);
 };
 
 extern const Kernels BASE, AVX2, AVX512;

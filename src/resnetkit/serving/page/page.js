@@ -1,12 +1,16 @@
 // The page: files to the server one by one, answers as bars. Text only ever enters it as text.
+import { record } from "./record.js";
 import { WORDS } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
-const AT_ONCE = 2, TRIES = 12, SHOWN = 100;
+const AT_ONCE = 2, TRIES = 12, SHOWN = 100, LETTERS = 1000;
 const items = [];
-let language = localStorage.getItem("language") || (navigator.language.startsWith("zh") ? "zh" : "en");
+let language = localStorage.getItem("language");
+if (!(language in WORDS)) language = navigator.language.startsWith("zh") ? "zh" : "en";
 let token = "", models = [], running = 0, answered = 0;
-const words = () => WORDS[language] || WORDS.en;
+const chosen = () => models.find((each) => each.name === byId("model").value) || models[0];
+const kind = () => (chosen()?.accepts[0] || "image/*").split("/")[0]; // image, audio or text
+const words = () => ({ ...WORDS[language], ...WORDS[language][kind()] });
 
 function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -56,16 +60,22 @@ async function begin() {
   next();
 }
 
-const chosen = () => models.find((each) => each.name === byId("model").value) || models[0];
-
 function choose() {
   const model = chosen();
+  byId("files").accept = byId("snapshot").accept = model.accepts[0];
+  byId("photo").hidden = kind() !== "image";
+  byId("record").hidden = kind() !== "audio";
+  byId("writing").hidden = kind() !== "text";
   byId("title").textContent = document.title = model.name;
   byId("overlay").disabled = !model.overlay;
   // boxes and masks say little until they are drawn
   byId("overlay").checked = model.overlay && (byId("overlay").checked || ["detect", "segment"].includes(model.task));
-  for (const item of items) again(item);
-  facts();
+  for (const item of items.filter((each) => each.kind === kind())) again(item);
+  speak();
+}
+
+function input({ width, size, seconds, rate, length }) {
+  return seconds ? `${seconds} s, ${rate} Hz` : length ? `${length}` : `${width || size} × ${size} px`;
 }
 
 function facts() {
@@ -76,7 +86,7 @@ function facts() {
     .map(([name, each]) => `${name} ${percent(each.value)} % (${percent(each.low)}–${percent(each.high)}, n = ${each.n})`);
   const rows = {
     task: model.task, network: model.variant, classes: model.classes.slice(0, SHOWN).join(", "), scores: scores.join("; ") || "–",
-    input: `${model.preprocess.width || model.preprocess.size} × ${model.preprocess.size} px`, backend: model.backend,
+    input: input(model.preprocess), backend: model.backend,
   };
   byId("facts").replaceChildren(...Object.entries(rows).flatMap(([word, text]) =>
     [make("dt", { textContent: words()[word] }), make("dd", { textContent: text })]));
@@ -84,7 +94,9 @@ function facts() {
 
 function take(files) {
   for (const file of files) {
-    const item = { file, state: "waiting", tries: 0, url: URL.createObjectURL(file), element: make("li", { className: "answer" }) };
+    const element = make("li", { className: "answer" });
+    const item = { file, kind: kind(), state: "waiting", tries: 0, url: URL.createObjectURL(file), element };
+    if (item.kind === "text") file.slice(0, 4 * LETTERS).text().then((text) => { item.text = text.slice(0, LETTERS); show(item); });
     items.unshift(item);
     byId("answers").prepend(item.element);
     show(item);
@@ -117,7 +129,7 @@ function next() {
 async function answer(item) {
   const overlay = byId("overlay").checked;
   const query = new URLSearchParams({ model: chosen().name, top: 5, overlay });
-  const type = item.file.type.startsWith("image/") ? item.file.type : "application/octet-stream";
+  const type = item.file.type.startsWith(`${item.kind}/`) ? item.file.type : "application/octet-stream";
   try {
     const response = await ask(`predict?${query}`, { method: "POST", headers: { "content-type": type }, body: item.file });
     const told = await response.json();
@@ -155,12 +167,21 @@ function doubts(row) {
   return found.map((text) => make("p", { className: "doubt", textContent: text }));
 }
 
-function show(item) {
-  const parts = [];
+function given(item) {
+  if (item.kind === "text") return make("blockquote", { textContent: item.text || "" });
+  if (item.kind === "audio") {
+    const player = make("audio", { src: item.url, controls: true });
+    player.setAttribute("aria-label", words().sound(item.file.name));
+    return player;
+  }
   const image = make("img", { src: item.row?.overlay || item.url, alt: words().picture(item.file.name) });
   if (item.row?.overlay) image.alt = item.row.found ? words().drawn(item.file.name) : words().looked(item.row.label);
   image.onerror = () => image.replaceWith(make("p", { className: "small", textContent: words().unseen }));
-  parts.push(image, make("p", { className: "name", textContent: item.file.name }));
+  return image;
+}
+
+function show(item) {
+  const parts = [given(item), make("p", { className: "name", textContent: item.file.name })];
   if (item.state === "failed") {
     parts.push(make("p", { className: "error", textContent: words().trouble[item.code] || item.error }));
   } else if (item.state === "done") {
@@ -174,7 +195,7 @@ function show(item) {
   item.element.replaceChildren(...parts);
 }
 
-const pictures = (list) => [...list].filter((file) => !file.type || file.type.startsWith("image/") || file.type === "application/octet-stream");
+const fitting = (list) => [...list].filter((file) => !file.type || file.type.startsWith(`${kind()}/`) || file.type === "application/octet-stream");
 
 byId("files").addEventListener("change", (event) => { take(event.target.files); event.target.value = ""; });
 byId("snapshot").addEventListener("change", (event) => { take(event.target.files); event.target.value = ""; });
@@ -193,13 +214,40 @@ byId("login").addEventListener("submit", (event) => {
   token = byId("token").value;
   begin();
 });
-addEventListener("paste", (event) => take(pictures(event.clipboardData.files)));
+addEventListener("paste", (event) => take(fitting(event.clipboardData.files)));
 addEventListener("dragover", (event) => { event.preventDefault(); byId("place").classList.add("over"); });
 addEventListener("dragleave", () => byId("place").classList.remove("over"));
 addEventListener("drop", (event) => {
   event.preventDefault();
   byId("place").classList.remove("over");
   take(event.dataTransfer.files);
+});
+byId("writing").addEventListener("submit", (event) => {
+  event.preventDefault();
+  take([new File([byId("text").value], "", { type: "text/plain" })]);
+  byId("text").value = "";
+});
+byId("text").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("writing").requestSubmit();
+});
+
+let recording = null;
+byId("record").addEventListener("click", async () => {
+  if (!navigator.mediaDevices) { byId("snapshot").click(); return; } // not a secure context: the phone's own recorder
+  if (recording) { recording.stop(); return; }
+  try {
+    recording = await record();
+  } catch {
+    byId("status").textContent = words().nomicrophone;
+    return;
+  }
+  byId("record").textContent = words().stop;
+  byId("status").textContent = words().recording;
+  const file = await recording.file.catch(() => null);
+  recording = null;
+  byId("record").textContent = words().record;
+  if (file) take([file]);
+  else byId("status").textContent = words().nomicrophone;
 });
 
 let stream = null;

@@ -1,0 +1,276 @@
+"""Our own kernels as functions of torch, forward and backward, on float32 in channels_last on a CPU.
+
+The three passes of a 3x3 convolution are Winograd's: the gradient of the inputs is a convolution with the turned
+weights, and that of the weights is the transpose of the forward pass (see kernels/cpp/winograd.h).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from resnetkit.kernels.library import GROUP, MOST, Convolution, Norm, Strides, Workers
+
+LAST = torch.channels_last
+
+
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None, *, relu: bool = False
+) -> Tensor:
+    """A convolution [N, C, H, W] with [K, C, 3, 3], stride 1 and a border of zeros, to [N, K, H, W]; differentiable.
+
+    Args:
+        x: float32 on the CPU.
+        weight: likewise; C and K are multiples of 16.
+        bias: [K], is added.
+        residual: [N, K, H, W], is added.
+        relu: whether negative outputs become zero at last.
+
+    Raises:
+        ValueError: other shapes or types.
+    """
+    fits = x.ndim == 4 and weight.shape[1:] == (x.shape[1], 3, 3) and not (x.shape[1] % GROUP or len(weight) % GROUP)
+    if not fits or {x.dtype, weight.dtype} != {torch.float32} or not x.numel() or max(weight.shape) > MOST:
+        raise ValueError(f"no convolution for these kernels: {x.dtype} {tuple(x.shape)}, {tuple(weight.shape)}")
+    found: Tensor = _Convolve.apply(x, weight, bias, residual, relu)
+    return found
+
+
+class _Convolve(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, relu: bool
+    ) -> Tensor:
+        x = x.contiguous(memory_format=LAST)
+        out = _convolved(x, weight, bias, residual, relu=relu)
+        ctx.save_for_backward(x, weight, out if relu else None)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, out = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=LAST)
+        of_bias = None
+        if out is not None:
+            gradient, of_bias = _through_relu(gradient, out)
+        elif ctx.needs_input_grad[2]:
+            of_bias = gradient.sum((0, 2, 3))
+        of_x = _convolved(gradient, weight, turned=True) if ctx.needs_input_grad[0] else None
+        of_weight = _weight_gradient(x, gradient, weight) if ctx.needs_input_grad[1] else None
+        return of_x, of_weight, of_bias, gradient if ctx.needs_input_grad[3] else None, None
+
+
+def _convolved(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    *,
+    relu: bool = False,
+    turned: bool = False,
+) -> Tensor:
+    """A convolution; `turned`: from the outputs back to the inputs, with the taps in the other order."""
+    weight = _evenly(weight)
+    filter_, channel, _, tap = weight.stride()
+    first, strides, filters = weight.data_ptr(), Strides(filter_, channel, tap), weight.shape[0]
+    if turned:
+        first += 8 * tap * weight.element_size()
+        strides, filters = Strides(channel, filter_, -tap), weight.shape[1]
+    out = torch.empty((len(x), filters, *x.shape[2:]), memory_format=LAST)
+    residual = None if residual is None else residual.contiguous(memory_format=LAST)
+    conv = _describe(x, filters)
+    conv.x, conv.y, conv.relu = x.data_ptr(), out.data_ptr(), int(relu)
+    conv.bias, conv.residual = _address(bias), _address(residual)
+    workers(torch.get_num_threads()).call("convolve", conv, first, strides)
+    return out
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
+    found = torch.empty_like(_evenly(weight))
+    conv = _describe(x, len(weight))
+    conv.x, conv.y = x.data_ptr(), gradient.data_ptr()
+    strides = Strides(found.stride(0), found.stride(1), found.stride(3))
+    workers(torch.get_num_threads()).call("weight_gradient", conv, found.data_ptr(), strides)
+    return found
+
+
+def _evenly(weight: Tensor) -> Tensor:
+    """Weights whose nine taps are evenly apart, as they are in both memory formats."""
+    return weight if weight.stride(2) == 3 * weight.stride(3) else weight.contiguous()
+
+
+def _describe(x: Tensor, filters: int) -> Convolution:
+    n, channels, height, width = x.shape
+    conv = Convolution(n, height, width, channels, filters)
+    conv.kernel, conv.stride, conv.padding, conv.dilation, conv.groups = 3, 1, 1, 1, 1
+    return conv
+
+
+def _through_relu(gradient: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient before ReLU, and its sum over all places."""
+    found, of_bias = torch.empty_like(out), torch.empty(out.shape[1])
+    norm = _places(out)
+    norm.relu, norm.y, norm.gradient = 1, out.data_ptr(), gradient.data_ptr()
+    norm.to_x, norm.to_bias = found.data_ptr(), of_bias.data_ptr()
+    workers(torch.get_num_threads()).call("relu_backward", norm)
+    return found, of_bias
+
+
+def convolve_small(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """A convolution [N, C, H, W] with [K, C, k, k] to [N, K, rows, columns], as a matrix product for each tap.
+
+    Of maps of a few pixels most taps see few of them, or none; and large weights are read once, as they lie.
+
+    Args:
+        x: in channels_last.
+        weight: in either memory format.
+        stride: of both axes.
+        padding: of all sides, with zeros.
+    """
+    found: Tensor = _ConvolveSmall.apply(x, weight, stride, padding)
+    return found
+
+
+class _ConvolveSmall(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.taps = taps = Taps(tuple(x.shape[2:]), weight.shape[2], stride, padding)
+        out = torch.zeros(len(x), *taps.outputs, len(weight))
+        for tap, seen, given in taps:
+            part = x.permute(0, 2, 3, 1)[seen]
+            out[given] += part @ weight[:, :, *tap].t()
+        return out.permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = (each for each in ctx.saved_tensors)
+        gradient, maps = gradient.permute(0, 2, 3, 1), x.permute(0, 2, 3, 1)
+        of_x = torch.zeros(maps.shape) if ctx.needs_input_grad[0] else None
+        of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        for tap, seen, given in ctx.taps:
+            part = gradient[given].reshape(-1, len(weight))
+            if of_x is not None:
+                of_x[seen] += (part @ weight[:, :, *tap]).view(of_x[seen].shape)
+            if of_weight is not None:
+                of_weight[:, :, *tap] = part.t() @ maps[seen].reshape(-1, weight.shape[1])
+        return None if of_x is None else of_x.permute(0, 3, 1, 2), of_weight, None, None
+
+
+Slices = tuple[slice, slice, slice]
+
+
+class Taps:
+    """The taps of a square kernel that see pixels of a map: which pixels, and of which outputs.
+
+    Args:
+        sides: height and width of the map.
+        kernel, stride, padding: of both axes.
+    """
+
+    def __init__(self, sides: tuple[int, ...], kernel: int, stride: int, padding: int) -> None:
+        self.outputs = [(side + 2 * padding - kernel) // stride + 1 for side in sides]
+        self.axes = [_seen(side, kernel, stride, padding) for side in sides]
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, int], Slices, Slices]]:
+        """Row and column of a tap, and slices [N, H, W] of inputs and outputs."""
+        every = slice(None)
+        for (row, above, below), (column, left, right) in product(*self.axes):
+            yield (row, column), (every, above, left), (every, below, right)
+
+
+def _seen(side: int, kernel: int, stride: int, padding: int) -> list[tuple[int, slice, slice]]:
+    """Of one axis: each tap that sees something, the pixels, and their outputs."""
+    found = []
+    for tap in range(kernel):
+        first = max(0, -((tap - padding) // stride))
+        end = min((side + 2 * padding - kernel) // stride, (side - 1 + padding - tap) // stride) + 1
+        if end > first:
+            start = first * stride + tap - padding
+            found.append((tap, slice(start, start + (end - first - 1) * stride + 1, stride), slice(first, end)))
+    return found
+
+
+def normalise(x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, choices: tuple[float, bool]) -> Any:
+    """Batch normalisation of [N, C, H, W] by its own mean and variance, plus `residual`, then ReLU; differentiable.
+
+    Args:
+        x: float32 in channels_last on the CPU; C is a multiple of 16.
+        residual: like x.
+        weight: [C].
+        bias: [C].
+        choices: what is added to the variance, and whether there is a ReLU.
+
+    Returns:
+        The outputs, and mean and variance [C] of x, which have no gradients.
+    """
+    return _Normalise.apply(x, residual, weight, bias, *choices)
+
+
+class _Normalise(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, epsilon: float, relu: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        out, mean, variance = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+        residual = None if residual is None else residual.contiguous(memory_format=LAST)
+        norm = _places(x)
+        norm.relu, norm.epsilon, norm.x, norm.y = int(relu), epsilon, x.data_ptr(), out.data_ptr()
+        norm.weight, norm.bias, norm.residual = weight.data_ptr(), bias.data_ptr(), _address(residual)
+        norm.mean, norm.variance = mean.data_ptr(), variance.data_ptr()
+        workers(torch.get_num_threads()).call("norm_forward", norm)
+        ctx.save_for_backward(x, out if relu else None, weight, mean, variance)
+        ctx.epsilon = epsilon
+        ctx.mark_non_differentiable(mean, variance)
+        return out, mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        x, out, weight, mean, variance = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=LAST)
+        of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        of_residual = torch.empty_like(x) if ctx.needs_input_grad[1] else None
+        of_weight, of_bias = torch.empty_like(weight), torch.empty_like(weight)
+        norm = _places(x)
+        norm.relu, norm.epsilon, norm.x, norm.y = int(out is not None), ctx.epsilon, x.data_ptr(), _address(out)
+        norm.weight, norm.mean, norm.variance = weight.data_ptr(), mean.data_ptr(), variance.data_ptr()
+        norm.gradient, norm.to_x, norm.to_residual = gradient.data_ptr(), _address(of_x), _address(of_residual)
+        norm.to_weight, norm.to_bias = of_weight.data_ptr(), of_bias.data_ptr()
+        workers(torch.get_num_threads()).call("norm_backward", norm)
+        return of_x, of_residual, of_weight, of_bias, None, None
+
+
+def _places(x: Tensor) -> Norm:
+    return Norm(x.numel() // x.shape[1], x.shape[1])
+
+
+@cache
+def workers(threads: int, level: str = "") -> Workers:
+    """Of this process: torch's own threads where it has GCC's OpenMP, since others would compete with them."""
+    return Workers(threads, level, _team())
+
+
+def _team() -> int:
+    """The address of GOMP_parallel in the library that torch came with; 0 where there is none."""
+    folder = Path(torch.__file__).parent
+    for path in (*folder.glob("lib/libgomp*.so*"), *folder.parent.glob("torch.libs/libgomp*.so*")):
+        try:
+            return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, ctypes.c_void_p).value or 0
+        except (OSError, AttributeError):
+            continue
+    return 0
