@@ -12,7 +12,7 @@ from resnetkit.kernels.library import LEVELS, available, best_level
 from resnetkit.training import kernels, operations
 from resnetkit.training.device import Setup
 from resnetkit.training.kernels import OWN, OwnConv2d, own_kernels
-from resnetkit.training.operations import convolve, convolve_small, normalise
+from resnetkit.training.operations import Ending, convolve, convolve_small, normalise
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs the compiled kernels: python -m resnetkit.kernels.build")
 LAST = torch.channels_last
@@ -86,21 +86,23 @@ def agree(ours, theirs, tolerance=3e-5):
         assert (a - b).abs().max() <= tolerance * b.abs().max()
 
 
-@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, LAST])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_what_follows_a_convolution(level, shape, relu):
-    """Bias, shortcut and ReLU."""
+def test_what_follows_a_convolution(level, shape, layout):
+    """Factor, bias, shortcut and ReLU."""
     n, channels, filters, height, width = shape
     torch.manual_seed(0)
-    given = [torch.randn(n, channels, height, width), torch.randn(filters, channels, 3, 3), torch.randn(filters)]
-    given.append(torch.randn(n, filters, height, width))
+    given = [torch.randn(n, channels, height, width), torch.randn(filters, channels, 3, 3) / channels]
+    given += [torch.rand(filters) - 1.1, torch.randn(filters), torch.randn(n, filters, height, width)]
+    given[1] = given[1].contiguous(memory_format=layout)
 
-    def expected(x, weight, bias, shortcut):
-        found = functional.conv2d(x, weight, bias, padding=1) + shortcut
-        return functional.relu(found) if relu else found
+    def expected(x, weight, factor, bias, shortcut):
+        found = functional.conv2d(x, weight, padding=1)
+        return functional.relu(found * factor[:, None, None] + bias[:, None, None] + shortcut)
 
     theirs = of_all(expected, *(each.double() for each in given))
-    agree(of_all(lambda *four: convolve(*four, relu=relu), *given), theirs, 1e-4)
+    ours = of_all(lambda x, weight, *rest: convolve(x, weight, Ending(*rest)), *given)
+    agree(ours, theirs, 2e-4)
 
 
 SMALL_SHAPES = [(2, 2, 3, 1), (4, 3, 3, 2), (1, 1, 3, 1), (1, 5, 3, 2), (7, 6, 7, 2), (5, 4, 1, 2), (3, 2, 5, 1)]

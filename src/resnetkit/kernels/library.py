@@ -23,7 +23,7 @@ class Convolution(ctypes.Structure):
     _fields_ = (
         *((name, c_int64) for name in ("images", "height", "width", "channels", "filters")),
         *((name, c_int64) for name in ("kernel", "stride", "padding", "dilation", "groups", "relu")),
-        *((name, c_void_p) for name in ("x", "pixels", "scale", "shift", "weight", "bias", "residual", "y")),
+        *((name, c_void_p) for name in ("x", "pixels", "scale", "shift", "weight", "factor", "bias", "residual", "y")),
         ("block", c_int64),
     )
 

@@ -1,8 +1,8 @@
 """Training on a CPU by our own kernels, in place of torch's, wherever they are faster.
 
 A convolution, its normalisation, the shortcut and ReLU are one unit. Where the normalisation goes by the batch, it, the
-sum and ReLU pass over memory together; where its statistics are kept, it is a factor of the weights and a bias, and the
-convolution does the rest as it writes its outputs. The network stays what it is: classes of its modules are exchanged,
+sum and ReLU pass over memory together; where its statistics are kept, it is a factor and a bias, and the convolution
+does it and the rest as it writes its outputs. The network stays what it is: classes of its modules are exchanged,
 their parameters and names are not touched.
 """
 
@@ -21,7 +21,7 @@ from resnetkit.nn.blocks import BasicBlock, Bottleneck
 from resnetkit.nn.resnet import ResNet
 from resnetkit.settings import Recipe
 from resnetkit.training.device import Setup
-from resnetkit.training.operations import LAST, convolve, convolve_small, normalise
+from resnetkit.training.operations import LAST, Ending, convolve, convolve_small, normalise
 
 # Multiplications saved for each weight, under which it takes longer to transform the weights: a batch of 8 at 7 x 7
 WORTH = 6000
@@ -127,21 +127,25 @@ def _unit(conv: nn.Module, norm: nn.Module, x: Tensor, shortcut: Tensor | None =
 
 
 def _is_foldable(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
-    """Whether the norm goes by statistics that it has, and not by those of the batch, after a plain convolution."""
+    """Whether the norm goes by statistics that it has, and not by those of the batch, after a plain convolution.
+
+    Not where a weight of it is zero: its gradient could not be told from that of the convolution.
+    """
     kept = not norm.training and norm.track_running_stats and norm.affine
-    return kept and conv.bias is None and conv.padding_mode == "zeros"
+    return kept and conv.bias is None and conv.padding_mode == "zeros" and bool(norm.weight.all())
 
 
 def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, shortcut: Tensor | None) -> Tensor:
-    """The same where the norm's statistics are kept: it is a factor of the weights, and a bias."""
+    """The same where the norm's statistics are kept: it is a factor and a bias for what the convolution gives."""
     assert norm.running_var is not None and norm.running_mean is not None
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    weight, bias = conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
-    if _fits(conv) and _pays(x, weight):
-        return convolve(x, weight, bias, shortcut, relu=True)
+    factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    bias = norm.bias - norm.running_mean * factor
+    if _fits(conv) and _pays(x, conv.weight):
+        return convolve(x, conv.weight, Ending(factor, bias, shortcut))
     if _is_small(conv, x):
-        out = convolve_small(x, weight, conv.stride[0], 1) + bias[:, None, None]
+        out = convolve_small(x, conv.weight, conv.stride[0], 1) * factor[:, None, None] + bias[:, None, None]
     else:
+        weight = conv.weight * factor[:, None, None, None]
         out = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
     return F.relu_(out if shortcut is None else out + shortcut)
 

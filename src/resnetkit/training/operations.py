@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -22,17 +23,28 @@ from resnetkit.kernels.library import GROUP, MOST, Convolution, Norm, Strides, W
 LAST = torch.channels_last
 
 
-def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None, *, relu: bool = False
-) -> Tensor:
+@dataclass(frozen=True)
+class Ending:
+    """What follows a convolution: ReLU(factor * convolution + bias + residual).
+
+    Attributes:
+        factor: [K], none of them zero.
+        bias: [K].
+        residual: like the outputs, or none.
+    """
+
+    factor: Tensor
+    bias: Tensor
+    residual: Tensor | None = None
+
+
+def convolve(x: Tensor, weight: Tensor, ending: Ending | None = None) -> Tensor:
     """A convolution [N, C, H, W] with [K, C, 3, 3], stride 1 and a border of zeros, to [N, K, H, W]; differentiable.
 
     Args:
         x: float32 on the CPU.
         weight: likewise; C and K are multiples of 16.
-        bias: [K], is added.
-        residual: [N, K, H, W], is added.
-        relu: whether negative outputs become zero at last.
+        ending: what follows.
 
     Raises:
         ValueError: other shapes or types.
@@ -40,44 +52,58 @@ def convolve(
     fits = x.ndim == 4 and weight.shape[1:] == (x.shape[1], 3, 3) and not (x.shape[1] % GROUP or len(weight) % GROUP)
     if not fits or {x.dtype, weight.dtype} != {torch.float32} or not x.numel() or max(weight.shape) > MOST:
         raise ValueError(f"no convolution for these kernels: {x.dtype} {tuple(x.shape)}, {tuple(weight.shape)}")
-    found: Tensor = _Convolve.apply(x, weight, bias, residual, relu)
+    if ending is None:
+        found: Tensor = _Convolve.apply(x, weight)
+    else:
+        found = _ConvolveRelu.apply(x, weight, ending.factor, ending.bias, ending.residual)
     return found
 
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, relu: bool
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         x = x.contiguous(memory_format=LAST)
-        out = _convolved(x, weight, bias, residual, relu=relu)
-        ctx.save_for_backward(x, weight, out if relu else None)
+        ctx.save_for_backward(x, weight)
+        return _convolved(x, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=LAST)
+        of_x = _convolved(gradient, weight, turned=True) if ctx.needs_input_grad[0] else None
+        return of_x, _weight_gradient(x, gradient, weight) if ctx.needs_input_grad[1] else None
+
+
+class _ConvolveRelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, factor: Tensor, bias: Tensor, residual: Tensor | None) -> Tensor:
+        x = x.contiguous(memory_format=LAST)
+        out = _convolved(x, weight, Ending(factor, bias, residual))
+        ctx.save_for_backward(x, weight, factor, out)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, out = ctx.saved_tensors
+        x, weight, factor, out = ctx.saved_tensors
+        of_residual = torch.empty_like(out) if ctx.needs_input_grad[4] else None
+        before, of_bias = torch.empty_like(out), torch.empty_like(factor)
         gradient = gradient.contiguous(memory_format=LAST)
-        of_bias = None
-        if out is not None:
-            gradient, of_bias = _through_relu(gradient, out)
-        elif ctx.needs_input_grad[2]:
-            of_bias = gradient.sum((0, 2, 3))
-        of_x = _convolved(gradient, weight, turned=True) if ctx.needs_input_grad[0] else None
-        of_weight = _weight_gradient(x, gradient, weight) if ctx.needs_input_grad[1] else None
-        return of_x, of_weight, of_bias, gradient if ctx.needs_input_grad[3] else None, None
+        norm = _places(out)
+        norm.relu, norm.y, norm.gradient, norm.weight = 1, out.data_ptr(), gradient.data_ptr(), factor.data_ptr()
+        norm.to_x, norm.to_residual, norm.to_bias = before.data_ptr(), _address(of_residual), of_bias.data_ptr()
+        workers(torch.get_num_threads()).call("relu_backward", norm)
+        of_x = _convolved(before, weight, turned=True) if ctx.needs_input_grad[0] else None
+        if not (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]):
+            return of_x, None, None, of_bias, of_residual
+        of_weight = _weight_gradient(x, before, weight)
+        # the outputs are factor * weight * x, so that both have the same product with their gradients
+        product = torch.einsum("ki,ki->k", _rows(of_weight), _rows(_evenly(weight)))
+        return of_x, of_weight, product / factor, of_bias, of_residual
 
 
-def _convolved(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    residual: Tensor | None = None,
-    *,
-    relu: bool = False,
-    turned: bool = False,
-) -> Tensor:
+def _convolved(x: Tensor, weight: Tensor, ending: Ending | None = None, *, turned: bool = False) -> Tensor:
     """A convolution; `turned`: from the outputs back to the inputs, with the taps in the other order."""
     weight = _evenly(weight)
     filter_, channel, _, tap = weight.stride()
@@ -86,16 +112,24 @@ def _convolved(
         first += 8 * tap * weight.element_size()
         strides, filters = Strides(channel, filter_, -tap), weight.shape[1]
     out = torch.empty((len(x), filters, *x.shape[2:]), memory_format=LAST)
-    residual = None if residual is None else residual.contiguous(memory_format=LAST)
     conv = _describe(x, filters)
-    conv.x, conv.y, conv.relu = x.data_ptr(), out.data_ptr(), int(relu)
-    conv.bias, conv.residual = _address(bias), _address(residual)
+    conv.x, conv.y = x.data_ptr(), out.data_ptr()
+    if ending is not None:
+        residual = None if ending.residual is None else ending.residual.contiguous(memory_format=LAST)
+        conv.factor, conv.bias, conv.residual = ending.factor.data_ptr(), ending.bias.data_ptr(), _address(residual)
+        conv.relu = 1
     workers(torch.get_num_threads()).call("convolve", conv, first, strides)
     return out
 
 
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
+
+
+def _rows(weight: Tensor) -> Tensor:
+    """Weights, of whichever memory format, as a row for each filter, without moving them."""
+    last = weight.is_contiguous(memory_format=LAST)
+    return (weight.permute(0, 2, 3, 1) if last else weight).flatten(1)
 
 
 def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
@@ -117,16 +151,6 @@ def _describe(x: Tensor, filters: int) -> Convolution:
     conv = Convolution(n, height, width, channels, filters)
     conv.kernel, conv.stride, conv.padding, conv.dilation, conv.groups = 3, 1, 1, 1, 1
     return conv
-
-
-def _through_relu(gradient: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient before ReLU, and its sum over all places."""
-    found, of_bias = torch.empty_like(out), torch.empty(out.shape[1])
-    norm = _places(out)
-    norm.relu, norm.y, norm.gradient = 1, out.data_ptr(), gradient.data_ptr()
-    norm.to_x, norm.to_bias = found.data_ptr(), of_bias.data_ptr()
-    workers(torch.get_num_threads()).call("relu_backward", norm)
-    return found, of_bias
 
 
 def convolve_small(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:

@@ -17,6 +17,7 @@ struct Convolution {
     const float* scale;     // [width, channels]
     const float* shift;     // [width, channels]
     const float* weight;    // as `pack` or `transform` gives it
+    const float* factor;    // [filters], of what the convolution gives; or null; `winograd` only
     const float* bias;      // [filters], or null
     const float* residual;  // like y, or null
     float* y;               // [images, rows, columns, filters]
@@ -41,7 +42,7 @@ struct Norm {
     float* variance;
     const float* gradient;  // of y
     float* to_x;            // gradients: of x, or null
-    float* to_residual;     // or null
+    float* to_residual;     // of residual, or null
     float* to_weight;
     float* to_bias;
     float epsilon;
@@ -65,7 +66,7 @@ struct Kernels {
     void (*add_relu)(Pool&, const Convolution&);
     int (*norm_forward)(Pool&, const Norm&);
     int (*norm_backward)(Pool&, const Norm&);
-    // gradient where y is above zero, to to_x and, summed up, to_bias
+    // gradient where y is above zero, to to_residual and, summed up, to_bias; times weight to to_x
     int (*relu_backward)(Pool&, const Norm&);
 };
 

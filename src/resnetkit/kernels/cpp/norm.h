@@ -143,7 +143,8 @@ int relu_backward(Pool& pool, const Norm& norm) {
         at_place(norm, place, [&](Size c, Size index) {
             Vector g = passed(norm, index);
             store(sum + c, load(sum + c) + g);
-            store(norm.to_x + index, g);
+            if (norm.to_residual) store(norm.to_residual + index, g);
+            store(norm.to_x + index, g * load(norm.weight + c));
         });
     });
     for (Size c = 0; c < norm.channels; c++) norm.to_bias[c] = float(total(norm, sums, c));

@@ -96,6 +96,7 @@ inline void gather(const float* m, Size plane, const Convolution& conv, Place at
     Size width = conv.width - at.x < ACROSS - 2 ? conv.width - at.x : ACROSS - 2;
     for (Size k = 0; k < conv.filters; k += LANES) {
         Vector half[DOWN - 2][ACROSS], bias = conv.bias ? load(conv.bias + k) : Vector{};
+        Vector factor = conv.factor ? load(conv.factor + k) : Vector{} + 1.0f;
         UNROLL for (Size j = 0; j < ACROSS; j++) {
             Vector line[DOWN], out[DOWN - 2];
             const float* from = m + plane * point<ACROSS>(j) + k;
@@ -109,7 +110,7 @@ inline void gather(const float* m, Size plane, const Convolution& conv, Place at
             Size index = (at.image * conv.height + at.y + i) * conv.width + at.x;
             for (Size j = 0; j < width; j++) {
                 Size place = (index + j) * conv.filters + k;
-                Vector y = out[j] + bias;
+                Vector y = out[j] * factor + bias;
                 if (conv.residual) y += load(conv.residual + place);
                 store(conv.y + place, conv.relu ? relu(y) : y);
             }
