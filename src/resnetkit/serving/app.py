@@ -33,7 +33,9 @@ PAGE = {
 }
 ModelName = Annotated[str | None, Query(description="Which model; the first if left out.", max_length=256)]
 ModelPath = Annotated[str, Path(description="Name of the model.", max_length=256)]
-Top = Annotated[int, Query(description="Classes in each answer.", ge=1, le=1000)]
+Top = Annotated[
+    int | None, Query(description="Most classes (5 if left out) or boxes (100) in an answer.", ge=1, le=1000)
+]
 Coverage = Annotated[float | None, Query(description="Also the set that holds the true class this often.", gt=0, lt=1)]
 Overlay = Annotated[bool, Query(description="Also a picture of what spoke for the class (Grad-CAM), as a data: URL.")]
 Label = Annotated[str | None, Query(description="The class that `overlay` explains; the best if left out.")]
@@ -226,7 +228,7 @@ async def infer(request: Request, name: ModelPath) -> Response:
 async def predict(
     request: Request,
     model: ModelName = None,
-    top: Top = 5,
+    top: Top = None,
     coverage: Coverage = None,
     overlay: Overlay = False,
     label: Label = None,

@@ -35,7 +35,7 @@ from resnetkit.tasks.task import IMAGE
 
 LANES = 2  # groups at a time: one is decoded while the other is inferred
 SIDE, DRAWN = 512, 1024  # pixels of an overlay's longer side, and of one with boxes or a mask
-MOST = 100  # boxes in an answer
+CLASSES, BOXES = 5, 100  # most in an answer, if nothing else is asked for
 # What data/ says of a file that is none of its formats, and of one that is too large.
 OTHER_KIND = re.compile(r"is (not an image|not WAV|HEIC|a video|a camera)")
 OVER = re.compile(r"\b(over|longer than) [\d,]+( \w+)?$")
@@ -181,8 +181,8 @@ class Lane:
     def _predicted(self, first: _Read, sources: Sequence[Any]) -> list[Any]:
         model, asked = self.opened.model, first.job.asked
         if isinstance(model, SceneModel):
-            return [answer for _, answer in model.predictions(sources, MOST, asked["coverage"])]
-        top = len(model.classes) if first.tensors else asked["top"]
+            return [answer for _, answer in model.predictions(sources, asked["top"] or BOXES, asked["coverage"])]
+        top = len(model.classes) if first.tensors else asked["top"] or CLASSES
         coverage = None if first.tensors else asked["coverage"]
         return [answer for _, answer in model.predictions(sources, top, coverage)]
 

@@ -128,7 +128,7 @@ function next() {
 
 async function answer(item) {
   const overlay = byId("overlay").checked;
-  const query = new URLSearchParams({ model: chosen().name, top: 5, overlay });
+  const query = new URLSearchParams({ model: chosen().name, overlay });
   const type = item.file.type.startsWith(`${item.kind}/`) ? item.file.type : "application/octet-stream";
   try {
     const response = await ask(`predict?${query}`, { method: "POST", headers: { "content-type": type }, body: item.file });
