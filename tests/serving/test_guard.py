@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import time
 import json
+import time
 from pathlib import Path
 
 import pytest
