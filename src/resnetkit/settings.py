@@ -90,8 +90,9 @@ class Image:
     """Width in pixels of what boxes and masks are found in; auto: by the images' proportions. 0: as the height."""
     start_size: Annotated[int, Field(ge=0, le=4096)] = 0
     """Pixels at which the whole network begins to learn; grows to size in two thirds of the steps; 0: always size."""
-    resize: Literal["crop", "squash", "letterbox"] = "crop"
-    """crop: centre square; squash: all of it, without proportions; letterbox: all of it, with bars."""
+    resize: Literal["crop", "squash", "letterbox", "window"] = "crop"
+    """crop: centre square; squash: all of it, without proportions; letterbox: all of it, with bars; window: of masks,
+    in overlapping windows of size by width, at its own resolution."""
     crop_ratio: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
     """Side of the centre square as a share of the short side; auto: 0.875, or 1 under 64 px."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"

@@ -48,6 +48,38 @@ session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionPro
 
 `golden.png` is a picture whose answer, in pixels of the canvas, is in `golden.json`.
 """
+WINDOWS = """
+The network looks at windows of {width} x {height} pixels, which slide over an image at its own resolution; where two
+overlap, the mean of their logits counts.
+
+```python
+import json, os
+
+import numpy as np
+from PIL import Image, ImageOps
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it reports home otherwise
+import onnxruntime
+
+with open("classes.json", encoding="utf-8") as file:
+    classes = json.load(file)
+image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("{mode}")
+size = max(image.width, {width}), max(image.height, {height})
+pixels = np.asarray(ImageOps.pad(image, size, color={fill}) if size != image.size else image)
+pixels = pixels.reshape(size[1], size[0], {channels})
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+sums = np.zeros((len(classes), size[1], size[0]), np.float32)
+for top in sorted({{*range(0, size[1] - {height}, {height} * 3 // 4), size[1] - {height}}}):
+    for left in sorted({{*range(0, size[0] - {width}, {width} * 3 // 4), size[0] - {width}}}):
+        there = slice(top, top + {height}), slice(left, left + {width})
+        (logits,) = session.run(["logits"], {{"pixels": pixels[there][None]}})
+        sums[:, *there] += logits[0]
+indices = sums.argmax(0)  # the class of each pixel of the photo
+print([(name, float((indices == k).mean())) for k, name in enumerate(classes)])
+```
+
+`golden.png` is a picture whose answer in the window at its middle is in `golden.json`.
+"""
 BOXES = """\
 boxes, labels, scores = session.run(["boxes", "labels", "scores"], {"pixels": pixels})
 scale = min(WIDTH / image.width, HEIGHT / image.height)
@@ -143,7 +175,7 @@ def _usage(prepare: Preprocess, task: str) -> str:
     height, width = prepare.canvas
     fill = tuple(round(255 * value) for value in prepare.mean)
     answer = BOXES.replace("WIDTH", str(width)).replace("HEIGHT", str(height)) if task == "detect" else MASKS
-    return USAGE.format(
+    return (WINDOWS if prepare.resize == "window" else USAGE).format(
         mode="RGB" if prepare.channels == 3 else "L",
         width=width,
         height=height,

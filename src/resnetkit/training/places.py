@@ -17,8 +17,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from resnetkit import models
+from resnetkit.data.dataset import Dataset
 from resnetkit.data.image import Preprocess, inside, mean_and_std
+from resnetkit.data.masks import Masked
+from resnetkit.data.preprocess import LARGEST
+from resnetkit.errors import UsageError
 from resnetkit.ops.boxes import scale
+from resnetkit.ops.windows import starts
 from resnetkit.runtime.save import options_of
 from resnetkit.settings import Augment, Recipe
 from resnetkit.tasks.scenes import There, Truths
@@ -28,6 +33,7 @@ from resnetkit.weights.fit import fit
 from resnetkit.weights.known import known_weights
 from resnetkit.weights.whole import fit_whole
 
+SHOWN = 8  # times that an epoch shows an image, of which each time another window is seen
 STORE_RATIO = 1.25  # how far stored canvases are larger than the network's, so that crops keep their detail
 SMALLEST = 0.75  # of objects, beside the size at which the whole image just fits
 DICE = 0.5  # its share of the loss of masks
@@ -66,13 +72,23 @@ def default_epochs(images: int) -> int:
     return min(MOST, max(FEWEST, math.ceil(IMAGES / max(1, images))))
 
 
+def times_shown(recipe: Recipe) -> int:
+    """How often an epoch shows each image."""
+    return SHOWN if recipe.image.resize == "window" else 1
+
+
 def canvas_of(recipe: Recipe) -> Preprocess:
-    """How the network sees an image: all of it, as large as it fits into the canvas."""
+    """How the network sees an image: all of it, as large as it fits into the canvas, or a window of it."""
     image = recipe.image
     assert image.size != "auto" and image.width != "auto", "the verb decides before the first step"
     mean, std = mean_and_std(image.channels)
     return Preprocess(
-        size=image.size, width=image.width, resize="letterbox", interpolation=image.interpolation, mean=mean, std=std
+        size=image.size,
+        width=image.width,
+        resize="letterbox" if image.resize != "window" else "window",
+        interpolation=image.interpolation,
+        mean=mean,
+        std=std,
     )
 
 
@@ -81,6 +97,32 @@ def store_of(recipe: Recipe) -> Preprocess:
     canvas = canvas_of(recipe)
     height, width = (math.ceil(STORE_RATIO * side) for side in canvas.canvas)
     return dataclasses.replace(canvas, size=height, width=width)
+
+
+def windows_of(dataset: Dataset, recipe: Recipe) -> float:
+    """How many windows it takes to see an image, on average; 1 where it is seen at once."""
+    if not isinstance(dataset, Masked) or recipe.image.resize != "window":
+        return 1.0
+    height, width = canvas_of(recipe).canvas
+    each = [len(starts(int(w), width)) * len(starts(int(h), height)) for w, h in dataset.marks.sizes]
+    return float(np.mean(each)) if each else 1.0
+
+
+def whole_store(window: Preprocess, sizes: NDArray[np.int64]) -> Preprocess:
+    """How training images are stored that windows are seen of: as they are, on a canvas that holds the largest.
+
+    Args:
+        window: of the network.
+        sizes: width and height of the images in pixels [n, 2].
+
+    Raises:
+        UsageError: one is too large.
+    """
+    width, height = np.max(sizes, axis=0, initial=0).tolist()
+    if max(width, height) > LARGEST:
+        what = f"an image of {width:,} x {height:,} pixels is too large to be learnt from in windows"
+        raise UsageError(what, fix=f"cut it into parts of at most {LARGEST:,}")
+    return dataclasses.replace(window, size=max(window.canvas[0], height), width=max(window.canvas[1], width))
 
 
 def collate(pixels: NDArray[Any], there: list[There], num_classes: int) -> tuple[Tensor, list[There]]:
@@ -94,14 +136,16 @@ def augment(
     """Stored canvases uint8 [n, H, W, C] and what is there, to input [n, C, h, w] and what the loss takes."""
     from resnetkit.training import scenes
 
-    stored = store_of(recipe)
+    stored = dataclasses.replace(canvas_of(recipe), size=pixels.shape[1], width=pixels.shape[2])
     shown = [scene_of(canvas, each, stored) for canvas, each in zip(pixels, there, strict=True)]
-    images, seen = scenes.augmented(shown, canvas_of(recipe).canvas, _changes(recipe.augment), rng)
+    images, seen = scenes.augmented(
+        shown, canvas_of(recipe).canvas, _changes(recipe.augment, stored.resize != "window"), rng
+    )
     masked = there[0].mask is not None
     return scenes.normalised(images), scenes.mask_targets(seen) if masked else scenes.box_targets(seen)
 
 
-def _changes(settings: Augment) -> Any:
+def _changes(settings: Augment, fitted: bool) -> Any:
     from resnetkit.training.scenes import Changes
 
     largest = 1 / math.sqrt(settings.min_scale)
@@ -111,6 +155,7 @@ def _changes(settings: Augment) -> Any:
         flip=0.5 * settings.flip,
         flip_vertical=0.5 * settings.flip_vertical,
         color=settings.color,
+        fitted=fitted,
     )
 
 

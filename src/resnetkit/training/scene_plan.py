@@ -88,8 +88,9 @@ def _refuse_meaningless(recipe: Recipe, heads: tuple[str, ...]) -> None:
         value = values[section][name]
         if value not in (usual[section][name], "auto") and (key, value) not in SETTLED:
             raise UsageError(f"{key} = {values[section][name]!r} is for classes of images", fix="leave it out")
-    if recipe.image.resize != "letterbox":
-        raise UsageError("image.resize is letterbox for boxes and masks", fix="leave it out")
+    ways = ("letterbox", "window") if heads == MASK_HEADS else ("letterbox",)
+    if recipe.image.resize not in ways:
+        raise UsageError("image.resize is letterbox for boxes, that or window for masks", fix="leave it out")
     if recipe.model.head not in ("auto", *heads):
         raise UsageError(f"model.head = {recipe.model.head!r} finds something else", fix=f"one of {', '.join(heads)}")
     if heads == BOX_HEADS and recipe.optim.class_weights != "none":
@@ -105,6 +106,9 @@ def _refuse_meaningless(recipe: Recipe, heads: tuple[str, ...]) -> None:
 def _canvas(recipe: Recipe, sizes: Any) -> tuple[int, int]:
     """Height and width, in the images' usual proportions where they are not given."""
     size, width = recipe.image.size, recipe.image.width
+    if recipe.image.resize == "window":  # whatever the images' proportions
+        size = SHORTEST if size == "auto" else size
+        return size, size if width == "auto" else width or size
     across, down = np.median(sizes, 0) if len(sizes) else (1.0, 1.0)
     if size == "auto":
         longest = min(LONGEST, max(SHORTEST, max(across, down)))

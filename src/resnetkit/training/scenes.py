@@ -52,10 +52,11 @@ class Changes:
     """How strongly scenes are changed in training.
 
     Attributes:
-        min_scale, max_scale: of objects, beside the size at which the whole image just fits.
+        min_scale, max_scale: of objects, beside the size at which the whole image just fits, or beside their own.
         flip: chance of a mirror image, 0..1.
         flip_vertical: chance of an image upside down, for pictures without an up, as those of a microscope.
         color: brightness, contrast and saturation are scaled by 1 +- this.
+        fitted: whether scales are beside the size at which the whole image just fits.
         min_visible: a box of which a smaller share is left, 0..1, is no object any more.
     """
 
@@ -65,6 +66,7 @@ class Changes:
     flip_vertical: float = 0.0
     color: float = 0.3
     min_visible: float = 0.3
+    fitted: bool = True
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def cropped(scene: Scene, canvas: Size, changes: Changes, scale: float, places: 
     """
     size = scene.image.shape[-2], scene.image.shape[-1]
     low, high = math.log(changes.min_scale), math.log(changes.max_scale)
-    zoom = whole(size, canvas).scale * math.exp(low + scale * (high - low))
+    zoom = (whole(size, canvas).scale if changes.fitted else 1.0) * math.exp(low + scale * (high - low))
     room = np.array([size[0] - canvas[0] / zoom, size[1] - canvas[1] / zoom])  # under 0 where there are bars
     middles = ((scene.boxes[:, :2] + scene.boxes[:, 2:]) / 2).flip(1).numpy()  # y, x
     for place in places:

@@ -30,9 +30,10 @@ from resnetkit.errors import DataError, ResourceError, UsageError, printable
 from resnetkit.files import write
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.settings import Recipe
-from resnetkit.tasks.scenes import SCENES
+from resnetkit.tasks.scenes import SCENES, Truths
 from resnetkit.tasks.task import MODALITIES, modality_of, task_for, task_named
 from resnetkit.training.device import Setup, from_first
+from resnetkit.training.loader import Targets
 from resnetkit.training.pixels import (
     Pixels,
     bytes_of,
@@ -71,6 +72,14 @@ class Examples:
     bad: list[dict[str, str]]
     near: list[dict[str, str | int]]
     preprocess: Prepared
+
+    def learnt(self, times: int) -> tuple[Targets, Pixels]:
+        """The targets and pixels of an epoch, which shows each training sample so many times."""
+        part, pixels = self.dataset.select("train"), self.pixels["train"]
+        if times > 1:
+            rows = np.repeat(np.arange(len(part)), times)
+            part, pixels = part.take(rows), pixels.take(rows)
+        return Truths(part) if isinstance(part, Boxed | Masked) else part.targets, pixels
 
     def write_findings(self, folder: Path) -> None:
         """unreadable.csv and near_duplicates.csv, where there is something to tell."""
