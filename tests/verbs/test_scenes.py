@@ -20,6 +20,7 @@ from conftest import start, write_scenes
 from resnetkit import recipe as recipes
 from resnetkit.data.dataset import Dataset
 from resnetkit.errors import DataError, Interrupted, UsageError
+from resnetkit.ops.rle import decode
 from resnetkit.tasks.boxes import Boxes
 from resnetkit.verbs import fit
 from resnetkit.verbs.examples import found_in
@@ -117,6 +118,17 @@ def test_masks_have_the_size_of_their_images(runs: Path, run_cli) -> None:
         found, truth = pixels(Path(f"drawn/{name}.png")), pixels(runs / "data/masks/val/masks" / f"{name}.png")
         assert found.shape == truth.shape and (found == truth).mean() > 0.9
         assert pixels(Path(f"drawn/{name}.jpg")).shape == (64, 96, 3)
+
+
+def test_masks_as_run_lengths(runs: Path, run_cli) -> None:
+    image = runs / "data" / "masks" / "val" / "images" / "8.png"
+    code, out, err = run_cli("predict", runs / "masks", image, "--format", "jsonl")
+    assert code == 0, err
+    answer = resnetkit.load(runs / "masks").predict(image)
+    for row in map(json.loads, out.splitlines()):
+        mask = decode(row["rle"]["counts"], *row["rle"]["size"])
+        np.testing.assert_array_equal(mask, answer.indices == answer.classes.index(row["label"]))
+        assert row["share"] == pytest.approx(mask.mean(), abs=1e-6)
 
 
 def test_boxes_as_lines_rows_and_drawings(runs: Path, run_cli) -> None:
@@ -365,7 +377,7 @@ def test_boxes_and_masks_are_served(kind: str, runs: Path) -> None:
     """The rows of predict, the picture with them over it, and the Open Inference Protocol with them as JSON."""
     path = runs / "data" / kind / "val" / "images" / "8.png"
     answer = resnetkit.load(runs / kind).predict(path)
-    rows = [{name: value for name, value in row.items() if name != "path"} for row in answer.rows()]
+    rows = [{name: value for name, value in row.items() if name != "path"} for row in answer.full_rows()]
     with living((kind, runs / kind)) as server:
         info = server.get("/info").json
         assert info["models"][0]["task"] == ("detect" if kind == "boxes" else "segment")
