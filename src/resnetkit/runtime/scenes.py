@@ -27,7 +27,8 @@ from resnetkit.tasks.masks import Mask
 from resnetkit.tasks.scenes import SCENES, SceneTask
 
 BATCH = 8  # canvases inferred at once
-OUTPUTS = {"detect": ("boxes", "labels", "scores"), "segment": ("logits",)}  # of an ONNX file
+SAID = ("boxes", "labels", "scores")
+OUTPUTS = {"detect": SAID, "instances": (*SAID, "masks"), "segment": ("logits",)}  # of an ONNX file
 Size = tuple[int, int]
 Infer = Callable[[Pixels], list[Any]]  # canvases [N, H, W, C] to what the network says of each
 
@@ -250,7 +251,7 @@ def infer_of_file(path: Path, task: str) -> Infer:
         if len(outputs) == 1:
             return list(run(canvases)[0])
         each = (run(canvas[None]) for canvas in canvases)
-        return [Found(boxes, labels.astype(np.int64), scores) for boxes, labels, scores in each]
+        return [Found(one[0], one[1].astype(np.int64), one[2], one[3] if len(one) > 3 else None) for one in each]
 
     return infer
 
@@ -258,8 +259,13 @@ def infer_of_file(path: Path, task: str) -> Infer:
 def said(output: Any) -> list[Any]:
     """What a `Finder` gives, as arrays: `Found` of each image, or its logits [K, H, W]."""
     if isinstance(output, list):
-        return [Found(*(_array(each[name]) for name in ("boxes", "labels", "scores"))) for each in output]
+        return [_found(each) for each in output]
     return list(_array(output))
+
+
+def _found(each: Any) -> Found:
+    boxes, labels, scores = (_array(each[name]) for name in SAID)
+    return Found(boxes, labels, scores, _array(each["masks"]) if "masks" in each else None)
 
 
 def _array(tensor: Any) -> NDArray[Any]:

@@ -37,8 +37,10 @@ SHOWN = 8  # times that an epoch shows an image, of which each time another wind
 STORE_RATIO = 1.25  # how far stored canvases are larger than the network's, so that crops keep their detail
 SMALLEST = 0.75  # of objects, beside the size at which the whole image just fits
 DICE = 0.5  # its share of the loss of masks
-BOX_HEADS, MASK_HEADS = ("fcos", "retinanet", "fasterrcnn"), ("unet", "fcn", "deeplabv3")
-WIDTHS = {"unet": 24} | dict.fromkeys(BOX_HEADS, 128)
+BOX_HEADS, INSTANCE_HEADS = ("fcos", "retinanet", "fasterrcnn"), ("maskrcnn",)
+MASK_HEADS = ("unet", "fcn", "deeplabv3")
+FINDERS = (*BOX_HEADS, *INSTANCE_HEADS)  # what finds objects, with or without their pixels
+WIDTHS = {"unet": 24} | dict.fromkeys(FINDERS, 128)
 # What docs/decisions/014 found to be good, where the user says nothing else.
 DEFAULTS: Mapping[str, Any] = {
     "train.batch_size": 4,
@@ -172,8 +174,12 @@ def scene_of(canvas: Tensor, there: There, stored: Preprocess) -> Any:
     assert there.objects is not None, "there are objects or a mask"
     judged = ~there.objects.crowds
     boxes = scale(there.objects.boxes[judged], width / there.size[0], height / there.size[1])
-    labels = there.objects.labels[judged].astype(np.int64)
-    return Scene(image, torch.from_numpy(boxes.astype(np.float32)), torch.from_numpy(labels))
+    labels, shapes = there.objects.labels[judged].astype(np.int64), None
+    if there.regions is not None:
+        regions = (region for region, one in zip(there.regions((width, height)), judged, strict=True) if one)
+        dense = [region.dense(height, width) for region in regions]
+        shapes = torch.from_numpy(np.array(dense, np.uint8).reshape(-1, height, width))
+    return Scene(image, torch.from_numpy(boxes.astype(np.float32)), torch.from_numpy(labels), shapes=shapes)
 
 
 def as_they_are(images: Tensor, targets: Any, recipe: Recipe, rng: Draws) -> tuple[Tensor, Any]:
@@ -221,7 +227,7 @@ def build(recipe: Recipe, num_classes: int) -> nn.Module:
             fit(backbone, state, source)
     freeze(backbone, settings.freeze)
     options = {name: value for name, value in meta_options(recipe).items() if name in ("width", "freeze_norms")}
-    if settings.head in BOX_HEADS:
+    if settings.head in FINDERS:
         options["trained_stages"] = 5 if settings.weights == "none" else 4  # a pretrained stem stays
     network = models.with_head(backbone, settings.head, num_classes, options)
     if whole:
@@ -252,6 +258,6 @@ def meta_options(recipe: Recipe) -> dict[str, Any]:
     options["head"] = settings.head
     if settings.head_width != "auto" and settings.head in WIDTHS:
         options["width"] = settings.head_width
-    if settings.head in BOX_HEADS:
+    if settings.head in FINDERS:
         options["freeze_norms"] = recipe.finetune.keep_statistics
     return options

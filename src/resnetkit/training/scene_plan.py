@@ -9,10 +9,11 @@ import numpy as np
 from resnetkit import models
 from resnetkit.data.annotated import Boxed
 from resnetkit.data.masks import Masked
+from resnetkit.data.outlines import Outlined
 from resnetkit.errors import UsageError
 from resnetkit.recipe import as_dict, replace
 from resnetkit.settings import Recipe
-from resnetkit.training.places import BOX_HEADS, DEFAULTS, MASK_DEFAULTS, MASK_HEADS, WIDTHS
+from resnetkit.training.places import BOX_HEADS, DEFAULTS, INSTANCE_HEADS, MASK_DEFAULTS, MASK_HEADS, WIDTHS
 
 SHORTEST, LONGEST = 320, 384  # of the canvas's long side in pixels: what two cores can learn from in minutes
 STEP = 16  # pixels, of which a side is a multiple
@@ -46,7 +47,8 @@ def settle_scene(recipe: Recipe, dataset: Boxed | Masked) -> Recipe:
         UsageError: there is no such variant, or a setting has no meaning for boxes or masks.
     """
     model = recipe.model
-    heads = BOX_HEADS if isinstance(dataset, Boxed) else MASK_HEADS
+    heads = INSTANCE_HEADS if isinstance(dataset, Outlined) else BOX_HEADS
+    heads = heads if isinstance(dataset, Boxed) else MASK_HEADS
     _refuse_meaningless(recipe, heads)
     variant = models.variant_named(model.variant)
     head = heads[0] if model.head == "auto" else model.head
@@ -93,7 +95,7 @@ def _refuse_meaningless(recipe: Recipe, heads: tuple[str, ...]) -> None:
         raise UsageError("image.resize is letterbox for boxes, that or window for masks", fix="leave it out")
     if recipe.model.head not in ("auto", *heads):
         raise UsageError(f"model.head = {recipe.model.head!r} finds something else", fix=f"one of {', '.join(heads)}")
-    if heads == BOX_HEADS and recipe.optim.class_weights != "none":
+    if heads != MASK_HEADS and recipe.optim.class_weights != "none":
         raise UsageError("optim.class_weights: the losses of boxes weigh no classes", fix="leave it out")
     if recipe.optim.label_smoothing or recipe.finetune.head or recipe.finetune.views:
         raise UsageError("optim.label_smoothing and finetune.* are for classes of images", fix="leave them out")

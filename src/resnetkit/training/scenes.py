@@ -39,12 +39,14 @@ class Scene:
         boxes: xyxy in its pixels, float32 [n, 4]; none where there is a mask.
         labels: class index of each box, int64 [n].
         mask: class index of each pixel, `IGNORE` where it has none, uint8 [h, w]; None where there are boxes.
+        shapes: which pixels are of each object, uint8 [n, h, w]; None where boxes are all that is known of them.
     """
 
     image: Tensor
     boxes: Tensor
     labels: Tensor
     mask: Tensor | None = None
+    shapes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -119,12 +121,18 @@ def shown(scene: Scene, view: View, canvas: Size, *, min_visible: float = 0.0) -
     mask = None if scene.mask is None else moved(tv_tensors.Image(scene.mask[None]), IGNORE, exact)
     mask = None if mask is None else mask.as_subclass(Tensor)[0]
     if not len(scene.boxes):
-        return Scene(image, scene.boxes, scene.labels, mask)
+        shapes = None if scene.shapes is None else scene.shapes.new_zeros(0, *canvas)
+        return Scene(image, scene.boxes, scene.labels, mask, shapes)
     given = tv_tensors.BoundingBoxes(scene.boxes, format="XYXY", canvas_size=(height, width))
     boxes = moved(given).as_subclass(Tensor)
     before_area = _areas(scene.boxes) * (size[0] / (bottom - top)) * (size[1] / (right - left))
     kept = (_areas(boxes) > min_visible * before_area) & (_areas(boxes) > 0)
-    return Scene(image, boxes[kept], scene.labels[kept], mask)
+    shapes = scene.shapes
+    if shapes is not None:
+        shapes = moved(tv_tensors.Image(shapes), 0, exact).as_subclass(Tensor)
+        kept &= shapes.flatten(1).any(1)
+        shapes = shapes[kept]
+    return Scene(image, boxes[kept], scene.labels[kept], mask, shapes)
 
 
 def _scaled(length: int, scale: float, most: int) -> int:
@@ -139,16 +147,17 @@ def _areas(boxes: Tensor) -> Tensor:
 def mirrored(scene: Scene, across: bool, upside_down: bool) -> Scene:
     """A scene's mirror image, left to right, top to bottom, both or neither."""
     height, width = scene.image.shape[-2:]
-    image, mask, boxes = scene.image, scene.mask, scene.boxes
+    image, mask, shapes, boxes = scene.image, scene.mask, scene.shapes, scene.boxes
     axes = [axis for axis, on in ((-1, across), (-2, upside_down)) if on]
     if axes:
         image, mask = image.flip(axes), None if mask is None else mask.flip(axes)
+        shapes = None if shapes is None else shapes.flip(axes)
     x1, y1, x2, y2 = boxes.unbind(1)
     if across:
         x1, x2 = width - x2, width - x1
     if upside_down:
         y1, y2 = height - y2, height - y1
-    return Scene(image, torch.stack([x1, y1, x2, y2], 1), scene.labels, mask)
+    return Scene(image, torch.stack([x1, y1, x2, y2], 1), scene.labels, mask, shapes)
 
 
 def cropped(scene: Scene, canvas: Size, changes: Changes, scale: float, places: NDArray[np.floating]) -> View:
@@ -205,8 +214,10 @@ def normalised(images: Tensor) -> Tensor:
 
 
 def box_targets(scenes: Sequence[Scene]) -> list[Target]:
-    """What a detector learns from."""
-    return [{"boxes": scene.boxes, "labels": scene.labels} for scene in scenes]
+    """What a detector learns from, and of objects whose pixels are known, these."""
+    plain = [{"boxes": scene.boxes, "labels": scene.labels} for scene in scenes]
+    each = zip(plain, scenes, strict=True)
+    return [target if scene.shapes is None else {**target, "masks": scene.shapes} for target, scene in each]
 
 
 def mask_targets(scenes: Sequence[Scene]) -> Tensor:

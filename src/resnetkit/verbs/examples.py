@@ -135,8 +135,8 @@ def found_in(source: Path, recipe: Recipe, known: Sequence[str] = ()) -> Dataset
     """
     task, links = recipe.data.task, recipe.data.follow_links
     ignore = [word.strip() for word in recipe.data.ignore.split(",") if word.strip()]
-    if task == "detect":
-        return boxes.scan(source, follow_links=links)
+    if task in ("detect", "instances"):
+        return boxes.scan(source, follow_links=links, outlines=task == "instances")
     if task == "segment":
         return masks.scan(source, ignore=ignore, follow_links=links, known=known)
     found: Dataset | None = None
