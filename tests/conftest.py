@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -17,6 +18,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from resnetkit import cli
+from resnetkit.ops.rle import runs
 from resnetkit.runtime import choice
 from resnetkit.runtime.pipeline import num_threads
 
@@ -95,22 +97,39 @@ def shapes(rng: np.random.Generator, size: tuple[int, int] = (96, 64)) -> tuple[
 
 
 def write_scenes(root: Path, counts: tuple[int, int] = (8, 3), seed: int = 0) -> Path:
-    """The same images with boxes (YOLO) in boxes/ and with masks in masks/, in train and val."""
+    """The same images with boxes (YOLO) in boxes/, masks in masks/ and COCO's outlines in instances/; train and val."""
     rng = np.random.default_rng(seed)
-    for i in range(sum(counts)):
+    for split, numbers in (("train", range(counts[0])), ("val", range(counts[0], sum(counts)))):
+        content = _write_split(root, split, numbers, rng)
+        (root / "instances" / f"{split}.json").write_text(json.dumps(content))
+    (root / "masks" / "classes.txt").write_text("ground\nsquare\ndisc\n")
+    names = "names: [square, disc]\ntrain: train/images\nval: val/images\n"
+    (root / "boxes" / "data.yaml").write_text(names)
+    return root
+
+
+def _write_split(root: Path, split: str, numbers: range, rng: np.random.Generator) -> dict[str, list[Any]]:
+    """Some of `write_scenes`; gives what COCO's JSON says of them."""
+    images, annotations = [], []
+    for i in numbers:
         image, mask, found = shapes(rng)
-        split = "train" if i < counts[0] else "val"
-        for kind, beside in (("boxes", "labels"), ("masks", "masks")):
+        images.append({"id": i, "file_name": f"{split}/images/{i}.png", "width": 96, "height": 64})
+        for k, x, y, w, h in found:
+            left, top = x - w / 2, y - h / 2
+            outline: Any = [[left, top, left + w, top, left + w, top + h, left, top + h]]
+            if k:  # the disc
+                outline = {"size": [64, 96], "counts": runs(np.asarray(mask) == k + 1)}
+            one = {"image_id": i, "category_id": k + 1, "bbox": [left, top, w, h], "segmentation": outline}
+            annotations.append({"id": 2 * i + k, "iscrowd": 0, "area": w * h, **one})
+        for kind, beside in (("boxes", "labels"), ("masks", "masks"), ("instances", "images")):
             for folder in ("images", beside):
                 (root / kind / split / folder).mkdir(parents=True, exist_ok=True)
             image.save(root / kind / split / "images" / f"{i}.png")
         mask.save(root / "masks" / split / "masks" / f"{i}.png")
         lines = (f"{k} {x / 96} {y / 64} {w / 96} {h / 64}\n" for k, x, y, w, h in found)
         (root / "boxes" / split / "labels" / f"{i}.txt").write_text("".join(lines))
-        (root / "masks" / "classes.txt").write_text("ground\nsquare\ndisc\n")
-    names = "names: [square, disc]\ntrain: train/images\nval: val/images\n"
-    (root / "boxes" / "data.yaml").write_text(names)
-    return root
+    kinds = [{"id": 1, "name": "square"}, {"id": 2, "name": "disc"}]
+    return {"images": images, "annotations": annotations, "categories": kinds}
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ PIPELINES = {  # the Hub's names
     "classify": "image-classification",
     "detect": "object-detection",
     "segment": "image-segmentation",
+    "instances": "image-segmentation",
     "sound": "audio-classification",
     "sound-multilabel": "audio-classification",
     "text": "text-classification",

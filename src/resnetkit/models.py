@@ -215,7 +215,7 @@ def with_head(backbone: ResNet, head: str, num_classes: int, options: Mapping[st
 
     Args:
         backbone: with whatever weights it has; its pooling and its classifier are not used.
-        head: "fcos", "retinanet" or "fasterrcnn"; "unet", "fcn" or "deeplabv3".
+        head: "fcos", "retinanet", "fasterrcnn" or "maskrcnn"; "unet", "fcn" or "deeplabv3".
         num_classes: K.
         options: of `nn.detection.Options` or `nn.segmentation.Options`.
 

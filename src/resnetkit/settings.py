@@ -25,8 +25,9 @@ class Data:
     """Folder of class folders, a .zip or .tar of them, or a CSV of path,label[,split] or path,labels[,split]; images
     with boxes (COCO JSON, Pascal VOC, YOLO) or with masks; recordings likewise; texts as .csv, .tsv or .jsonl."""
     task: str = "auto"
-    """classify: one class an image; multilabel: several labels or none; detect: boxes; segment: a class for every
-    pixel; sound, text, sound-multilabel, text-multilabel: classes or labels of these; auto: read from the data."""
+    """classify: one class an image; multilabel: several labels or none; detect: boxes; instances: boxes and the pixels
+    of each object; segment: a class for every pixel; sound, text, sound-multilabel, text-multilabel: classes or labels
+    of these; auto: read from the data."""
     val: Share = 0.15
     """Share of the training images that chooses the best epoch, where the data has no val split."""
     test: Share = 0.15
@@ -66,8 +67,9 @@ class Model:
     variant's."""
     pool: Literal["last", "all"] = "last"
     """Stages whose pooled features the last layer sees; all: more accurate on few images, not for torchvision, timm."""
-    head: Literal["auto", "fcos", "retinanet", "fasterrcnn", "unet", "fcn", "deeplabv3"] = "auto"
-    """What finds boxes (the first three) or masks on the network's features; auto: fcos, unet."""
+    head: Literal["auto", "fcos", "retinanet", "fasterrcnn", "maskrcnn", "unet", "fcn", "deeplabv3"] = "auto"
+    """What finds boxes (the first three), objects with masks (maskrcnn) or masks on the network's features; auto: fcos,
+    maskrcnn, unet."""
     head_width: Annotated[int, Field(ge=8, le=1024)] | Auto = "auto"
     """Channels of it: of the pyramid and the heads of boxes, a multiple of 32 from 64 (auto: 128), or of the U-Net at
     half the image's size (auto: 24)."""
@@ -90,8 +92,9 @@ class Image:
     """Width in pixels of what boxes and masks are found in; auto: by the images' proportions. 0: as the height."""
     start_size: Annotated[int, Field(ge=0, le=4096)] = 0
     """Pixels at which the whole network begins to learn; grows to size in two thirds of the steps; 0: always size."""
-    resize: Literal["crop", "squash", "letterbox"] = "crop"
-    """crop: centre square; squash: all of it, without proportions; letterbox: all of it, with bars."""
+    resize: Literal["crop", "squash", "letterbox", "window"] = "crop"
+    """crop: centre square; squash: all of it, without proportions; letterbox: all of it, with bars; window: of masks,
+    in overlapping windows of size by width, at its own resolution."""
     crop_ratio: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
     """Side of the centre square as a share of the short side; auto: 0.875, or 1 under 64 px."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"

@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 from torchvision.models import detection as theirs
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from resnetkit import models
 from resnetkit.nn.detection import DETECTORS, Options, Raw, detector
@@ -16,11 +17,20 @@ BUILDERS = {
     "retinanet": theirs.retinanet_resnet50_fpn,
     "fcos": theirs.fcos_resnet50_fpn,
     "fasterrcnn": theirs.fasterrcnn_resnet50_fpn,
+    "maskrcnn": theirs.maskrcnn_resnet50_fpn,
 }
-TARGETS = [
-    {"boxes": torch.tensor([[3.0, 4, 50, 60], [8, 8, 9, 9]]), "labels": torch.tensor([2, 0])},  # one of a pixel
-    {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
-]
+TWO_STAGE = ("fasterrcnn", "maskrcnn")  # which count the background as a class
+
+
+def targets(height: int, width: int) -> list[dict[str, torch.Tensor]]:
+    """Of two images: a large object and one of a pixel, and none."""
+    masks = torch.zeros(2, height, width, dtype=torch.uint8)
+    masks[0, 4:60, 3:40] = masks[1, 8:9, 8:9] = 1
+    boxes = torch.tensor([[3.0, 4, 50, 60], [8, 8, 9, 9]])
+    return [
+        {"boxes": boxes, "labels": torch.tensor([2, 0]), "masks": masks},
+        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "masks": masks[:0]},
+    ]
 
 
 def small(name: str, variant: str = "resnet18", **options: object) -> torch.nn.Module:
@@ -31,18 +41,19 @@ def small(name: str, variant: str = "resnet18", **options: object) -> torch.nn.M
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("name", DETECTORS)
 def test_a_checkpoint_of_torchvision_gives_the_same(name: str, frozen: bool) -> None:
-    prefix = "box_" if name == "fasterrcnn" else ""
+    prefix = "box_" if name in TWO_STAGE else ""
     thresholds = {f"{prefix}score_thresh": 0.0, f"{prefix}nms_thresh": 0.5, f"{prefix}detections_per_img": 50}
     torch.manual_seed(0)
     peer = BUILDERS[name](weights=None, weights_backbone=None, num_classes=K, min_size=128, max_size=160, **thresholds)
     options = Options(256, 0.0, 0.5, 50, frozen, min_size=128, max_size=160)
-    ours = detector(name, models.build("resnet50"), K - (name == "fasterrcnn"), options)
+    ours = detector(name, models.build("resnet50"), K - (name in TWO_STAGE), options)
     ours.load_state_dict(peer.state_dict())
     images = [torch.rand(3, 100, 130), torch.rand(3, 140, 90)]
     with torch.inference_mode():
         for mine, other in zip(ours.eval()(images), peer.eval()(images), strict=True):
             assert len(mine["boxes"]) == 50
-            for key in ("boxes", "scores", "labels"):
+            assert mine.keys() == other.keys() and ("masks" in mine) == (name == "maskrcnn")
+            for key in mine:
                 assert torch.equal(mine[key], other[key])
 
 
@@ -56,19 +67,22 @@ def test_the_three_steps_are_the_whole(name: str) -> None:
     with torch.inference_mode():
         found = network.eval().decode(network.raw(batch), [(96, 128)] * 2)
         whole = network(list(images))
-    shift = int(name == "fasterrcnn")
+    shift = int(name in TWO_STAGE)
     for mine, other in zip(found, whole, strict=True):
         torch.testing.assert_close(mine["boxes"], other["boxes"])
         torch.testing.assert_close(mine["scores"], other["scores"])
         assert torch.equal(mine["labels"] + shift, other["labels"])
         assert mine["labels"].min() >= 0 and mine["labels"].max() < K
+        if name == "maskrcnn":
+            pasted = paste_masks_in_image(mine["masks"][:, None], mine["boxes"], (96, 128))
+            torch.testing.assert_close(pasted, other["masks"])
     network.train()
     torch.manual_seed(1)
     for _ in images:
         torch.empty(1).uniform_()  # with which the whole chooses among one size
-    losses = network.losses(batch, TARGETS)
+    losses = network.losses(batch, targets(96, 128))
     torch.manual_seed(1)
-    expected = network(list(images), [{**t, "labels": t["labels"] + shift} for t in TARGETS])
+    expected = network(list(images), [{**t, "labels": t["labels"] + shift} for t in targets(96, 128)])
     assert losses.keys() == expected.keys()
     for key, value in losses.items():
         torch.testing.assert_close(value, expected[key])
@@ -78,7 +92,7 @@ def test_the_three_steps_are_the_whole(name: str) -> None:
 @pytest.mark.parametrize("name", DETECTORS)
 def test_any_backbone_learns(name: str, variant: str) -> None:
     network = small(name, variant).train()
-    losses = network.losses(torch.rand(2, 3, 96, 64), TARGETS)
+    losses = network.losses(torch.rand(2, 3, 96, 64), targets(96, 64))
     total = torch.stack(list(losses.values())).sum()
     assert torch.isfinite(total)
     total.backward()
@@ -90,7 +104,7 @@ def test_any_backbone_learns(name: str, variant: str) -> None:
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_images_without_boxes_alone(name: str) -> None:
-    losses = small(name).train().losses(torch.rand(2, 3, 64, 64), [TARGETS[1]] * 2)
+    losses = small(name).train().losses(torch.rand(2, 3, 64, 64), [targets(64, 64)[1]] * 2)
     assert all(torch.isfinite(value) for value in losses.values())
     network = small(name, score_threshold=0.999).eval()
     with torch.inference_mode():

@@ -20,13 +20,16 @@ from conftest import start, write_scenes
 from resnetkit import recipe as recipes
 from resnetkit.data.dataset import Dataset
 from resnetkit.errors import DataError, Interrupted, UsageError
+from resnetkit.ops.rle import decode
 from resnetkit.tasks.boxes import Boxes
+from resnetkit.tasks.instances import Instances
 from resnetkit.verbs import fit
 from resnetkit.verbs.examples import found_in
 from servers import living
 
-KINDS = ("boxes", "masks")
-HEADLINES = {"boxes": "AP50", "masks": "mIoU"}
+KINDS = ("boxes", "masks", "instances")
+TASKS = {"boxes": "detect", "masks": "segment", "instances": "instances"}
+HEADLINES = {"boxes": "AP50", "masks": "mIoU", "instances": "mask_AP50"}
 SMALL = {
     "model.variant": "resnet18",
     "model.weights": "none",
@@ -39,7 +42,13 @@ STILL = {"augment.flip": False, "augment.min_scale": 1, "augment.color": 0.0}  #
 BY_HEART = {
     "boxes": {**STILL, "train.epochs": 50, "optim.lr": 2e-3},
     "masks": {**STILL, "train.epochs": 36, "image.size": 128, "image.width": 192, "model.head_width": 24},
+    "instances": {**STILL, "train.epochs": 30},
 }
+
+
+def small(kind: str) -> dict[str, object]:
+    """Settings of a training of seconds; outlines are learnt from only where that is asked for."""
+    return {**SMALL, "data.task": "instances" if kind == "instances" else "auto"}
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -53,7 +62,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("scenes")
     write_scenes(root / "data")
     for kind in KINDS:
-        settings = {**SMALL, **BY_HEART[kind]}
+        settings = {**small(kind), **BY_HEART[kind]}
         resnetkit.train(root / "data" / kind, settings=settings, out=root / kind, quiet=True)
     return root
 
@@ -74,6 +83,7 @@ def test_a_run_folder_holds_what_was_found(runs: Path) -> None:
         rows = list(csv.DictReader((runs / kind / "predictions.csv").read_text().splitlines()))
         assert len(rows) == 3 and all(row["split"] == "val" for row in rows)
     assert "Precision and recall" in (runs / "boxes" / "report.html").read_text()
+    assert all("segmentation" in row for row in json.loads((runs / "instances" / "coco_results.json").read_text()))
     found = json.loads((runs / "boxes" / "coco_results.json").read_text())
     assert {row["category_id"] for row in found} <= {1, 2} and all(len(row["bbox"]) == 4 for row in found)
 
@@ -119,6 +129,45 @@ def test_masks_have_the_size_of_their_images(runs: Path, run_cli) -> None:
         assert pixels(Path(f"drawn/{name}.jpg")).shape == (64, 96, 3)
 
 
+def test_masks_as_run_lengths(runs: Path, run_cli) -> None:
+    image = runs / "data" / "masks" / "val" / "images" / "8.png"
+    code, out, err = run_cli("predict", runs / "masks", image, "--format", "jsonl")
+    assert code == 0, err
+    answer = resnetkit.load(runs / "masks").predict(image)
+    for row in map(json.loads, out.splitlines()):
+        mask = decode(row["rle"]["counts"], *row["rle"]["size"])
+        np.testing.assert_array_equal(mask, answer.indices == answer.classes.index(row["label"]))
+        assert row["share"] == pytest.approx(mask.mean(), abs=1e-6)
+
+
+def test_objects_and_their_pixels(runs: Path, run_cli) -> None:
+    """The pixels of each object are those of its shape, in lines of JSON, in Python and over the image."""
+    image = runs / "data" / "instances" / "val" / "images" / "8.png"
+    call = ("predict", runs / "instances", image, "--format", "jsonl", "--top", 2, "--draw", "drawn")
+    code, out, err = run_cli(*call)
+    assert code == 0 and Path("drawn/8.jpg").exists(), err
+    truth = pixels(runs / "data" / "masks" / "val" / "masks" / "8.png")
+    answer = resnetkit.load(runs / "instances").predict(image, top=2)
+    assert isinstance(answer, Instances)
+    for number, row in enumerate(map(json.loads, out.splitlines())):
+        mask = decode(row["rle"]["counts"], *row["rle"]["size"])
+        np.testing.assert_array_equal(mask, answer.mask(number))
+        there = truth == 1 + ("square", "disc").index(row["label"])
+        assert (mask & there).sum() / (mask | there).sum() > 0.7
+    code, out, _ = run_cli("predict", runs / "instances", image, "--format", "csv", "--top", 1)
+    assert code == 0 and out.splitlines()[0] == "path,label,score,x1,y1,x2,y2"
+
+
+def test_outlines_are_asked_for(tmp_path: Path, run_cli) -> None:
+    """Boxes are what COCO JSON is taken for; a line says how to learn the pixels."""
+    data = write_scenes(tmp_path / "data") / "instances"
+    flags = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+    code, _, err = run_cli("train", data, *flags, "--dry-run", "--out", "r")
+    assert code == 0 and 'task = "detect"' in err and "22 objects have an outline, which --task instances learns" in err
+    with pytest.raises(DataError, match="outlines"):
+        resnetkit.train(data.parent / "boxes", task="instances", settings=SMALL, out="r", dry_run=True, quiet=True)
+
+
 def test_boxes_as_lines_rows_and_drawings(runs: Path, run_cli) -> None:
     images = runs / "data" / "boxes" / "val" / "images"
     code, out, err = run_cli("predict", runs / "boxes", images, "--draw", "drawn", "--top", 2)
@@ -149,7 +198,7 @@ def test_options_for_classes_say_so(runs: Path) -> None:
 def test_resume_is_bit_exact(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in the middle of an epoch and gone on with: the weights and the metrics of the run that was not."""
     data = write_scenes(Path("data")) / kind
-    resnetkit.train(data, settings=SMALL, out="whole", quiet=True)
+    resnetkit.train(data, settings=small(kind), out="whole", quiet=True)
     ticks = fit._ticks
 
     def stopped(job, stage, state):
@@ -162,7 +211,7 @@ def test_resume_is_bit_exact(kind: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(fit.Saver, "due", lambda self, end: True)
     monkeypatch.setattr(fit, "_ticks", stopped)
     with pytest.raises((KeyboardInterrupt, Interrupted)):
-        resnetkit.train(data, settings=SMALL, out="parts", quiet=True)
+        resnetkit.train(data, settings=small(kind), out="parts", quiet=True)
     monkeypatch.setattr(fit, "_ticks", ticks)
     resnetkit.train(out="parts", resume=True, quiet=True)
     one, two = (safetensors.numpy.load_file(f"{name}/model/model.safetensors") for name in ("whole", "parts"))
@@ -173,7 +222,7 @@ def test_resume_is_bit_exact(kind: str, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_learn_what_one_learns(kind: str, tmp_path: Path) -> None:
     data = write_scenes(Path("data")) / kind
-    settings = SMALL | {"model.freeze": "layer2", "train.epochs": 1}
+    settings = small(kind) | {"model.freeze": "layer2", "train.epochs": 1}
     flags = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     other = start("train", data, *flags, "--out", "two", "--quiet")
     _, err = other.communicate(timeout=240)
@@ -200,10 +249,10 @@ def test_settings_without_a_meaning_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_dry_run_writes_nothing_and_tells_the_time(kind: str, run_cli) -> None:
     data = write_scenes(Path("data")) / kind
-    flags = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+    flags = [word for key, value in small(kind).items() for word in ("--set", f"{key}={value}")]
     code, _, err = run_cli("train", data, *flags, "--dry-run", "--out", "r")
     assert code == 0 and "steps of" in err and not Path("r").exists()
-    assert f'task = "{"detect" if kind == "boxes" else "segment"}"' in err
+    assert f'task = "{TASKS[kind]}"' in err
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -365,10 +414,10 @@ def test_boxes_and_masks_are_served(kind: str, runs: Path) -> None:
     """The rows of predict, the picture with them over it, and the Open Inference Protocol with them as JSON."""
     path = runs / "data" / kind / "val" / "images" / "8.png"
     answer = resnetkit.load(runs / kind).predict(path)
-    rows = [{name: value for name, value in row.items() if name != "path"} for row in answer.rows()]
+    rows = [{name: value for name, value in row.items() if name != "path"} for row in answer.full_rows()]
     with living((kind, runs / kind)) as server:
         info = server.get("/info").json
-        assert info["models"][0]["task"] == ("detect" if kind == "boxes" else "segment")
+        assert info["models"][0]["task"] == TASKS[kind]
         told = server.post("/predict?overlay=true", path.read_bytes(), "image/png").json["answers"][0]
         assert told["overlay"].startswith("data:image/") and told["found"] == rows
         file = {

@@ -72,12 +72,18 @@ def predict(
                 failed += 1
                 print(f"error: {answer}", file=sys.stderr)
             else:
-                rows.write(answer.rows())
+                rows.write(_rows(answer, form))
                 pairs += [answer] if isinstance(answer, Pair) else []
     if pairs and not quiet:
         print(*rate_lines(pairs), sep="\n", file=sys.stderr)
     if failed:
         raise IncompleteError(f"{failed} of {count} files could not be read")
+
+
+def _rows(answer: Any, form: str) -> list[dict[str, Any]]:
+    """The rows of an answer; in JSON with its masks."""
+    found: list[dict[str, Any]] = (getattr(answer, "full_rows", answer.rows) if form == "jsonl" else answer.rows)()
+    return found
 
 
 def _refuse_form(form: str, out: str | None, *, resume: bool) -> None:

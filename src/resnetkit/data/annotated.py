@@ -126,6 +126,8 @@ class Noted:
         where: what each box is called in a finding.
         shares: whether boxes are in shares.
         id: COCO's.
+        outlines: of each box, as `outlines.sound` has it; "" where none is asked for.
+        turn: EXIF's orientation, where boxes and outlines are of the stored picture and have to be turned with it.
     """
 
     name: str
@@ -137,9 +139,12 @@ class Noted:
     where: list[str] = field(default_factory=list)
     shares: bool = False
     id: int | None = None
+    outlines: list[str] = field(default_factory=list)
+    turn: int = 1
 
-    def add(self, box: Sequence[float], label: int, where: str, crowd: bool = False) -> None:
+    def add(self, box: Sequence[float], label: int, where: str, crowd: bool = False, outline: str = "") -> None:
         """One more box."""
+        self.outlines.append(outline)
         self.boxes.append(box)
         self.labels.append(label)
         self.where.append(where)
@@ -225,7 +230,7 @@ def _upright(place: Place, each: Noted, findings: Findings) -> tuple[Size, NDArr
         raise DataError(what, path=place.path(each.name), fix="annotate it anew, or put the right image there")
     if orientation != 1 and each.size in (None, stored):
         findings.add("images that EXIF turns, with their boxes", each.name)
-        boxes = turned(boxes, orientation, stored)
+        boxes, each.turn = turned(boxes, orientation, stored), orientation
     return upright, boxes
 
 
@@ -262,6 +267,7 @@ def _sound(boxes: NDArray[np.floating], each: Noted, size: Size, findings: Findi
     for row in np.flatnonzero(cut).tolist():
         findings.add("boxes that reached over the edge of their image, clipped", each.where[row])
     kept = ~empty & ~outside
+    each.outlines = [text for text, keep in zip(each.outlines, kept.tolist(), strict=True) if keep]
     labels, crowds = np.array(each.labels, np.int64), np.array(each.crowds, bool)
     return Objects(inside[kept].astype(np.float32), labels[kept], crowds[kept])
 

@@ -15,24 +15,25 @@ A_SOURCE = (
 )
 
 
-def scan(source: Path, *, follow_links: bool = False) -> Boxed:
+def scan(source: Path, *, follow_links: bool = False, outlines: bool = False) -> Boxed:
     """Read a folder or an archive of images with boxes, a COCO JSON or a YOLO data.yaml.
 
     Args:
         source: folder, .zip, .tar, .json or .yaml.
         follow_links: follow links to files outside the folder.
+        outlines: read the pixels of each object too, which COCO JSON has.
 
     Raises:
         DataError: no format is recognised, or two are; an annotation is damaged; no image is there.
         ResourceError: a file cannot be read.
     """
-    found = recognised(source, follow_links=follow_links)
+    found = recognised(source, follow_links=follow_links, outlines=outlines)
     if found is None:
         raise DataError("holds no boxes in a form that is known", path=source, fix=A_SOURCE)
     return refuse_nothing(found, source)
 
 
-def recognised(source: Path, *, follow_links: bool = False) -> Boxed | None:
+def recognised(source: Path, *, follow_links: bool = False, outlines: bool = False) -> Boxed | None:
     """As `scan`; None where there are no boxes in a form that is known, so that it may be something else.
 
     Raises:
@@ -41,7 +42,7 @@ def recognised(source: Path, *, follow_links: bool = False) -> Boxed | None:
     lone = source.is_file() and source.suffix.lower() in (".json", ".yaml", ".yml")
     place = opened(source.parent if lone else source, follow_links=follow_links)
     if lone and source.suffix.lower() == ".json":
-        return coco.scan(place, coco.sources(place, source.name))
+        return coco.scan(place, coco.sources(place, source.name), outlines=outlines)
     files = [] if lone else coco.sources(place)
     annotations = [] if lone else voc.sources(place)
     images = yolo.sources(place)
@@ -49,7 +50,7 @@ def recognised(source: Path, *, follow_links: bool = False) -> Boxed | None:
     if len(forms) > 1:
         raise DataError(f"holds both {' and '.join(forms)}", path=source, fix="keep one, or name the .json or .yaml")
     if files:
-        return coco.scan(place, files)
+        return coco.scan(place, files, outlines=outlines)
     if annotations:
         return voc.scan(place, annotations)
     return yolo.scan(place, images, source.name if lone else "") if images else None

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from resnetkit.data.annotated import Boxed, Noted, assembled, with_category_ids
+from resnetkit.data.annotated import Boxed, Noted, assembled, header_of, with_category_ids
+from resnetkit.data.outlines import outlined, sound
 from resnetkit.data.place import Findings, Place, split_in
 from resnetkit.data.tree import SPLIT_FOLDERS
 from resnetkit.errors import DataError, printable
@@ -77,8 +78,26 @@ def _split(name: str) -> str:
     return next((SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS), split_in(name))
 
 
-def scan(place: Place, found: Sequence[Source]) -> Boxed:
-    """The images and boxes of all annotation files.
+@dataclass(frozen=True)
+class Reading:
+    """What an annotation is read with.
+
+    Attributes:
+        place, source: where it is.
+        index: class index by id.
+        findings: what is left out.
+        outlines: whether the pixels of objects are asked for.
+    """
+
+    place: Place
+    source: Source
+    index: Mapping[int, int]
+    findings: Findings
+    outlines: bool
+
+
+def scan(place: Place, found: Sequence[Source], *, outlines: bool = False) -> Boxed:
+    """The images and boxes of all annotation files; with their outlines if these are asked for.
 
     Raises:
         DataError: an id is used twice, an annotation is of no image, splits are given to some files only, an image
@@ -89,7 +108,7 @@ def scan(place: Place, found: Sequence[Source]) -> Boxed:
     index = {key: row for row, key in enumerate(categories)}
     findings, noted = Findings(), dict[str, Noted]()
     for source in found:
-        for each in _images(place, source, index, findings):
+        for each in _images(Reading(place, source, index, findings, outlines)):
             if each.name in noted:
                 what = f"is in {printable(noted[each.name].split or source.name)} and again in {printable(source.name)}"
                 raise DataError(what, path=place.path(each.name), fix="keep it in one of them")
@@ -101,8 +120,9 @@ def scan(place: Place, found: Sequence[Source]) -> Boxed:
     for row, (name, boxes) in enumerate(zip(categories.values(), _counts(noted.values(), len(index)), strict=True)):
         if not boxes:
             findings.add("classes without a box", f"{name} (id {list(categories)[row]})")
-    dataset = assembled(place, noted.values(), tuple(categories.values()), findings, FORM)
-    return with_category_ids(dataset, tuple(categories))
+    images = sorted(noted.values(), key=lambda each: each.name)
+    dataset = assembled(place, images, tuple(categories.values()), findings, FORM)
+    return with_category_ids(outlined(dataset, images) if outlines else dataset, tuple(categories))
 
 
 def _counts(noted: Iterable[Noted], num_classes: int) -> list[int]:
@@ -150,8 +170,9 @@ def _refuse_twice(place: Place, source: Source, key: str) -> None:
         raise DataError(what, path=place.path(source.name), fix="give each an id of its own")
 
 
-def _images(place: Place, source: Source, index: Mapping[int, int], findings: Findings) -> list[Noted]:
+def _images(reading: Reading) -> list[Noted]:
     """The images of a file that are there, with their boxes."""
+    place, source, findings = reading.place, reading.source, reading.findings
     _refuse_twice(place, source, "images")
     _refuse_twice(place, source, "annotations")
     known: dict[int, Noted | None] = {}
@@ -169,7 +190,7 @@ def _images(place: Place, source: Source, index: Mapping[int, int], findings: Fi
     for each in source.content["annotations"]:
         noted = known[each["image_id"]]
         if noted is not None:
-            _note(each, noted, source, index, findings)
+            _note(each, noted, reading)
     there = [noted for noted in known.values() if noted is not None]
     for noted in there:
         if not noted.boxes:
@@ -177,16 +198,30 @@ def _images(place: Place, source: Source, index: Mapping[int, int], findings: Fi
     return there
 
 
-def _note(each: Json, noted: Noted, source: Source, index: Mapping[int, int], findings: Findings) -> None:
-    where = f"{source.name}: annotation {each['id']}"
-    if _key(each.get("category_id")) not in index:
+def _note(each: Json, noted: Noted, reading: Reading) -> None:
+    where, findings = f"{reading.source.name}: annotation {each['id']}", reading.findings
+    if _key(each.get("category_id")) not in reading.index:
         findings.add("boxes of an unknown category, left out", f"{where}, category {each.get('category_id')}")
         return
-    box = _box(each)
+    box, outline = _box(each), ""
     if box is None:
         findings.add("annotations without a box, left out", where)
         return
-    noted.add(box, index[each["category_id"]], where, bool(each.get("iscrowd")))
+    if reading.outlines:
+        outline, bad = sound(each.get("segmentation"), noted.size or _stored_size(reading.place, noted))
+        if not outline:
+            findings.add("objects without a sound outline, left out", where)
+            return
+        if bad:
+            findings.add("polygons without three corners or an area, left out of their object", where)
+    elif each.get("segmentation"):
+        findings.add("objects have an outline, which --task instances learns", where)
+    noted.add(box, reading.index[each["category_id"]], where, bool(each.get("iscrowd")), outline)
+
+
+def _stored_size(place: Place, noted: Noted) -> tuple[int, int]:
+    header = header_of(place.file(noted.name))
+    return header[0] if header else (1, 1)
 
 
 def _key(value: Any) -> int | None:

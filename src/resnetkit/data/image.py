@@ -9,18 +9,15 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
 
-from resnetkit.data.bands import MAX_CHANNELS, Bands, array_shape, bands_of, from_channels, is_array, read_array
+from resnetkit.data.bands import Bands, array_shape, bands_of, from_channels, is_array, read_array
 from resnetkit.data.formats import (
     DECODE_ERRORS,
     MAX_PIXELS,
@@ -36,13 +33,14 @@ from resnetkit.data.formats import (
     refuse_extreme_size,
 )
 from resnetkit.data.formats import EXTENSIONS as EXTENSIONS
-from resnetkit.data.prepared import prepared_from
+from resnetkit.data.preprocess import Preprocess as Preprocess
+from resnetkit.data.preprocess import mean_and_std as mean_and_std
+from resnetkit.data.preprocess import preprocess_from as preprocess_from
 from resnetkit.errors import DataError, UsageError
+from resnetkit.ops.windows import middle
 
 Pixels = NDArray[np.uint8]
 Picture = Image.Image | Bands  # Bands where the network takes another number of channels than 1 or 3
-Resize = Literal["crop", "squash", "letterbox"]
-Interpolation = Literal["bilinear", "bicubic"]
 
 LARGE_PIXELS = 25_000_000  # 100 MB as Pillow holds them: of such images one at a time is decoded
 TURNS = {  # how an upright picture is got from one that is stored under an EXIF orientation
@@ -58,84 +56,6 @@ TURNS = {  # how an upright picture is got from one that is stored under an EXIF
 TO_EIGHT_BITS = np.rint(np.arange(65536) / 257).astype(np.uint8)
 
 _ONE_LARGE = threading.Lock()
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class Preprocess:
-    """From upright RGB pixels to the input of a network.
-
-    Attributes:
-        size: height of the result in pixels, and its width unless that is given.
-        resize: "crop" takes the centre square, "squash" the whole image without its proportions, "letterbox" the whole
-            image with bars in the colour of the mean.
-        crop_ratio: side of the centre square as a share of the image's short side (crop only), 0..1.
-        interpolation: filter of the resize; always with antialiasing, as Pillow does it.
-        mean, std: per channel, of pixels in 0..1; their number is that of the channels (1 grey, 3 RGB,
-            others as they come).
-        background: grey level 0..255 under transparent pixels.
-        draft: a JPEG is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size, in whole pixels, at which either
-            side still has this many times the pixels that the resize leaves of it; from 1, or 0 to decode it whole.
-        width: of the result in pixels; 0 is a square.
-    """
-
-    size: Annotated[int, Field(ge=8, le=4096)] = 224
-    resize: Resize = "crop"
-    crop_ratio: Annotated[float, Field(gt=0, le=1)] = 0.875
-    interpolation: Interpolation = "bilinear"
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    background: Annotated[int, Field(ge=0, le=255)] = 255
-    draft: Annotated[float, Field(ge=0, le=64)] = 2.0
-    width: Annotated[int, Field(ge=0, le=4096)] = 0
-
-    def __post_init__(self) -> None:
-        if not 1 <= len(self.mean) <= MAX_CHANNELS or len(self.mean) != len(self.std) or min(self.std) <= 0:
-            raise ValueError(f"mean and std need as many numbers, 1 to {MAX_CHANNELS}, std above 0")
-        if 0 < self.draft < 1:
-            raise ValueError("draft is 0 or from 1")
-        if self.width and self.resize == "crop":
-            raise ValueError("a crop is a square: it has no width of its own")
-
-    @property
-    def channels(self) -> int:
-        """Number of channels of the network's input."""
-        return len(self.mean)
-
-    @property
-    def canvas(self) -> tuple[int, int]:
-        """Height and width of the network's input in pixels."""
-        return self.size, self.width or self.size
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of the pixels of an image."""
-        return *self.canvas, self.channels
-
-    @property
-    def dtype(self) -> type[np.uint8]:
-        """Of the pixels of an image."""
-        return np.uint8
-
-    def as_dict(self) -> dict[str, Any]:
-        """As it stands in model.json; a square has no width there, as before there were others."""
-        values = asdict(self)
-        return values if self.width else {name: value for name, value in values.items() if name != "width"}
-
-
-def mean_and_std(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """ImageNet's, which the published weights expect; of other channels than RGB, that of their brightness for each."""
-    if channels == 3:
-        return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    return (0.449,) * channels, (0.226,) * channels
-
-
-def preprocess_from(values: Mapping[str, Any], path: Path) -> Preprocess:
-    """The Preprocess in a model.json at `path`; one without `draft` is older than it, and meant 0.
-
-    Raises:
-        ModelError: it is missing or not valid.
-    """
-    return prepared_from(Preprocess, {"draft": 0.0, **values}, path)
 
 
 def decode(source: Source, preprocess: Preprocess) -> Picture:
@@ -188,6 +108,8 @@ def _draft(image: Image.Image, preprocess: Preprocess) -> None:
     width, height = image.size
     # A lossless JPEG has no quantization, and libjpeg fails to scale it.
     if not preprocess.draft or not getattr(image, "quantization", None) or width * height > max_pixels(image):
+        return
+    if preprocess.resize == "window":
         return
     across, down = preprocess.canvas[1] / width, preprocess.canvas[0] / height
     if preprocess.resize == "crop":
@@ -276,7 +198,9 @@ def shown(image: Picture) -> Image.Image:
 
 
 def pixels(image: Picture, preprocess: Preprocess) -> Pixels:
-    """An upright image as uint8 [height, width, channels], resized with antialiasing."""
+    """An upright image as uint8 [height, width, channels], resized with antialiasing, or its middle as it is."""
+    if preprocess.resize == "window":
+        return _unresized(image, preprocess.canvas, preprocess)
     if isinstance(image, Bands):
         each = zip(image.each, preprocess.mean, preprocess.std, strict=True)
         alone = [pixels(band, replace(preprocess, mean=(mean,), std=(std,))) for band, mean, std in each]
@@ -292,6 +216,22 @@ def pixels(image: Picture, preprocess: Preprocess) -> Pixels:
         image = ImageOps.pad(image, size, method, color=fill if len(fill) == 3 else fill[0])
     array = np.asarray(image)
     return array[:, :, None] if array.ndim == 2 else array
+
+
+def whole(image: Picture, preprocess: Preprocess) -> Pixels:
+    """An upright image as windows see it, uint8 [h, w, channels]: as it is; a smaller one in the middle of a window."""
+    height, width = preprocess.canvas
+    return _unresized(image, (max(height, image.height), max(width, image.width)), preprocess)
+
+
+def _unresized(image: Picture, size: tuple[int, int], preprocess: Preprocess) -> Pixels:
+    """The middle of an image, or bars in the colour of the mean around it, at this height and width."""
+    bands = image.each if isinstance(image, Bands) else (image,)
+    there = middle(np.concatenate([np.atleast_3d(np.asarray(band)) for band in bands], 2), size)
+    canvas = np.empty((*size, there.shape[2]), np.uint8)
+    canvas[:] = [round(255 * value) for value in preprocess.mean]
+    middle(canvas, there.shape[:2])[:] = there
+    return canvas
 
 
 def _centre(size: tuple[int, int], ratio: float) -> tuple[float, float, float, float]:
@@ -322,13 +262,15 @@ def seen(size: tuple[int, int], preprocess: Preprocess) -> tuple[float, float, f
 
 
 def inside(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int, int, int]:
-    """Where an upright image lies on its letterboxed canvas: left, top, width, height in whole pixels of the canvas.
+    """Where an upright image lies on its canvas, letterboxed or as it is: left, top, width, height in its whole pixels.
 
     Args:
         size: width and height of the image, at whatever scale.
         preprocess: of the canvas.
     """
     height, width = preprocess.canvas
+    if preprocess.resize == "window":
+        return int((width - size[0]) / 2), int((height - size[1]) / 2), *size
     # as ImageOps.pad has them
     ratio, own = width / height, size[0] / size[1]
     across, down = width, height

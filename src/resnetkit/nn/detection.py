@@ -1,4 +1,4 @@
-"""Detectors around our backbones: RetinaNet, FCOS and Faster R-CNN, each on a feature pyramid (arXiv 1612.03144).
+"""Detectors around our backbones: RetinaNet, FCOS, Faster and Mask R-CNN, on a feature pyramid (arXiv 1612.03144).
 
 Networks, losses, anchors and RoI operations are torchvision's; ours are the backbones, the width of the heads, and the
 three steps that training, export and prediction need apart: `losses`, `raw` and `decode`. Tensors have torchvision's
@@ -11,7 +11,7 @@ answer with the same boxes and scores.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,17 +21,20 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import maskrcnn_inference
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
 from resnetkit.nn.backbone import freeze_norms, freeze_stages, strides_of, widths_of
 from resnetkit.nn.resnet import ResNet
 
-BOXES, LABELS, SCORES = "boxes", "labels", "scores"
-Targets = Sequence[Mapping[str, Tensor]]  # of each image: boxes [n, 4] xyxy in pixels of the batch, labels [n]
-Found = list[dict[str, Tensor]]  # the same, and scores [n] from the highest down
+BOXES, LABELS, SCORES, MASKS = "boxes", "labels", "scores", "masks"
+# Of each image: boxes [n, 4] xyxy in pixels of the batch, labels [n]; for Mask R-CNN also masks [n, H, W].
+Targets = Sequence[Mapping[str, Tensor]]
+Found = list[dict[str, Tensor]]  # the same, and scores [n] from the highest down; of masks what is in the box [n, s, s]
 Size = tuple[int, int]  # height and width in pixels
-ROI_SIZE = 7  # height and width of what Faster R-CNN looks at of a region
+ROI_SIZE, MASK_SIZE = 7, 14  # height and width of what Faster R-CNN looks at of a region, and Mask R-CNN for its pixels
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,13 @@ class Raw:
         outputs: of the heads: logits and offsets of each anchor [N, A, ...], or of each proposed region.
         anchors: boxes [A, 4] of each image that the offsets start from.
         levels: anchors of each level of the pyramid; their sum is A.
+        maps: features, where those of the chosen boxes are looked at again.
     """
 
     outputs: dict[str, Tensor]
     anchors: list[Tensor]
     levels: list[int]
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class _OneStage(nn.Module):
@@ -120,8 +125,8 @@ class FCOS(_OneStage, detection.FCOS):  # type: ignore[misc]  # torchvision is n
         return self.compute_loss(targets, raw.outputs, raw.anchors, raw.levels)
 
 
-class FasterRCNN(detection.FasterRCNN):  # type: ignore[misc]  # torchvision is not typed
-    """Regions are proposed first, and then judged (arXiv 1506.01497).
+class _TwoStage(nn.Module):
+    """Regions are proposed first, and then judged.
 
     Inside class 0 is the background; labels that come in and go out of `losses` and `decode` begin with the first class
     all the same, as those of the others do.
@@ -143,7 +148,8 @@ class FasterRCNN(detection.FasterRCNN):  # type: ignore[misc]  # torchvision is 
         listed, maps, heads = _listed(images), self.backbone(images), self.roi_heads
         proposals, _ = self.rpn(listed, maps)
         logits, offsets = heads.box_predictor(heads.box_head(heads.box_roi_pool(maps, proposals, listed.image_sizes)))
-        return Raw({"class_logits": logits, "box_regression": offsets}, proposals, [len(each) for each in proposals])
+        outputs = {"class_logits": logits, "box_regression": offsets}
+        return Raw(outputs, proposals, [len(each) for each in proposals], maps)
 
     def decode(self, raw: Raw, sizes: Sequence[Size]) -> Found:
         """The boxes of each image, inside its height and width of the batch."""
@@ -152,7 +158,23 @@ class FasterRCNN(detection.FasterRCNN):  # type: ignore[misc]  # torchvision is 
         return [{BOXES: b, LABELS: n - 1, SCORES: s} for b, s, n in zip(*chosen, strict=True)]
 
 
-Detector = RetinaNet | FCOS | FasterRCNN
+class FasterRCNN(_TwoStage, detection.FasterRCNN):  # type: ignore[misc]  # torchvision is not typed
+    """Boxes (arXiv 1506.01497)."""
+
+
+class MaskRCNN(_TwoStage, detection.MaskRCNN):  # type: ignore[misc]  # torchvision is not typed
+    """Boxes, and the pixels of what is in each (arXiv 1703.06870)."""
+
+    def decode(self, raw: Raw, sizes: Sequence[Size]) -> Found:
+        """The boxes of each image, inside its height and width of the batch, and what is in each: 0..1 [n, 28, 28]."""
+        found, heads = super().decode(raw, sizes), self.roi_heads
+        regions = heads.mask_roi_pool(raw.maps, [each[BOXES] for each in found], list(sizes))
+        logits = heads.mask_predictor(heads.mask_head(regions))
+        shares = maskrcnn_inference(logits, [each[LABELS] + 1 for each in found])
+        return [{**each, MASKS: share[:, 0]} for each, share in zip(found, shares, strict=True)]
+
+
+Detector = RetinaNet | FCOS | FasterRCNN | MaskRCNN
 
 
 def _listed(images: Tensor) -> ImageList:
@@ -193,23 +215,38 @@ def _fcos(backbone: ResNet, num_classes: int, options: Options) -> FCOS:
 
 
 def _faster_rcnn(backbone: ResNet, num_classes: int, options: Options) -> FasterRCNN:
+    return FasterRCNN(**_two_stage_parts(backbone, num_classes, options))
+
+
+def _mask_rcnn(backbone: ResNet, num_classes: int, options: Options) -> MaskRCNN:
+    width = options.width
+    return MaskRCNN(
+        **_two_stage_parts(backbone, num_classes, options),
+        mask_roi_pool=_regions(len(backbone.stages), MASK_SIZE),
+        mask_head=MaskRCNNHeads(width, (width,) * 4, 1),
+        mask_predictor=MaskRCNNPredictor(width, width, num_classes + 1),
+    )
+
+
+def _two_stage_parts(backbone: ResNet, num_classes: int, options: Options) -> dict[str, Any]:
     width, strides = options.width, strides_of(backbone)
     strides.append(strides[-1] * 2)
     # 1,024 numbers of a region at torchvision's width of 256
     box_head = TwoMLPHead(width * ROI_SIZE**2, 4 * width)
-    return FasterRCNN(
-        _pyramid(backbone, 0, LastLevelMaxPool(), width),
-        rpn_anchor_generator=AnchorGenerator(tuple((8 * s,) for s in strides), ((0.5, 1.0, 2.0),) * len(strides)),
-        box_roi_pool=_regions(len(backbone.stages)),
-        box_head=box_head,
-        box_predictor=FastRCNNPredictor(4 * width, num_classes + 1),
+    anchors = AnchorGenerator(tuple((8 * s,) for s in strides), ((0.5, 1.0, 2.0),) * len(strides))
+    return {
+        "backbone": _pyramid(backbone, 0, LastLevelMaxPool(), width),
+        "rpn_anchor_generator": anchors,
+        "box_roi_pool": _regions(len(backbone.stages), ROI_SIZE),
+        "box_head": box_head,
+        "box_predictor": FastRCNNPredictor(4 * width, num_classes + 1),
         **_settings(options, "box_"),
-    )
+    }
 
 
-def _regions(stages: int) -> nn.Module:
+def _regions(stages: int, size: int) -> nn.Module:
     names = [str(stage) for stage in range(stages)]
-    regions: nn.Module = MultiScaleRoIAlign(featmap_names=names, output_size=ROI_SIZE, sampling_ratio=2)
+    regions: nn.Module = MultiScaleRoIAlign(featmap_names=names, output_size=size, sampling_ratio=2)
     return regions
 
 
@@ -228,6 +265,7 @@ DETECTORS: Mapping[str, Callable[[ResNet, int, Options], Detector]] = {
     "retinanet": _retinanet,
     "fcos": _fcos,
     "fasterrcnn": _faster_rcnn,
+    "maskrcnn": _mask_rcnn,
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from resnetkit.nn.detection import BOXES, FCOS, LABELS, SCORES, FasterRCNN, Found, RetinaNet
+from resnetkit.nn.detection import BOXES, FCOS, LABELS, MASKS, SCORES, FasterRCNN, Found, MaskRCNN, RetinaNet
 from resnetkit.nn.segmentation import OUT
 
 
@@ -24,7 +24,7 @@ class Finder(nn.Module):
 
     def forward(self, images: Tensor) -> Found | Tensor:
         """Normalised images [N, C, H, W] to the boxes of each, or to logits [N, K, H, W]."""
-        if isinstance(self.network, RetinaNet | FCOS | FasterRCNN):
+        if isinstance(self.network, RetinaNet | FCOS | FasterRCNN | MaskRCNN):
             return self.network.decode(self.network.raw(images), [(images.shape[2], images.shape[3])] * len(images))
         logits: Tensor = self.network(images)[OUT]
         return logits
@@ -49,8 +49,11 @@ class FromPixels(nn.Module):
         self.eval()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Canvases uint8 [N, H, W, C] to boxes [n, 4], labels [n] and scores [n] of the one, or logits [N, K, H, W]."""
+        """Canvases uint8 [N, H, W, C] to boxes [n, 4], labels [n] and scores [n] of the one, or logits [N, K, H, W].
+
+        Where masks are found, also what is in each box [n, s, s].
+        """
         found = self.finder((pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std)
         if isinstance(found, list):
-            return found[0][BOXES], found[0][LABELS], found[0][SCORES]
+            return tuple(found[0][name] for name in (BOXES, LABELS, SCORES, MASKS) if name in found[0])
         return (found,)

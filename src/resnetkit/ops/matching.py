@@ -1,8 +1,9 @@
 """Boxes that were found beside those that are there: who matches whom, and average precision with the COCO rules.
 
-The numbers are those of pycocotools where the area of an object is that of its box: where masks are drawn it is not,
-which changes what counts as small, medium or large. They are computed here because an interval needs what no library
-gives away: the matches of each image, from which the precision of any resample of images follows without a new match.
+The numbers are those of pycocotools; of boxes where the area of an object is that of its box: where masks are drawn it
+is not, which changes what counts as small, medium or large. They are computed here because an interval needs what no
+library gives away: the matches of each image, from which the precision of any resample of images follows without a new
+match.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit.ops.boxes import areas, overlaps
+from resnetkit.ops.regions import Region
 
 Floats = NDArray[np.floating]
 Flags = NDArray[np.bool_]
@@ -34,11 +36,32 @@ class Objects:
         boxes: xyxy in pixels of the upright image [n, 4].
         labels: class index of each [n].
         crowds: boxes that are not judged: COCO's crowds, and what Pascal VOC calls difficult [n].
+        regions: the pixels of each, where they are known.
     """
 
     boxes: Floats
     labels: NDArray[np.integer]
     crowds: Flags
+    regions: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What masks that were found have in common with those that are there, all in pixels.
+
+    Attributes:
+        common: of each pair [m, n].
+        found: of each that was found [m].
+        there: of each that is there [n].
+    """
+
+    common: Floats
+    found: Floats
+    there: Floats
+
+    def take(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Shared:
+        """Of some of both."""
+        return Shared(self.common[rows][:, columns], self.found[rows], self.there[columns])
 
 
 @dataclass(frozen=True)
@@ -49,11 +72,19 @@ class Found:
         boxes: xyxy in pixels of the upright image [m, 4].
         labels: class index of each [m].
         scores: of each, 0..1 [m].
+        parts: where masks are found, what a network says of each in its box, 0..1 [m, s, s].
+        regions: the pixels of each, or none.
+        texts: these as run lengths, or none.
+        shared: what they have in common with the objects of the image, by which they are judged instead of boxes.
     """
 
     boxes: Floats
     labels: NDArray[np.integer]
     scores: Floats
+    parts: Floats | None = None
+    regions: tuple[Region, ...] = ()
+    texts: tuple[str, ...] = ()
+    shared: Shared | None = None
 
 
 @dataclass(frozen=True)
@@ -86,17 +117,18 @@ def match(found: Found, there: Objects, size: tuple[float, float] = ANY_SIZE) ->
     Returns:
         Hits [T, m] and ignored [T, m] of those found, and the number of those that are to be found.
     """
-    # box sizes of exactly the limit count on both sides, as in pycocotools
-    outside = (areas(there.boxes) < size[0]) | (areas(there.boxes) > size[1])
+    shared = shared_of(found, there)
+    # sizes of exactly the limit count on both sides, as in pycocotools
+    outside = (shared.there < size[0]) | (shared.there > size[1])
     unjudged = there.crowds | outside
     order = np.argsort(unjudged, kind="stable")
-    boxes, crowds, unjudged = there.boxes[order], there.crowds[order], unjudged[order]
-    overlap = _overlap(found.boxes, boxes, crowds)
+    crowds, unjudged = there.crowds[order], unjudged[order]
+    overlap = _overlap(shared, there.crowds)[:, order]
     hits = np.zeros((len(THRESHOLDS), len(found.boxes)), bool)
-    ignored, taken = np.zeros_like(hits), np.zeros((len(THRESHOLDS), len(boxes)), bool)
+    ignored, taken = np.zeros_like(hits), np.zeros((len(THRESHOLDS), len(order)), bool)
     limits = np.minimum(THRESHOLDS, 1 - 1e-10)
     judged = int((~unjudged).sum())
-    for row in range(len(found.boxes) if len(boxes) else 0):
+    for row in range(len(found.boxes) if len(order) else 0):
         open_ = (overlap[row] >= limits[:, None]) & (~taken | crowds)
         # one that is judged comes before one that is not
         candidates = np.where(open_, overlap[row], -1.0)
@@ -105,7 +137,7 @@ def match(found: Found, there: Objects, size: tuple[float, float] = ANY_SIZE) ->
         hit = np.flatnonzero(chosen >= 0)
         hits[hit, row], taken[hit, chosen[hit]] = True, True
         ignored[hit, row] = unjudged[chosen[hit]]
-    wrong_size = (areas(found.boxes) < size[0]) | (areas(found.boxes) > size[1])
+    wrong_size = (shared.found < size[0]) | (shared.found > size[1])
     return hits, ignored | (~hits & wrong_size), judged
 
 
@@ -117,30 +149,35 @@ def _last_best(candidates: Floats, offset: int = 0) -> NDArray[np.intp]:
     return np.where(candidates.max(1) >= 0, last + offset, -1)
 
 
-def _overlap(found: Floats, there: Floats, crowds: Flags) -> Floats:
-    """IoU [n, m]; of a crowd the share of the box that lies in it."""
-    common, own = overlaps(found, there), areas(found)[:, None]
-    union = np.where(crowds, own, own + areas(there) - common)
-    return np.asarray(common / np.where(union > 0, union, 1))
+def shared_of(found: Found, there: Objects) -> Shared:
+    """What both have in common: of masks where they are known, else of boxes, in square pixels."""
+    if found.shared is not None:
+        return found.shared
+    return Shared(overlaps(found.boxes, there.boxes), areas(found.boxes), areas(there.boxes))
 
 
-def _found_of(found: Found, label: int) -> Found:
-    """The boxes of a class from the highest score down, `MOST` at most."""
+def _overlap(shared: Shared, crowds: Flags) -> Floats:
+    """IoU [n, m]; of a crowd the share of what was found that lies in it."""
+    own = shared.found[:, None]
+    union = np.where(crowds, own, own + shared.there - shared.common)
+    return np.asarray(shared.common / np.where(union > 0, union, 1))
+
+
+def of_class(found: Found, there: Objects, label: int) -> tuple[Found, Objects]:
+    """What is of a class: found from the highest score down, `MOST` at most."""
     rows = np.flatnonzero(found.labels == label)
     rows = rows[np.argsort(-found.scores[rows], kind="stable")][:MOST]
-    return Found(found.boxes[rows], found.labels[rows], found.scores[rows])
-
-
-def _there_of(there: Objects, label: int) -> Objects:
-    rows = there.labels == label
-    return Objects(there.boxes[rows], there.labels[rows], there.crowds[rows])
+    columns = np.flatnonzero(there.labels == label)
+    shared = None if found.shared is None else found.shared.take(rows, columns)
+    some = Found(found.boxes[rows], found.labels[rows], found.scores[rows], shared=shared)
+    return some, Objects(there.boxes[columns], there.labels[columns], there.crowds[columns])
 
 
 def matches(
     found: Sequence[Found], there: Sequence[Objects], label: int, size: tuple[float, float] = ANY_SIZE
 ) -> Matches:
     """Match the boxes of a class in every image; both sequences are of the same images."""
-    pairs = [(_found_of(f, label), _there_of(t, label)) for f, t in zip(found, there, strict=True)]
+    pairs = [of_class(f, t, label) for f, t in zip(found, there, strict=True)]
     each = [match(f, t, size) for f, t in pairs]
     nothing = np.zeros((len(THRESHOLDS), 0), bool)
     return Matches(
@@ -238,7 +275,7 @@ def confusion(found: Found, there: Objects, num_classes: int, score: float, leas
     matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     kept = np.flatnonzero(found.scores >= score)
     crowds = there.crowds
-    overlap = _overlap(found.boxes[kept], there.boxes, crowds)
+    overlap = _overlap(shared_of(found, there), crowds)[kept]
     free, open_ = np.ones(len(kept), bool), np.ones(len(there.boxes), bool)
     # a crowd takes what no other object has taken: all of a box may lie in it
     for at in np.lexsort((-overlap.ravel(), np.broadcast_to(crowds, overlap.shape).ravel())):

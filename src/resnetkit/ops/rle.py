@@ -31,8 +31,12 @@ def from_runs(lengths: Sequence[int], height: int, width: int) -> NDArray[np.boo
 
 
 def encode(mask: NDArray[np.bool_]) -> str:
-    """A mask [h, w] as text: each run, from the fourth on less the one two before it, in digits of 5 bits from "0"."""
-    lengths = runs(mask)
+    """A mask [h, w] as text, see `packed`."""
+    return packed(runs(mask))
+
+
+def packed(lengths: Sequence[int]) -> str:
+    """Run lengths as text: each, from the fourth on less the one two before it, in digits of 5 bits from "0"."""
     text = []
     for at, length in enumerate(lengths):
         value, more = length - (lengths[at - 2] if at > 2 else 0), True
@@ -47,6 +51,15 @@ def encode(mask: NDArray[np.bool_]) -> str:
 
 def decode(text: str, height: int, width: int) -> NDArray[np.bool_]:
     """The mask [height, width] of a text.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return from_runs(unpacked(text), height, width)
+
+
+def unpacked(text: str) -> list[int]:
+    """The run lengths of a text.
 
     Raises:
         ValueError: it is none.
@@ -67,4 +80,4 @@ def decode(text: str, height: int, width: int) -> NDArray[np.bool_]:
         value = shift = 0
     if shift:
         raise ValueError("run lengths that are cut short")
-    return from_runs(lengths, height, width)
+    return lengths

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
-Infer = Callable[[Array], NDArray[np.floating]]
+Pixels = NDArray[np.uint8]
+Logits = NDArray[np.floating]
+Infer = Callable[[Pixels], Sequence[Logits]]
+
+OVERLAP = 0.25  # of two windows beside each other, at least, as a share of one
+AT_ONCE = 8  # windows that are inferred together
 
 
-def starts(length: int, window: int, overlap: float) -> list[int]:
+def starts(length: int, window: int, overlap: float = OVERLAP) -> list[int]:
     """Where windows begin along a side, evenly, so that the last one ends where the side does.
 
     Args:
@@ -26,45 +30,48 @@ def starts(length: int, window: int, overlap: float) -> list[int]:
     return [round(at * (length - window) / (count - 1)) for at in range(count)]
 
 
-def sliding(infer: Infer, image: Array, window: tuple[int, int], overlap: float = 0.25) -> NDArray[np.uint8]:
+def middle(array: Pixels, most: tuple[int, ...]) -> Pixels:
+    """The middle of an array [h, w, ...], of this height and width at most: a view of it."""
+    top, left = (max(0, (side - m) // 2) for side, m in zip(array.shape[:2], most, strict=True))
+    return array[top : top + most[0], left : left + most[1]]
+
+
+def sliding(infer: Infer, image: Pixels, window: tuple[int, int], overlap: float = OVERLAP) -> NDArray[np.uint8]:
     """The class of every pixel of a large image; where windows overlap, that of the weighted mean of their logits.
 
     A window counts least at its edges, where it sees least around a pixel, so no seams appear.
 
     Args:
-        infer: normalised images [1, C, h, w] to logits [1, K, h, w].
-        image: normalised [C, H, W]; a smaller one than the window is filled up with its mean, 0.
+        infer: windows [n, h, w, C] to logits [K, h, w] of each.
+        image: [H, W, C], at least as large as the window.
         window: height and width of what `infer` takes.
         overlap: share of a window that the next one sees too, 0..1.
 
     Returns:
         Class indices [H, W].
     """
-    height, width = image.shape[1:]
-    missing = [max(0, w - have) for w, have in zip(window, (height, width), strict=True)]
-    image = np.pad(image, ((0, 0), (0, missing[0]), (0, missing[1])))
-    rows = [classes for band in _bands(infer, image, window, overlap) for classes in band]
-    return np.stack(rows)[:height, :width]
-
-
-def _bands(infer: Infer, image: Array, window: tuple[int, int], overlap: float) -> Iterator[NDArray[np.uint8]]:
-    """Class indices of the rows that no later window sees, band by band."""
-    tops, lefts = (starts(side, w, overlap) for side, w in zip(image.shape[1:], window, strict=True))
+    height, width = image.shape[:2]
+    tops = starts(height, window[0], overlap)
     share = (_ramp(window[0])[:, None] * _ramp(window[1])).astype(np.float32)
-    sums: Array | None = None
-    for top, after in zip(tops, [*tops[1:], image.shape[1]], strict=True):
-        for left in lefts:
-            part = np.ascontiguousarray(image[None, :, top : top + window[0], left : left + window[1]])
-            logits = np.asarray(infer(part), np.float32)[0]
-            if sums is None:
-                sums = np.zeros((len(logits), window[0], image.shape[2]), np.float32)
+    classes = np.empty((height, width), np.uint8)
+    sums = np.zeros((0, window[0], width), np.float32)  # of the rows that windows see now; of no class yet
+    for top, after in zip(tops, [*tops[1:], height], strict=True):
+        for left, logits in _row(infer, image[top : top + window[0]], window[1], overlap):
+            sums = sums if len(sums) else np.zeros((len(logits), *sums.shape[1:]), np.float32)
             # the sum of the weights is the same for all classes: the largest sum is the largest mean
             sums[:, :, left : left + window[1]] += logits * share
-        assert sums is not None
         done = after - top
-        yield sums[:, :done].argmax(0).astype(np.uint8)
+        classes[top:after] = sums[:, :done].argmax(0)  # no later window sees these rows
         sums[:, : window[0] - done] = sums[:, done:].copy()
         sums[:, window[0] - done :] = 0
+    return classes
+
+
+def _row(infer: Infer, strip: Pixels, width: int, overlap: float) -> Iterator[tuple[int, Logits]]:
+    """The windows of a strip of an image [h, W, C]: where each begins, and its logits."""
+    lefts = starts(strip.shape[1], width, overlap)
+    for some in (lefts[at : at + AT_ONCE] for at in range(0, len(lefts), AT_ONCE)):
+        yield from zip(some, infer(np.stack([strip[:, left : left + width] for left in some])), strict=True)
 
 
 def _ramp(length: int) -> NDArray[np.floating]:

@@ -22,7 +22,7 @@ from resnetkit.runtime.deploy import GOLDEN, golden_picture
 from resnetkit.runtime.export import PROOF, Exported, Proof, bytes_of, latency, size_of
 from resnetkit.runtime.libraries import public, write_json
 from resnetkit.runtime.onnx import PIXELS
-from resnetkit.runtime.scenes import OUTPUTS, Infer, SceneModel, infer_of_file, open_network
+from resnetkit.runtime.scenes import OUTPUTS, SAID, Infer, SceneModel, infer_of_file, open_network
 
 OPSET = 17
 NEAR = 1e-3  # of a score, and of the canvas's side: within which two boxes are one
@@ -48,12 +48,51 @@ session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionPro
 
 `golden.png` is a picture whose answer, in pixels of the canvas, is in `golden.json`.
 """
+WINDOWS = """
+The network looks at windows of {width} x {height} pixels, which slide over an image at its own resolution; where two
+overlap, the mean of their logits counts.
+
+```python
+import json, os
+
+import numpy as np
+from PIL import Image, ImageOps
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it reports home otherwise
+import onnxruntime
+
+with open("classes.json", encoding="utf-8") as file:
+    classes = json.load(file)
+image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("{mode}")
+size = max(image.width, {width}), max(image.height, {height})
+pixels = np.asarray(ImageOps.pad(image, size, color={fill}) if size != image.size else image)
+pixels = pixels.reshape(size[1], size[0], {channels})
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+sums = np.zeros((len(classes), size[1], size[0]), np.float32)
+for top in sorted({{*range(0, size[1] - {height}, {height} * 3 // 4), size[1] - {height}}}):
+    for left in sorted({{*range(0, size[0] - {width}, {width} * 3 // 4), size[0] - {width}}}):
+        there = slice(top, top + {height}), slice(left, left + {width})
+        (logits,) = session.run(["logits"], {{"pixels": pixels[there][None]}})
+        sums[:, *there] += logits[0]
+indices = sums.argmax(0)  # the class of each pixel of the photo
+print([(name, float((indices == k).mean())) for k, name in enumerate(classes)])
+```
+
+`golden.png` is a picture whose answer in the window at its middle is in `golden.json`.
+"""
+WITH_PARTS = 'scores, parts = session.run(["boxes", "labels", "scores", "masks"]'
 BOXES = """\
 boxes, labels, scores = session.run(["boxes", "labels", "scores"], {"pixels": pixels})
 scale = min(WIDTH / image.width, HEIGHT / image.height)
 corner = np.array([(WIDTH - image.width * scale) / 2, (HEIGHT - image.height * scale) / 2] * 2)
 for box, label, score in zip((boxes - corner) / scale, labels, scores):  # x1, y1, x2, y2 in pixels of the photo
     print(classes[label], round(float(score), 3), box.round(1).tolist())"""
+PARTS = """
+for part, box in zip(parts, boxes):  # of the canvas: what is in a box, 0..1 [28, 28], enlarged to it
+    size = [max(1, round(float(side))) for side in box[2:] - box[:2]]
+    mask = np.asarray(Image.fromarray(part).resize(size, Image.Resampling.BILINEAR)) > 0.5
+    print(int(mask.sum()), "pixels of the canvas")"""
+INSTANCES = BOXES.replace('scores = session.run(["boxes", "labels", "scores"]', WITH_PARTS) + PARTS
 MASKS = """\
 (logits,) = session.run(["logits"], {"pixels": pixels})
 indices = logits[0].argmax(0)  # the class of each pixel of the canvas
@@ -142,8 +181,9 @@ def _write(model: SceneModel, folder: Path) -> None:
 def _usage(prepare: Preprocess, task: str) -> str:
     height, width = prepare.canvas
     fill = tuple(round(255 * value) for value in prepare.mean)
-    answer = BOXES.replace("WIDTH", str(width)).replace("HEIGHT", str(height)) if task == "detect" else MASKS
-    return USAGE.format(
+    answer = {"detect": BOXES, "instances": INSTANCES, "segment": MASKS}[task]
+    answer = answer.replace("WIDTH", str(width)).replace("HEIGHT", str(height))
+    return (WINDOWS if prepare.resize == "window" else USAGE).format(
         mode="RGB" if prepare.channels == 3 else "L",
         width=width,
         height=height,
@@ -160,7 +200,7 @@ def _write_golden(model: SceneModel, folder: Path) -> None:
     Image.fromarray(picture if prepare.channels == 3 else picture[:, :, 0]).save(folder / f"{GOLDEN}.png")
     found = model.infer(pixels(from_array(picture, prepare), prepare)[None])[0]
     if isinstance(found, Found):
-        answer: Any = {name: getattr(found, name).tolist() for name in OUTPUTS["detect"]}
+        answer: Any = {name: getattr(found, name).tolist() for name in SAID}
     else:
         answer = {"pixels": np.bincount(found.argmax(0).ravel(), minlength=len(found)).tolist()}
     write_json(folder / f"{GOLDEN}.json", answer)
@@ -197,7 +237,7 @@ def _all(infer: Infer, canvases: Pixels | None) -> list[Any]:
 
 
 def _difference(one: Any, other: Any, side: int) -> float:
-    """Largest one of two scores, or of two corners as a share of the side; of logits as a share of the largest.
+    """Largest one of two scores, two masks, or two corners as a share of the side; of logits as a share of the largest.
 
     Boxes are compared with the nearest of the same class, since two of one score may come in either order, and one
     whose score is at the edge of what is kept may be missing.
@@ -216,5 +256,7 @@ def _unmatched(one: Found, other: Found, side: int) -> float:
         return 0.0 if one.scores.max() <= edge else np.inf
     corners = np.abs(one.boxes[:, None] - other.boxes[None]).max(2) / side
     far = np.maximum(corners, np.abs(one.scores[:, None] - other.scores[None]))
+    if one.parts is not None and other.parts is not None:
+        far = np.maximum(far, np.abs(one.parts[:, None] - other.parts[None]).max((2, 3)))
     far = np.where(one.labels[:, None] == other.labels[None], far, np.inf).min(1)
     return float(np.where((one.scores <= edge) & (far > NEAR), 0.0, far).max())

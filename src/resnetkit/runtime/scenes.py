@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,9 +15,10 @@ from resnetkit import checkpoint
 from resnetkit.checkpoint import ONNX
 from resnetkit.data.annotated import LYING, header_of
 from resnetkit.data.archive import Member
-from resnetkit.data.image import Pixels, Preprocess, preprocess_from
+from resnetkit.data.image import Pixels, Preprocess, preprocess_from, whole
 from resnetkit.errors import DataError, ModelError, ResourceError, UsageError
 from resnetkit.ops.matching import Found
+from resnetkit.ops.windows import middle, sliding
 from resnetkit.runtime import engines, pipeline
 from resnetkit.runtime.backends import torch_device
 from resnetkit.runtime.onnx import PIXELS
@@ -26,14 +27,15 @@ from resnetkit.tasks.masks import Mask
 from resnetkit.tasks.scenes import SCENES, SceneTask
 
 BATCH = 8  # canvases inferred at once
-OUTPUTS = {"detect": ("boxes", "labels", "scores"), "segment": ("logits",)}  # of an ONNX file
+SAID = ("boxes", "labels", "scores")
+OUTPUTS = {"detect": SAID, "instances": (*SAID, "masks"), "segment": ("logits",)}  # of an ONNX file
 Size = tuple[int, int]
 Infer = Callable[[Pixels], list[Any]]  # canvases [N, H, W, C] to what the network says of each
 
 
 @dataclass(frozen=True)
 class Read:
-    """An image on its canvas [H, W, C], and its own width and height."""
+    """An image on its canvas [H, W, C], or as windows see it, and its own width and height."""
 
     canvas: Pixels
     size: Size
@@ -71,25 +73,25 @@ class SceneModel:
         """What is read and what is predicted."""
         return SCENES[self.checkpoint.meta.task]
 
-    def read(self, source: Any) -> Read:
-        """A path, PIL image or array on its canvas.
+    def canvas(self, source: Any) -> Pixels:
+        """A path, PIL image or array as the network sees it [H, W, C]: of a larger one than its window the middle.
 
         Raises:
             DataError: it cannot be read.
             UsageError: it is of another kind.
         """
         upright = self.task.modality.read(source, self.preprocess)
-        return Read(self.task.modality.preprocess(upright, self.preprocess), _full_size(source, upright))
+        return self.task.modality.preprocess(upright, self.preprocess)
 
     def answers(self, sources: Iterable[Any]) -> Iterator[tuple[Any, tuple[Any, Size] | DataError]]:
         """What is found in each source in order and its size, or why it cannot be read; in bounded memory."""
 
         def infer(block: list[Read]) -> Iterator[tuple[Any, Size]]:
-            said = self.infer(np.stack([each.canvas for each in block]))
-            placed = self.task.target.placed
-            return ((placed(one, each.size, self.preprocess), each.size) for one, each in zip(said, block, strict=True))
+            sizes = [each.size for each in block]
+            return zip(found_in(block, self.infer, self.task, self.preprocess), sizes, strict=True)
 
-        return pipeline.in_blocks(sources, self.read, infer, BATCH)
+        at_once = 1 if self.preprocess.resize == "window" else BATCH
+        return pipeline.in_blocks(sources, partial(read, self.task, self.preprocess), infer, at_once)
 
     def answered(self, files: Sequence[Any]) -> Iterator[Boxes | Mask | DataError]:
         """The answers alone."""
@@ -139,6 +141,28 @@ class SceneModel:
             UsageError: an input is of another kind.
         """
         return pipeline.one_or_many(inputs, lambda sources: self.predictions(sources, top))
+
+
+def read(task: SceneTask, preprocess: Preprocess, source: Any) -> Read:
+    """A path, PIL image or array on its canvas, or as windows see it.
+
+    Raises:
+        DataError: it cannot be read.
+        UsageError: it is of another kind.
+    """
+    upright = task.modality.read(source, preprocess)
+    seen = whole if preprocess.resize == "window" else task.modality.preprocess
+    return Read(seen(upright, preprocess), _full_size(source, upright))
+
+
+def found_in(block: Sequence[Read], infer: Infer, task: SceneTask, preprocess: Preprocess) -> Iterator[Any]:
+    """What is found in images, in their own pixels: at once, or of each in windows that slide over it."""
+    if preprocess.resize == "window":
+        for each in block:
+            yield middle(sliding(infer, each.canvas, preprocess.canvas), each.size[::-1])
+        return
+    said = infer(np.stack([each.canvas for each in block]))
+    yield from (task.target.placed(one, each.size, preprocess) for one, each in zip(said, block, strict=True))
 
 
 def _full_size(source: Any, upright: Any) -> Size:
@@ -227,7 +251,7 @@ def infer_of_file(path: Path, task: str) -> Infer:
         if len(outputs) == 1:
             return list(run(canvases)[0])
         each = (run(canvas[None]) for canvas in canvases)
-        return [Found(boxes, labels.astype(np.int64), scores) for boxes, labels, scores in each]
+        return [Found(one[0], one[1].astype(np.int64), one[2], one[3] if len(one) > 3 else None) for one in each]
 
     return infer
 
@@ -235,8 +259,13 @@ def infer_of_file(path: Path, task: str) -> Infer:
 def said(output: Any) -> list[Any]:
     """What a `Finder` gives, as arrays: `Found` of each image, or its logits [K, H, W]."""
     if isinstance(output, list):
-        return [Found(*(_array(each[name]) for name in ("boxes", "labels", "scores"))) for each in output]
+        return [_found(each) for each in output]
     return list(_array(output))
+
+
+def _found(each: Any) -> Found:
+    boxes, labels, scores = (_array(each[name]) for name in SAID)
+    return Found(boxes, labels, scores, _array(each["masks"]) if "masks" in each else None)
 
 
 def _array(tensor: Any) -> NDArray[Any]:

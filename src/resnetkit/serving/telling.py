@@ -65,7 +65,7 @@ def row_of(answer: Any) -> dict[str, Any]:
     Of boxes and of the classes of a mask, which take a row each, a list of rows under `found`.
     """
     if isinstance(answer, Boxes | Mask):
-        rows = answer.rows() if not isinstance(answer, Boxes) or len(answer) else []
+        rows = answer.full_rows() if not isinstance(answer, Boxes) or len(answer) else []
         return {"found": [{name: value for name, value in row.items() if name != "path"} for row in rows]}
     return {name: value for name, value in answer.row().items() if name != "path"}
 

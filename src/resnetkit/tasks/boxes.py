@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,10 @@ class Boxes:
             corners = {name: round(value, 2) for name, value in zip(("x1", "y1", "x2", "y2"), box, strict=True)}
             rows.append({"path": self.path, "label": label, "score": round(score, 6), **corners})
         return rows
+
+    def full_rows(self) -> list[dict[str, Any]]:
+        """The rows with all that JSON can hold of an answer."""
+        return [*self.rows()]
 
     def drawn(self, image: Image.Image, least: float, classes: Sequence[str]) -> Image.Image:
         """The image, at whatever scale, with the boxes of a score from `least`, in the colours of their classes."""

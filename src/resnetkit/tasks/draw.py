@@ -93,6 +93,14 @@ def draw_mask(image: Image.Image, indices: NDArray[np.uint8], classes: Sequence[
     return drawn
 
 
+def painted(image: Image.Image, mask: NDArray[np.bool_], k: int) -> Image.Image:
+    """An image, at whatever scale, with a mask [h, w] in the colour of a class over it."""
+    shown = image.convert("RGB")
+    small = Image.fromarray(mask).resize(shown.size, Image.Resampling.NEAREST)
+    over = Image.blend(shown, Image.new("RGB", shown.size, colour(k)), OPACITY)
+    return Image.composite(over, shown, small)
+
+
 def overlaid(image: Image.Image, indices: NDArray[np.uint8]) -> Image.Image:
     """An image under the colours of its mask; where the mask has no class (255) it stays as it is.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,14 @@ class Mask:
         height, width = self.indices.shape
         size: dict[str, str | float] = {"path": self.path, "width": width, "height": height}
         return [{**size, "label": label, "share": round(share, 6)} for label, share in self.shares.items()]
+
+    def full_rows(self) -> list[dict[str, Any]]:
+        """The rows with the pixels of their class as COCO's run lengths: `rle`, of size [height, width] and counts."""
+        size, numbers = list(self.indices.shape), {name: k for k, name in enumerate(self.classes)}
+        return [
+            {**row, "rle": {"size": size, "counts": encode(self.indices == numbers[str(row["label"])])}}
+            for row in self.rows()
+        ]
 
     def drawn(self, image: Image.Image, least: float, classes: Sequence[str]) -> Image.Image:
         """The image, at whatever scale, under the colours of its classes."""

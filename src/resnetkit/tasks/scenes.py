@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,13 @@ from resnetkit.data.annotated import Boxed
 from resnetkit.data.dataset import CODES, Dataset
 from resnetkit.data.image import Preprocess, inside
 from resnetkit.data.masks import Masked
+from resnetkit.data.outlines import Outlined
 from resnetkit.errors import DataError, printable
 from resnetkit.ops.boxes import clip, without_area
 from resnetkit.ops.intervals import Metric
 from resnetkit.ops.matching import Found, Objects
-from resnetkit.tasks import boxes, masks
+from resnetkit.ops.regions import Region
+from resnetkit.tasks import boxes, instances, masks
 from resnetkit.tasks.boxes import Boxes
 from resnetkit.tasks.masks import Mask
 from resnetkit.tasks.task import IMAGE, Modality
@@ -34,15 +37,21 @@ NO_ID = -1  # of a class of the model that a data set of COCO's does not have
 
 @dataclass(frozen=True)
 class There:
-    """What is there in an image: width and height in pixels, and objects or the class of each pixel [h, w]."""
+    """What is there in an image: width and height in pixels, and objects or the class of each pixel [h, w].
+
+    Of objects with masks also a function from a width and height to the pixels of each in an image of that size.
+    """
 
     size: tuple[int, int]
     objects: Objects | None = None
     mask: NDArray[np.uint8] | None = None
+    regions: Callable[[Size], tuple[Region, ...]] | None = None
 
     @property
     def truth(self) -> Objects | NDArray[np.uint8]:
         """What answers are judged by."""
+        if self.objects is not None and self.regions is not None:
+            return replace(self.objects, regions=self.regions(self.size))
         found = self.objects if self.objects is not None else self.mask
         assert found is not None, "there are objects or a mask"
         return found
@@ -66,7 +75,8 @@ class Truths:
         found = self.dataset
         if isinstance(found, Boxed):
             width, height = found.truth.sizes[found.targets[row]].tolist()
-            return There((width, height), objects=found.objects(row))
+            regions = partial(found.regions, row) if isinstance(found, Outlined) else None
+            return There((width, height), objects=found.objects(row), regions=regions)
         mask = found.mask(row)
         return There((mask.shape[1], mask.shape[0]), mask=mask)
 
@@ -192,6 +202,13 @@ def _boxed(dataset: Dataset) -> Dataset:
     return dataset
 
 
+def _outlined(dataset: Dataset) -> Dataset:
+    if not isinstance(dataset, Outlined):
+        what = "holds no objects with outlines, and their pixels are to be found"
+        raise DataError(what, path=dataset.root, fix="give COCO JSON with polygons or run lengths, or another --task")
+    return dataset
+
+
 def _masked(dataset: Dataset) -> Dataset:
     if not isinstance(dataset, Masked):
         what = "holds no masks, and a class for every pixel is to be found"
@@ -201,11 +218,25 @@ def _masked(dataset: Dataset) -> Dataset:
 
 def placed_boxes(found: Found, size: Size, preprocess: Preprocess) -> Found:
     """Boxes on a letterboxed canvas as boxes of the image, inside it; those that lay on a bar are gone."""
-    left, top, across, down = inside(size, preprocess)
-    moved = (found.boxes - np.array([left, top] * 2)) * np.array([size[0] / across, size[1] / down] * 2)
-    there = clip(moved.astype(np.float64), size)
+    moved = _moved(found.boxes, size, preprocess)
+    there = clip(moved, size)
     kept = ~without_area(there)
     return Found(there[kept], found.labels[kept], found.scores[kept])
+
+
+def placed_instances(found: Found, size: Size, preprocess: Preprocess) -> Found:
+    """As `placed_boxes`, with the pixels of each object of the image."""
+    assert found.parts is not None, "the network says them"
+    moved = _moved(found.boxes, size, preprocess)
+    kept = ~without_area(clip(moved, size))
+    return instances.with_masks(placed_boxes(found, size, preprocess), found.parts[kept], moved[kept], size)
+
+
+def _moved(corners: Floats, size: Size, preprocess: Preprocess) -> Floats:
+    """Boxes of a canvas in pixels of the image."""
+    left, top, across, down = inside(size, preprocess)
+    moved = (corners - np.array([left, top] * 2)) * np.array([size[0] / across, size[1] / down] * 2)
+    return np.asarray(moved, np.float64)
 
 
 def placed_mask(logits: NDArray[np.float32], size: Size, preprocess: Preprocess) -> NDArray[np.uint8]:
@@ -286,4 +317,17 @@ MASKS = SceneTarget(
     worst=_mask_mistakes,
     headline=masks.HEADLINE,
 )
-SCENES = {"detect": SceneTask(IMAGE, BOXES), "segment": SceneTask(IMAGE, MASKS)}
+INSTANCES = replace(
+    BOXES,
+    prepare=_outlined,
+    placed=placed_instances,
+    decode=instances.decode,
+    judge=instances.judge,
+    metrics=lambda judged, classes: instances.metrics(*_pairs(judged), classes),
+    headline=instances.HEADLINE,
+)
+SCENES = {
+    "detect": SceneTask(IMAGE, BOXES),
+    "segment": SceneTask(IMAGE, MASKS),
+    "instances": SceneTask(IMAGE, INSTANCES),
+}

@@ -16,6 +16,7 @@ from resnetkit.data.annotated import Boxed
 from resnetkit.data.archive import Member
 from resnetkit.data.duplicates import first_copies
 from resnetkit.data.masks import Masked
+from resnetkit.data.outlines import Outlined
 from resnetkit.data.sources import Line
 from resnetkit.data.text import Chosen
 from resnetkit.errors import UsageError
@@ -206,6 +207,8 @@ TASKS = {
 
 def task_for(found: dataset.Dataset) -> str:
     """Key of the task that a data set is for."""
+    if isinstance(found, Outlined):
+        return "instances"
     if isinstance(found, Boxed):
         return "detect"
     if isinstance(found, Masked):

@@ -209,6 +209,19 @@ LABEL = replace(
     weights=positive_weights,
     heads=None,
 )
+DETECT = Objective(
+    places.build,
+    places.collate,
+    places.augment,
+    None,
+    places.as_they_are,
+    places.box_loss,
+    places.no_weights,
+    None,
+    places.canvas_of,
+    places.store_of,
+    places.DEFAULTS,
+)
 OBJECTIVES = {
     "classify": CLASSIFY,
     "multilabel": LABEL,
@@ -216,19 +229,8 @@ OBJECTIVES = {
     "sound-multilabel": _hearing(LABEL),
     "text": _reading(CLASSIFY),
     "text-multilabel": _reading(LABEL),
-    "detect": Objective(
-        places.build,
-        places.collate,
-        places.augment,
-        None,
-        places.as_they_are,
-        places.box_loss,
-        places.no_weights,
-        None,
-        places.canvas_of,
-        places.store_of,
-        places.DEFAULTS,
-    ),
+    "detect": DETECT,
+    "instances": DETECT,  # of more: what is there in an image says so
     "segment": Objective(
         places.build,
         places.collate,

@@ -17,8 +17,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from resnetkit import models
+from resnetkit.data.dataset import Dataset
 from resnetkit.data.image import Preprocess, inside, mean_and_std
+from resnetkit.data.masks import Masked
+from resnetkit.data.preprocess import LARGEST
+from resnetkit.errors import UsageError
 from resnetkit.ops.boxes import scale
+from resnetkit.ops.windows import starts
 from resnetkit.runtime.save import options_of
 from resnetkit.settings import Augment, Recipe
 from resnetkit.tasks.scenes import There, Truths
@@ -28,11 +33,14 @@ from resnetkit.weights.fit import fit
 from resnetkit.weights.known import known_weights
 from resnetkit.weights.whole import fit_whole
 
+SHOWN = 8  # times that an epoch shows an image, of which each time another window is seen
 STORE_RATIO = 1.25  # how far stored canvases are larger than the network's, so that crops keep their detail
 SMALLEST = 0.75  # of objects, beside the size at which the whole image just fits
 DICE = 0.5  # its share of the loss of masks
-BOX_HEADS, MASK_HEADS = ("fcos", "retinanet", "fasterrcnn"), ("unet", "fcn", "deeplabv3")
-WIDTHS = {"unet": 24} | dict.fromkeys(BOX_HEADS, 128)
+BOX_HEADS, INSTANCE_HEADS = ("fcos", "retinanet", "fasterrcnn"), ("maskrcnn",)
+MASK_HEADS = ("unet", "fcn", "deeplabv3")
+FINDERS = (*BOX_HEADS, *INSTANCE_HEADS)  # what finds objects, with or without their pixels
+WIDTHS = {"unet": 24} | dict.fromkeys(FINDERS, 128)
 # What docs/decisions/014 found to be good, where the user says nothing else.
 DEFAULTS: Mapping[str, Any] = {
     "train.batch_size": 4,
@@ -66,13 +74,23 @@ def default_epochs(images: int) -> int:
     return min(MOST, max(FEWEST, math.ceil(IMAGES / max(1, images))))
 
 
+def times_shown(recipe: Recipe) -> int:
+    """How often an epoch shows each image."""
+    return SHOWN if recipe.image.resize == "window" else 1
+
+
 def canvas_of(recipe: Recipe) -> Preprocess:
-    """How the network sees an image: all of it, as large as it fits into the canvas."""
+    """How the network sees an image: all of it, as large as it fits into the canvas, or a window of it."""
     image = recipe.image
     assert image.size != "auto" and image.width != "auto", "the verb decides before the first step"
     mean, std = mean_and_std(image.channels)
     return Preprocess(
-        size=image.size, width=image.width, resize="letterbox", interpolation=image.interpolation, mean=mean, std=std
+        size=image.size,
+        width=image.width,
+        resize="letterbox" if image.resize != "window" else "window",
+        interpolation=image.interpolation,
+        mean=mean,
+        std=std,
     )
 
 
@@ -81,6 +99,32 @@ def store_of(recipe: Recipe) -> Preprocess:
     canvas = canvas_of(recipe)
     height, width = (math.ceil(STORE_RATIO * side) for side in canvas.canvas)
     return dataclasses.replace(canvas, size=height, width=width)
+
+
+def windows_of(dataset: Dataset, recipe: Recipe) -> float:
+    """How many windows it takes to see an image, on average; 1 where it is seen at once."""
+    if not isinstance(dataset, Masked) or recipe.image.resize != "window":
+        return 1.0
+    height, width = canvas_of(recipe).canvas
+    each = [len(starts(int(w), width)) * len(starts(int(h), height)) for w, h in dataset.marks.sizes]
+    return float(np.mean(each)) if each else 1.0
+
+
+def whole_store(window: Preprocess, sizes: NDArray[np.int64]) -> Preprocess:
+    """How training images are stored that windows are seen of: as they are, on a canvas that holds the largest.
+
+    Args:
+        window: of the network.
+        sizes: width and height of the images in pixels [n, 2].
+
+    Raises:
+        UsageError: one is too large.
+    """
+    width, height = np.max(sizes, axis=0, initial=0).tolist()
+    if max(width, height) > LARGEST:
+        what = f"an image of {width:,} x {height:,} pixels is too large to be learnt from in windows"
+        raise UsageError(what, fix=f"cut it into parts of at most {LARGEST:,}")
+    return dataclasses.replace(window, size=max(window.canvas[0], height), width=max(window.canvas[1], width))
 
 
 def collate(pixels: NDArray[Any], there: list[There], num_classes: int) -> tuple[Tensor, list[There]]:
@@ -94,14 +138,16 @@ def augment(
     """Stored canvases uint8 [n, H, W, C] and what is there, to input [n, C, h, w] and what the loss takes."""
     from resnetkit.training import scenes
 
-    stored = store_of(recipe)
+    stored = dataclasses.replace(canvas_of(recipe), size=pixels.shape[1], width=pixels.shape[2])
     shown = [scene_of(canvas, each, stored) for canvas, each in zip(pixels, there, strict=True)]
-    images, seen = scenes.augmented(shown, canvas_of(recipe).canvas, _changes(recipe.augment), rng)
+    images, seen = scenes.augmented(
+        shown, canvas_of(recipe).canvas, _changes(recipe.augment, stored.resize != "window"), rng
+    )
     masked = there[0].mask is not None
     return scenes.normalised(images), scenes.mask_targets(seen) if masked else scenes.box_targets(seen)
 
 
-def _changes(settings: Augment) -> Any:
+def _changes(settings: Augment, fitted: bool) -> Any:
     from resnetkit.training.scenes import Changes
 
     largest = 1 / math.sqrt(settings.min_scale)
@@ -111,6 +157,7 @@ def _changes(settings: Augment) -> Any:
         flip=0.5 * settings.flip,
         flip_vertical=0.5 * settings.flip_vertical,
         color=settings.color,
+        fitted=fitted,
     )
 
 
@@ -127,8 +174,12 @@ def scene_of(canvas: Tensor, there: There, stored: Preprocess) -> Any:
     assert there.objects is not None, "there are objects or a mask"
     judged = ~there.objects.crowds
     boxes = scale(there.objects.boxes[judged], width / there.size[0], height / there.size[1])
-    labels = there.objects.labels[judged].astype(np.int64)
-    return Scene(image, torch.from_numpy(boxes.astype(np.float32)), torch.from_numpy(labels))
+    labels, shapes = there.objects.labels[judged].astype(np.int64), None
+    if there.regions is not None:
+        regions = (region for region, one in zip(there.regions((width, height)), judged, strict=True) if one)
+        dense = [region.dense(height, width) for region in regions]
+        shapes = torch.from_numpy(np.array(dense, np.uint8).reshape(-1, height, width))
+    return Scene(image, torch.from_numpy(boxes.astype(np.float32)), torch.from_numpy(labels), shapes=shapes)
 
 
 def as_they_are(images: Tensor, targets: Any, recipe: Recipe, rng: Draws) -> tuple[Tensor, Any]:
@@ -176,7 +227,7 @@ def build(recipe: Recipe, num_classes: int) -> nn.Module:
             fit(backbone, state, source)
     freeze(backbone, settings.freeze)
     options = {name: value for name, value in meta_options(recipe).items() if name in ("width", "freeze_norms")}
-    if settings.head in BOX_HEADS:
+    if settings.head in FINDERS:
         options["trained_stages"] = 5 if settings.weights == "none" else 4  # a pretrained stem stays
     network = models.with_head(backbone, settings.head, num_classes, options)
     if whole:
@@ -207,6 +258,6 @@ def meta_options(recipe: Recipe) -> dict[str, Any]:
     options["head"] = settings.head
     if settings.head_width != "auto" and settings.head in WIDTHS:
         options["width"] = settings.head_width
-    if settings.head in BOX_HEADS:
+    if settings.head in FINDERS:
         options["freeze_norms"] = recipe.finetune.keep_statistics
     return options

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnetkit.data.dataset import Dataset
+from resnetkit.data.masks import Masked
 from resnetkit.data.text import Chosen
 from resnetkit.data.tokens import TextPreprocess
 from resnetkit.settings import Recipe
 from resnetkit.training import hearing, plan, reading
 from resnetkit.training.objective import preprocess_of, store_preprocess
+from resnetkit.training.places import whole_store
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ def evaluated(recipe: Recipe, dataset: Dataset) -> Any:
 def stored(recipe: Recipe, dataset: Dataset) -> Any:
     """How a training input is prepared, of which each epoch makes something else."""
     found: Any = store_preprocess(recipe)
+    if isinstance(dataset, Masked) and recipe.image.resize == "window":
+        return whole_store(preprocess_of(recipe), dataset.marks.sizes[dataset.select("train").targets])
     return reading.preprocess_of(recipe, dataset) if isinstance(found, TextPreprocess) else found
 
 
@@ -57,6 +61,7 @@ def _told_of_images(recipe: Recipe) -> str:
     stem = {"small": "small stem (3x3, stride 1, no pooling)"}.get(model.stem, f"{model.stem} stem")
     colour = "" if image.channels in (1, 3) else f", {image.channels} channels without colour augmentation"
     size = f"{image.size} x {image.width}" if image.width else f"{image.size}"
+    size = f"windows of {size}" if image.resize == "window" else size
     head = "" if model.head == "auto" else f"{model.head} on "
     return f"{head}{model.variant}, {stem}, {size} px{colour}, weights {model.weights}"
 

@@ -9,10 +9,11 @@ import numpy as np
 from resnetkit import models
 from resnetkit.data.annotated import Boxed
 from resnetkit.data.masks import Masked
+from resnetkit.data.outlines import Outlined
 from resnetkit.errors import UsageError
 from resnetkit.recipe import as_dict, replace
 from resnetkit.settings import Recipe
-from resnetkit.training.places import BOX_HEADS, DEFAULTS, MASK_DEFAULTS, MASK_HEADS, WIDTHS
+from resnetkit.training.places import BOX_HEADS, DEFAULTS, INSTANCE_HEADS, MASK_DEFAULTS, MASK_HEADS, WIDTHS
 
 SHORTEST, LONGEST = 320, 384  # of the canvas's long side in pixels: what two cores can learn from in minutes
 STEP = 16  # pixels, of which a side is a multiple
@@ -46,7 +47,8 @@ def settle_scene(recipe: Recipe, dataset: Boxed | Masked) -> Recipe:
         UsageError: there is no such variant, or a setting has no meaning for boxes or masks.
     """
     model = recipe.model
-    heads = BOX_HEADS if isinstance(dataset, Boxed) else MASK_HEADS
+    heads = INSTANCE_HEADS if isinstance(dataset, Outlined) else BOX_HEADS
+    heads = heads if isinstance(dataset, Boxed) else MASK_HEADS
     _refuse_meaningless(recipe, heads)
     variant = models.variant_named(model.variant)
     head = heads[0] if model.head == "auto" else model.head
@@ -88,11 +90,12 @@ def _refuse_meaningless(recipe: Recipe, heads: tuple[str, ...]) -> None:
         value = values[section][name]
         if value not in (usual[section][name], "auto") and (key, value) not in SETTLED:
             raise UsageError(f"{key} = {values[section][name]!r} is for classes of images", fix="leave it out")
-    if recipe.image.resize != "letterbox":
-        raise UsageError("image.resize is letterbox for boxes and masks", fix="leave it out")
+    ways = ("letterbox", "window") if heads == MASK_HEADS else ("letterbox",)
+    if recipe.image.resize not in ways:
+        raise UsageError("image.resize is letterbox for boxes, that or window for masks", fix="leave it out")
     if recipe.model.head not in ("auto", *heads):
         raise UsageError(f"model.head = {recipe.model.head!r} finds something else", fix=f"one of {', '.join(heads)}")
-    if heads == BOX_HEADS and recipe.optim.class_weights != "none":
+    if heads != MASK_HEADS and recipe.optim.class_weights != "none":
         raise UsageError("optim.class_weights: the losses of boxes weigh no classes", fix="leave it out")
     if recipe.optim.label_smoothing or recipe.finetune.head or recipe.finetune.views:
         raise UsageError("optim.label_smoothing and finetune.* are for classes of images", fix="leave them out")
@@ -105,6 +108,9 @@ def _refuse_meaningless(recipe: Recipe, heads: tuple[str, ...]) -> None:
 def _canvas(recipe: Recipe, sizes: Any) -> tuple[int, int]:
     """Height and width, in the images' usual proportions where they are not given."""
     size, width = recipe.image.size, recipe.image.width
+    if recipe.image.resize == "window":  # whatever the images' proportions
+        size = SHORTEST if size == "auto" else size
+        return size, size if width == "auto" else width or size
     across, down = np.median(sizes, 0) if len(sizes) else (1.0, 1.0)
     if size == "auto":
         longest = min(LONGEST, max(SHORTEST, max(across, down)))

@@ -39,12 +39,14 @@ class Scene:
         boxes: xyxy in its pixels, float32 [n, 4]; none where there is a mask.
         labels: class index of each box, int64 [n].
         mask: class index of each pixel, `IGNORE` where it has none, uint8 [h, w]; None where there are boxes.
+        shapes: which pixels are of each object, uint8 [n, h, w]; None where boxes are all that is known of them.
     """
 
     image: Tensor
     boxes: Tensor
     labels: Tensor
     mask: Tensor | None = None
+    shapes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,11 @@ class Changes:
     """How strongly scenes are changed in training.
 
     Attributes:
-        min_scale, max_scale: of objects, beside the size at which the whole image just fits.
+        min_scale, max_scale: of objects, beside the size at which the whole image just fits, or beside their own.
         flip: chance of a mirror image, 0..1.
         flip_vertical: chance of an image upside down, for pictures without an up, as those of a microscope.
         color: brightness, contrast and saturation are scaled by 1 +- this.
+        fitted: whether scales are beside the size at which the whole image just fits.
         min_visible: a box of which a smaller share is left, 0..1, is no object any more.
     """
 
@@ -65,6 +68,7 @@ class Changes:
     flip_vertical: float = 0.0
     color: float = 0.3
     min_visible: float = 0.3
+    fitted: bool = True
 
 
 @dataclass(frozen=True)
@@ -117,12 +121,18 @@ def shown(scene: Scene, view: View, canvas: Size, *, min_visible: float = 0.0) -
     mask = None if scene.mask is None else moved(tv_tensors.Image(scene.mask[None]), IGNORE, exact)
     mask = None if mask is None else mask.as_subclass(Tensor)[0]
     if not len(scene.boxes):
-        return Scene(image, scene.boxes, scene.labels, mask)
+        shapes = None if scene.shapes is None else scene.shapes.new_zeros(0, *canvas)
+        return Scene(image, scene.boxes, scene.labels, mask, shapes)
     given = tv_tensors.BoundingBoxes(scene.boxes, format="XYXY", canvas_size=(height, width))
     boxes = moved(given).as_subclass(Tensor)
     before_area = _areas(scene.boxes) * (size[0] / (bottom - top)) * (size[1] / (right - left))
     kept = (_areas(boxes) > min_visible * before_area) & (_areas(boxes) > 0)
-    return Scene(image, boxes[kept], scene.labels[kept], mask)
+    shapes = scene.shapes
+    if shapes is not None:
+        shapes = moved(tv_tensors.Image(shapes), 0, exact).as_subclass(Tensor)
+        kept &= shapes.flatten(1).any(1)
+        shapes = shapes[kept]
+    return Scene(image, boxes[kept], scene.labels[kept], mask, shapes)
 
 
 def _scaled(length: int, scale: float, most: int) -> int:
@@ -137,16 +147,17 @@ def _areas(boxes: Tensor) -> Tensor:
 def mirrored(scene: Scene, across: bool, upside_down: bool) -> Scene:
     """A scene's mirror image, left to right, top to bottom, both or neither."""
     height, width = scene.image.shape[-2:]
-    image, mask, boxes = scene.image, scene.mask, scene.boxes
+    image, mask, shapes, boxes = scene.image, scene.mask, scene.shapes, scene.boxes
     axes = [axis for axis, on in ((-1, across), (-2, upside_down)) if on]
     if axes:
         image, mask = image.flip(axes), None if mask is None else mask.flip(axes)
+        shapes = None if shapes is None else shapes.flip(axes)
     x1, y1, x2, y2 = boxes.unbind(1)
     if across:
         x1, x2 = width - x2, width - x1
     if upside_down:
         y1, y2 = height - y2, height - y1
-    return Scene(image, torch.stack([x1, y1, x2, y2], 1), scene.labels, mask)
+    return Scene(image, torch.stack([x1, y1, x2, y2], 1), scene.labels, mask, shapes)
 
 
 def cropped(scene: Scene, canvas: Size, changes: Changes, scale: float, places: NDArray[np.floating]) -> View:
@@ -161,7 +172,7 @@ def cropped(scene: Scene, canvas: Size, changes: Changes, scale: float, places: 
     """
     size = scene.image.shape[-2], scene.image.shape[-1]
     low, high = math.log(changes.min_scale), math.log(changes.max_scale)
-    zoom = whole(size, canvas).scale * math.exp(low + scale * (high - low))
+    zoom = (whole(size, canvas).scale if changes.fitted else 1.0) * math.exp(low + scale * (high - low))
     room = np.array([size[0] - canvas[0] / zoom, size[1] - canvas[1] / zoom])  # under 0 where there are bars
     middles = ((scene.boxes[:, :2] + scene.boxes[:, 2:]) / 2).flip(1).numpy()  # y, x
     for place in places:
@@ -203,8 +214,10 @@ def normalised(images: Tensor) -> Tensor:
 
 
 def box_targets(scenes: Sequence[Scene]) -> list[Target]:
-    """What a detector learns from."""
-    return [{"boxes": scene.boxes, "labels": scene.labels} for scene in scenes]
+    """What a detector learns from, and of objects whose pixels are known, these."""
+    plain = [{"boxes": scene.boxes, "labels": scene.labels} for scene in scenes]
+    each = zip(plain, scenes, strict=True)
+    return [target if scene.shapes is None else {**target, "masks": scene.shapes} for target, scene in each]
 
 
 def mask_targets(scenes: Sequence[Scene]) -> Tensor:

@@ -22,10 +22,10 @@ from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, printable
 from resnetkit.files import write
 from resnetkit.ops.boxes import scale
-from resnetkit.ops.matching import Objects, curve, matches
+from resnetkit.ops.matching import MOST, Objects, curve, matches
 from resnetkit.tasks import boxes
-from resnetkit.tasks.boxes import SURE
-from resnetkit.tasks.draw import colour, draw_boxes, overlaid
+from resnetkit.tasks.boxes import SURE, Boxes
+from resnetkit.tasks.draw import colour, draw_boxes, overlaid, painted
 from resnetkit.tasks.scenes import NO_ID, SceneScores, There, Truths
 from resnetkit.trust.figures import curves, precision_curves
 from resnetkit.trust.page import jpeg_url, template
@@ -35,6 +35,9 @@ WORST = 8
 SIDE = 480  # px of a picture
 CURVES = 20  # classes; more would not be told apart
 HEADINGS = {
+    "mask_AP50": "Average precision of the masks of each class at an overlap of 0.5",
+    "mask_AP": "Average precision of the masks of each class, over overlaps of 0.5 to 0.95",
+    "box_AP50": "Average precision of the boxes of each class at an overlap of 0.5",
     "AP50": "Average precision of each class at an overlap of 0.5",
     "AP": "Average precision of each class, over overlaps of 0.5 to 0.95",
     "IoU": "Intersection over union of each class",
@@ -92,9 +95,11 @@ def coco_results(dataset: Boxed, scores: SceneScores) -> list[dict[str, object]]
     numbers = dataset.category_ids or tuple(range(1, len(dataset.classes) + 1))
     ids = dict(zip(dataset.classes, numbers, strict=True))
     rows = {name: int(dataset.truth.ids[target]) for name, target in zip(dataset.names, dataset.targets, strict=True)}
+    each_size = zip(dataset.names, dataset.truth.sizes[dataset.targets].tolist(), strict=True)
+    sizes = {name: (width, height) for name, (width, height) in each_size}
     found = zip(scores.paths, scores.judged, strict=True)
-    each = ((path, boxes.decode(said, scores.classes, path, (0, 0))) for path, (said, _) in found)
-    all_rows = (row for path, one in each for row in one.coco(rows[path], ids))
+    each = ((path, scores.target.decode(said, scores.classes, path, sizes[path], MOST)) for path, (said, _) in found)
+    all_rows = (row for path, one in each if isinstance(one, Boxes) for row in one.coco(rows[path], ids))
     return [row for row in all_rows if row["category_id"] != NO_ID]
 
 
@@ -210,6 +215,9 @@ def _drawn_truth(image: Image.Image, there: There, classes: Sequence[str]) -> Im
         return overlaid(image, there.mask)
     assert there.objects is not None, "there are objects or a mask"
     found: Objects = there.objects
+    regions = there.regions((image.width, image.height)) if there.regions else ()
+    for region, k in zip(regions, found.labels.tolist(), strict=False):
+        image = painted(image, region.dense(image.height, image.width), k)
     moved = scale(found.boxes, image.width / there.size[0], image.height / there.size[1])
     return draw_boxes(image, moved.tolist(), [classes[k] for k in found.labels], [colour(int(k)) for k in found.labels])
 

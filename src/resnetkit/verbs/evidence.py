@@ -84,12 +84,12 @@ def scene_evidence(model: SceneModel, folder: Path, data: str | Path | None, qui
         return None, ""
     found = []
     with bar("reading images", min(len(part), COMPARED), quiet=quiet) as advance:
-        for row, (_, value) in enumerate(read_ahead(_some(part, COMPARED).files, model.read, 64)):
+        for row, (_, value) in enumerate(read_ahead(_some(part, COMPARED).files, model.canvas, 16)):
             advance(row + 1)
             if isinstance(value, DataError):
                 note(f"left out: {value}", quiet)
             else:
-                found.append(value.canvas)
+                found.append(value)
     return (np.stack(found) if found else None), f"{len(found):,} images of {source} ({split})"
 
 

@@ -30,9 +30,10 @@ from resnetkit.errors import DataError, ResourceError, UsageError, printable
 from resnetkit.files import write
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.settings import Recipe
-from resnetkit.tasks.scenes import SCENES
+from resnetkit.tasks.scenes import SCENES, Truths
 from resnetkit.tasks.task import MODALITIES, modality_of, task_for, task_named
 from resnetkit.training.device import Setup, from_first
+from resnetkit.training.loader import Targets
 from resnetkit.training.pixels import (
     Pixels,
     bytes_of,
@@ -71,6 +72,14 @@ class Examples:
     bad: list[dict[str, str]]
     near: list[dict[str, str | int]]
     preprocess: Prepared
+
+    def learnt(self, times: int) -> tuple[Targets, Pixels]:
+        """The targets and pixels of an epoch, which shows each training sample so many times."""
+        part, pixels = self.dataset.select("train"), self.pixels["train"]
+        if times > 1:
+            rows = np.repeat(np.arange(len(part)), times)
+            part, pixels = part.take(rows), pixels.take(rows)
+        return Truths(part) if isinstance(part, Boxed | Masked) else part.targets, pixels
 
     def write_findings(self, folder: Path) -> None:
         """unreadable.csv and near_duplicates.csv, where there is something to tell."""
@@ -126,8 +135,8 @@ def found_in(source: Path, recipe: Recipe, known: Sequence[str] = ()) -> Dataset
     """
     task, links = recipe.data.task, recipe.data.follow_links
     ignore = [word.strip() for word in recipe.data.ignore.split(",") if word.strip()]
-    if task == "detect":
-        return boxes.scan(source, follow_links=links)
+    if task in ("detect", "instances"):
+        return boxes.scan(source, follow_links=links, outlines=task == "instances")
     if task == "segment":
         return masks.scan(source, ignore=ignore, follow_links=links, known=known)
     found: Dataset | None = None

@@ -17,9 +17,7 @@ from torch.func import functional_call
 
 from resnetkit import checkpoint
 from resnetkit import recipe as recipes
-from resnetkit.data.annotated import Boxed
 from resnetkit.data.dataset import Dataset
-from resnetkit.data.masks import Masked
 from resnetkit.errors import DataError, UsageError
 from resnetkit.nn.cut import cut, last_cut
 from resnetkit.nn.resnet import ResNet
@@ -27,13 +25,14 @@ from resnetkit.runtime.backends import Backend, open_backend
 from resnetkit.runtime.model import Model
 from resnetkit.settings import Recipe
 from resnetkit.tasks.evaluate import Scores, calibrated_loss, score
-from resnetkit.tasks.scenes import SCENES, SceneTask, Truths
+from resnetkit.tasks.scenes import SCENES, SceneTask
 from resnetkit.tasks.task import TASKS, Task
 from resnetkit.training.device import Setup, from_first, gathered, same_as_first
 from resnetkit.training.loader import Loader
 from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.optim import make_optimizer
-from resnetkit.training.pixels import Pixels, in_memory
+from resnetkit.training.pixels import Pixels, bytes_of, in_memory
+from resnetkit.training.places import times_shown, windows_of
 from resnetkit.training.plan import (
     Costs,
     Stages,
@@ -58,7 +57,7 @@ Inputs = Callable[[Sequence[Rows]], Iterator[NDArray[Any]]]  # batches of rows t
 Infer = Callable[[NDArray[Any]], NDArray[np.floating]]
 EVAL_BATCH = 64
 SECONDS_AFTER = 4.0  # to write the model and the report
-PROBED = 24  # images that are decoded to predict how long all take
+PROBED, PROBED_BYTES = 24, 1 << 28  # images that are decoded to predict how long all take, and bytes of them, at most
 
 
 @dataclass(frozen=True)
@@ -110,10 +109,9 @@ def open_job(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choic
 
 def _job(folder: Path, recipe: Recipe, found: Examples, setup: Setup, choices: Choices) -> Job:
     key = task_of(recipe)
-    part = found.dataset.select("train")
-    targets = Truths(part) if isinstance(part, Boxed | Masked) else part.targets
+    targets, pixels = found.learnt(times_shown(recipe))
     objective, classes = OBJECTIVES[key], len(found.dataset.classes)
-    loader = Loader(found.pixels["train"], targets, classes, recipe, objective, setup.rank, setup.world)
+    loader = Loader(pixels, targets, classes, recipe, objective, setup.rank, setup.world)
     limit = recipe.train.time_limit
     # a tenth is left for scoring and the report
     deadline = choices.started + 0.9 * limit if limit else math.inf
@@ -232,10 +230,11 @@ def tell_plan(job: Job, network: nn.Module) -> Job:
         The job, whose recipe is the one that would be written.
     """
     files = job.dataset.select("train").files
-    step = max(1, len(files) // PROBED)
-    probed = [files[row] for row in range(0, len(files), step)][:PROBED]
+    kept = stored(job.recipe, job.dataset)
+    most = min(PROBED, max(1, PROBED_BYTES // bytes_of(1, kept)))
+    probed = [files[row] for row in range(0, len(files), max(1, len(files) // most))][:most]
     started = time.monotonic()
-    in_memory(probed, stored(job.recipe, job.dataset), lambda done: None)
+    in_memory(probed, kept, lambda done: None)
     seconds = (time.monotonic() - started) / len(probed) * len(job.dataset)
     note(f"decoding {len(job.dataset):,} {job.dataset.noun}: {seconds:.0f} s, unless they are in the cache", job.quiet)
     late = replace(job, started=job.started - seconds, deadline=job.deadline - seconds)
@@ -264,7 +263,7 @@ def _seconds_after(job: Job, forward: float) -> float:
     `forward` is what an image takes.
     """
     images = job.dataset.num_samples("test") + job.dataset.num_samples("val") + OVERLAYS
-    return SECONDS_AFTER + images * forward
+    return SECONDS_AFTER + images * forward * windows_of(job.dataset, job.recipe)
 
 
 def _tell_prediction(job: Job, network: ResNet, costs: Costs, stages: Stages) -> float:

@@ -145,7 +145,8 @@ def _run(folder: Path, wanted: Callable[[Mapping[str, Any]], Recipe], choices: C
     task = task_for(dataset)
     defaults = dict(OBJECTIVES[task].defaults)
     if task in SCENES:
-        defaults["train.epochs"] = places.default_epochs(dataset.num_samples("train"))
+        times = places.times_shown(recipe)
+        defaults["train.epochs"] = places.default_epochs(times * dataset.num_samples("train"))
     recipe = recipes.replace(wanted(defaults), {"data.task": task})
     if isinstance(dataset, Boxed | Masked):
         settled = settle_scene(recipe, dataset)

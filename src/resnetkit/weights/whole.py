@@ -13,7 +13,10 @@ from resnetkit.errors import ModelError
 
 log = logging.getLogger("resnetkit")
 # The last layers, whose size is the number of classes.
-HEADS = r"^(head\.classification_head\.cls_logits|roi_heads\.box_predictor\.\w+|(aux_)?classifier(\.4)?)\."
+HEADS = (
+    r"^(head\.classification_head\.cls_logits|roi_heads\.(box_predictor\.\w+|mask_predictor\.mask_fcn_logits)|"
+    r"(aux_)?classifier(\.4)?)\."
+)
 
 
 def fit_whole(network: nn.Module, state: Mapping[str, Tensor], source: str) -> str:
