@@ -231,3 +231,22 @@ def test_two_requests_on_one_connection(server: Live) -> None:
         while part := connection.recv(65536):
             found += part
     assert found.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_what_is_on_its_way_when_the_server_ends_is_answered(trained: Path) -> None:
+    """I21: a connection that is idle as the server ends, and whose next request is sent in that moment."""
+    with (
+        living(trained) as live,
+        socket.create_connection(("127.0.0.1", live.port), 10) as client,
+        client.makefile("rb") as answers,
+    ):
+        for moment in ("before", "as it ends"):
+            if moment == "as it ends":
+                for connection in list(live.running.server.server_state.connections):
+                    live.loop.call_soon_threadsafe(connection.shutdown)
+            client.sendall(GET + b"\r\n")
+            assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+            while answers.readline() != b"\r\n":
+                pass
+            assert json.loads(answers.read(14)) == {"live": True}
+        assert answers.read() == b""

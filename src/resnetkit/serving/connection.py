@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from resnetkit.serving.limits import Limits
 from resnetkit.serving.refusal import Refused, bad, busy, too_large
 
+GRACE = 0.1  # seconds in which a request that is on its way when the server ends has come
 SLACK = 64 * 2**10  # bytes of a body that nobody reads any more, beyond what it may be
 
 
@@ -123,6 +124,10 @@ class Connection(HttpToolsProtocol):
     def body_seconds(self) -> float:
         """Until when, from its first byte on, a body of the length that has come so far has to be there."""
         return self.limits.body_seconds * (1 + self._body / 2_000_000)
+
+    def shutdown(self) -> None:
+        """The server ends: what is on its way to it in this moment still has an answer."""
+        self.loop.call_later(GRACE, super().shutdown)
 
     def overdue(self, now: float) -> None:
         """Close the connection if its client lets us wait for too long."""
