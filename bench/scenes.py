@@ -7,7 +7,7 @@ DATA is read in place (COCO JSON, Pascal VOC, YOLO; images with masks). Without 
 val; with --split test it learns from train and val and scores test. The defaults are what was found to work with
 ResNet-34 at 240 x 320: FCOS of width 128, a U-Net of width 24, AdamW with a short warm-up and a cosine that ends with
 the minutes, batches of 4, frozen BatchNorm, objects 0.75 to 1.5 times as large, mirror images and colours. Minutes are
-those of training; what scoring takes is not among them.
+those of one core's processor time that training takes; what scoring takes is not among them.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def run(work: Work, stored: list[Scene], options: argparse.Namespace) -> Iterato
     limit, spent, moment = 60 * options.minutes, 0.0, 1
     work.network.train()
     for step, (x, seen) in enumerate(batches(stored, options)):
-        started = time.monotonic()
+        started = time.process_time()
         factor = min(1, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * min(1, spent / limit))) / 2
         for group in optimizer.param_groups:
             group["lr"] = options.lr * factor * group["share"]
@@ -186,7 +186,7 @@ def run(work: Work, stored: list[Scene], options: argparse.Namespace) -> Iterato
         loss.backward()
         nn.utils.clip_grad_norm_(work.network.parameters(), 5.0)
         optimizer.step()
-        spent += time.monotonic() - started
+        spent += time.process_time() - started
         if spent >= limit * moment / options.scores:
             yield {
                 "minutes": spent / 60,
