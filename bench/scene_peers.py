@@ -7,8 +7,8 @@
 One after the other: FCOS or the U-Net as `bench/scenes.py` trains them, with the weights and without, and torchvision's
 networks as its builders make them, without weights, since none come with the package, at the same size of images. Their
 loop is that of its reference scripts: SGD with momentum 0.9 and weight decay 1e-4, a warm-up, rate 0.005 for boxes and
-0.02 for masks, mirror images; batches of 4 for all. Minutes are those of training, of one core. Scores are of the test split, after
-learning from train and val.
+0.02 for masks, mirror images; batches of 4 for all. Minutes are those of training, of one core. Scores are of the test
+split, after learning from train and val.
 """
 
 from __future__ import annotations
