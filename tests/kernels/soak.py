@@ -22,7 +22,7 @@ import numpy as np
 
 from resnetkit.kernels import build, library
 from resnetkit.kernels.layers import ConvLayer, Floats, Moves, empty, max_pool, mean, mean_pool
-from resnetkit.kernels.library import GROUP, LEVELS, Convolution, Strides, Workers
+from resnetkit.kernels.library import GROUP, LEVELS, Convolution, Norm, Strides, Workers
 
 FLAGS = ("-g", "-O1", "-fno-omit-frame-pointer")
 
@@ -102,6 +102,30 @@ def check_pools(workers: Workers, rng: np.random.Generator) -> None:
     free(x, half, means)
 
 
+def check_norm(workers: Workers, rng: np.random.Generator) -> None:
+    """A batch normalisation with sum and ReLU forward, and what comes back of ones; ReLU alone likewise."""
+    places, channels = int(rng.integers(1, 3000)), GROUP * int(rng.integers(1, 5))
+    x, residual, y, gradient, to_x, to_residual = arrays = [exactly((places, channels)) for _ in range(6)]
+    weight, bias, mean_, variance, to_weight, to_bias = vectors = [exactly((channels,)) for _ in range(6)]
+    for each in (x, residual, weight, bias):
+        each[:] = rng.standard_normal(each.shape, np.float32)
+    gradient[:] = 1
+    norm = Norm(places, channels, int(rng.integers(2)), x.ctypes.data, residual.ctypes.data, weight.ctypes.data)
+    norm.bias, norm.y, norm.mean, norm.variance = (each.ctypes.data for each in (bias, y, mean_, variance))
+    norm.gradient, norm.to_x, norm.to_residual = (each.ctypes.data for each in (gradient, to_x, to_residual))
+    norm.to_weight, norm.to_bias, norm.epsilon = to_weight.ctypes.data, to_bias.ctypes.data, 1e-5
+    workers.call("norm_forward", norm)
+    spread = (x - x.mean(0, np.float64)) / np.sqrt(x.var(0, dtype=np.float64) + 1e-5)
+    expected = spread * weight + bias + residual
+    expected = np.maximum(expected, 0) if norm.relu else expected
+    assert np.abs(y - expected).max() <= 1e-4 * np.abs(expected).max() + 1e-5, (places, channels)
+    workers.call("norm_backward", norm)
+    assert np.array_equal(to_residual, (y > 0) if norm.relu else gradient)
+    workers.call("relu_backward", norm)
+    assert np.abs(to_bias - to_residual.sum(0)).max() <= 1e-3 * places
+    free(*arrays, *vectors)
+
+
 def soak(folder: Path, seconds: float) -> None:
     """Run checks for some time on the library in a folder."""
     library.HERE = folder
@@ -109,11 +133,11 @@ def soak(folder: Path, seconds: float) -> None:
     pools = [Workers(threads, level) for level in levels for threads in (1, 3)]
     rng, count, started = np.random.default_rng(), 0, time.monotonic()
     while time.monotonic() - started < seconds:
-        for check in (check_layer, check_gradient, check_pools):
+        for check in (check_layer, check_gradient, check_pools, check_norm):
             check(pools[count % len(pools)], rng)
         count += 1
     assert empty((1,)).shape == (1,)
-    print(f"{count} rounds of three shapes, {', '.join(levels)}: nothing found")
+    print(f"{count} rounds of four shapes, {', '.join(levels)}: nothing found")
 
 
 def main() -> None:
