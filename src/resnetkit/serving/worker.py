@@ -33,6 +33,7 @@ from resnetkit.serving.tensors import Tensors, tensors_of
 from resnetkit.tasks.boxes import SURE
 from resnetkit.tasks.task import IMAGE
 
+NICE = 5  # by which the server, which has to say at once that there is no room, goes before its workers
 LANES = 2  # groups at a time: one is decoded while the other is inferred
 SIDE, DRAWN = 512, 1024  # pixels of an overlay's longer side, and of one with boxes or a mask
 CLASSES, BOXES = 5, 100  # most in an answer, if nothing else is asked for
@@ -46,6 +47,8 @@ def run(connection: socket.socket, opening: Opening) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)  # the server says when
+    if hasattr(os, "nice"):
+        os.nice(NICE)
     logging.getLogger("resnetkit").addHandler(JsonLines())
     try:
         attend(connection, opening)
