@@ -367,7 +367,7 @@ def test_serve_opens_them(learnt) -> None:
 
 def test_centred_spectra_are_exported(tmp_path: Path, run_cli) -> None:
     source = write_tones(tmp_path / "tones", 8)
-    settings = flags("sounds", "train.epochs=1", "sound.centre=true")
+    settings = flags("sounds", "train.epochs=1", "sound.centre=1")
     assert run_cli("train", source, *settings, "--out", "run", "--quiet")[0] == 0
     code, _, err = run_cli("export", "run", "--format", "onnx", "--quiet")
     assert code == 0, err
