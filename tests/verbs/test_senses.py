@@ -218,14 +218,6 @@ def test_export(learnt, form: str, tmp_path: Path, run_cli) -> None:
     assert len(golden["logits"]) == len(resnetkit.load(run).classes)
 
 
-def test_what_cannot_be_exported_is_said(tmp_path: Path, run_cli) -> None:
-    source = write_reviews(tmp_path / "reviews.csv", 40)
-    more = flags("texts", "train.epochs=1", "text.length=64")
-    assert run_cli("train", source, "--model", "vdcnn9", *more, "--out", "run", "--quiet")[0] == 0
-    code, _, err = run_cli("export", "run", "--format", "onnx")
-    assert code == 2 and "vdcnn9, a network of texts, cannot be exported yet" in err
-
-
 def test_several_labels(tmp_path: Path, run_cli) -> None:
     lines = ["path,labels"]
     for i in range(40):
@@ -250,8 +242,15 @@ def test_other_networks(variant: str, tmp_path: Path, run_cli) -> None:
     more = ("train.epochs=1", "text.length=64") if kind == "texts" else ("train.epochs=1",)
     code, _, err = run_cli("train", source, "--model", variant, *flags(kind, *more), "--out", "run", "--quiet")
     assert code == 0, err
-    code, _, err = run_cli("predict", "run", source, "--backend", "torch")
+    code, out, err = run_cli("predict", "run", source, "--backend", "torch", "--format", "jsonl")
     assert code == 0, err
+    pytest.importorskip("onnxruntime")
+    code, _, err = run_cli("export", "run", "--format", "onnx", "--out", "out", "--quiet")
+    assert code == 0, err
+    code, again, _ = run_cli("predict", "out", source, "--format", "jsonl")
+    for one, other in zip(out.splitlines(), again.splitlines(), strict=True):
+        found, wanted = json.loads(one), json.loads(other)
+        assert code == 0 and found["label"] == wanted["label"] and abs(found["score"] - wanted["score"]) < 1e-3
 
 
 @pytest.mark.parametrize(
