@@ -15,7 +15,7 @@ import resnetkit
 from resnetkit import api
 from resnetkit import recipe as recipes
 from resnetkit.recipe import parse_setting
-from senses import GOOD, sentences, tone, write_reviews, write_tones, write_wav
+from senses import GOOD, babble, sentences, tone, write_reviews, write_tones, write_wav
 
 pytest.importorskip("soundfile")
 pytest.importorskip("tokenizers")
@@ -163,12 +163,17 @@ def test_check_of_sounds(tmp_path: Path, run_cli) -> None:
     write_wav(root / "train" / "low" / "clipped.wav", np.clip(9 * tone("low", 3), -1, 1))
     shutil.copy(root / "train" / "low" / "1.wav", root / "test" / "low" / "copy.wav")
     (root / "train" / "high" / "broken.wav").write_bytes(b"RIFF")
+    spoken = babble(0, 0.8, 8_000)
+    write_wav(root / "train" / "high" / "spoken.wav", spoken)
+    write_wav(root / "test" / "high" / "softer.wav", np.pad(0.3 * spoken, (500, 100)))
     code, out, _ = run_cli("check", root, "--json", "--quiet")
     kinds = {each["kind"]: each for each in json.loads(out)["findings"]}
     assert code == 3 and kinds["copies_across"]["severity"] == "refuse"
     assert [each["path"] for each in kinds["near_silent"]["items"]] == ["train/low/silent.wav"]
     assert [each["path"] for each in kinds["clipped"]["items"]] == ["train/low/clipped.wav"]
     assert kinds["unreadable"]["count"] == 1
+    pairs = [each["paths"] for each in kinds["near_across"]["items"]]
+    assert ["test/high/softer.wav", "train/high/spoken.wav"] in [sorted(pair) for pair in pairs]
     code, _, err = run_cli("train", root, *flags("sounds"))
     assert code == 3 and "the same sound is in two splits" in err
 
