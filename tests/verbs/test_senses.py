@@ -273,6 +273,39 @@ def test_settings_that_cannot_be(words: list[str], what: str, tmp_path: Path, ru
     assert code == 2 and what in err and err.count("\n") <= 3
 
 
+def test_explain(learnt, run_cli) -> None:
+    kind, source, run = learnt
+    inputs = [source / "low"] if kind == "sounds" else ["a lovely , charming story", "the plot was dull"]
+    code, out, err = run_cli("explain", run, *inputs, "--out", "why", "--nearest", "2", "--json", "--quiet")
+    assert code == 0, err
+    rows = [json.loads(line) for line in out.splitlines()]
+    page = Path("why/index.html").read_text(encoding="utf-8")
+    assert len(rows) == (20 if kind == "sounds" else 2) and all("nearest_2_label" in row for row in rows)
+    if kind == "sounds":
+        from PIL import Image
+
+        assert {Image.open(row["overlay"]).size for row in rows} == {(1024, 512)}
+        assert page.count("data:audio/wav") == 20 and "From left to right runs time" in page
+    else:
+        assert "lovely" in rows[0]["words"] or "charming" in rows[0]["words"]
+        assert "dull" in rows[1]["words"] and not list(Path("why").glob("*.png")) and page.count("<article>") == 2
+    code, _, err = run_cli("explain", run, *inputs, "--out", "why", "--overwrite", "--label", "nobody")
+    assert code == 2 and "does not know the class" in err
+
+
+def test_bench(learnt, run_cli) -> None:
+    kind, source, run = learnt
+    inputs = source / "low" if kind == "sounds" else source
+    code, out, err = run_cli("bench", run, inputs, "--seconds", "0.05", "--batch", "2", "--json", "--quiet")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["input"] == ("0.75 s at 8,000 Hz" if kind == "sounds" else "16 tokens")
+    assert found["from_files"][0]["files"] == (20 if kind == "sounds" else 200)
+    assert all(each["agreement"] == 1 for each in found["measured"])
+    code, out, _ = run_cli("bench", run, "--backend", "torch", "--seconds", "0.05", "--batch", "2", "--quiet")
+    assert code == 0 and f"{kind}/s" in out
+
+
 def test_mirror_is_of_images(learnt, run_cli) -> None:
     kind, source, run = learnt
     code, _, err = run_cli("predict", run, source, "--mirror")
