@@ -124,7 +124,7 @@ def digits(arguments: argparse.Namespace) -> dict[str, Any]:
     def batch(rows: NDArray[np.intp], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         changed = sounds.random_speed(waves[rows], np.linspace(*arguments.speeds, 7).round(3).tolist(), rng)
         changed = sounds.time_shift(changed, 1_000, rng)
-        changed = sounds.white_noise(sounds.random_gain(changed, 6, rng), 5, 40, rng)
+        changed = sounds.random_noise(sounds.random_gain(changed, 6, rng), 5, 40, rng)
         inputs = torch.from_numpy(audio.normalise(audio.to_integers(changed), preprocess))
         inputs = sounds.spec_augment(inputs, sounds.SpecAugment(6, 12), rng)
         return sounds.mixup(inputs, known[rows], 0.2, rng) if arguments.mixup else (inputs, known[rows])

@@ -28,6 +28,20 @@ def tone(name: str, seed: int, seconds: float = 0.6) -> np.ndarray:
     return 0.1 * rng.uniform(1, 3) * np.sin(2 * np.pi * pitch * t + rng.uniform(0, 6)) + rng.normal(0, 0.01, len(t))
 
 
+def babble(seed: int, seconds: float = 1.2, rate: int = 16_000) -> np.ndarray:
+    """Syllables of noise and of harmonics, each with its own pitch, colour and length [n] in -1..1."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    while sum(map(len, parts)) < rate * seconds:
+        n = int(rate * rng.uniform(0.06, 0.25))
+        t = np.arange(n) / rate
+        voiced = sum(np.sin(2 * np.pi * rng.uniform(90, 220) * k * t + k) * rng.uniform(0, 1) / k for k in range(1, 20))
+        part = voiced if rng.random() < 0.7 else rng.normal(0, 0.5, n)
+        parts += [part * np.hanning(n) * rng.uniform(0.2, 1), np.zeros(int(rate * rng.uniform(0, 0.05)))]
+    found = np.concatenate(parts)[: int(rate * seconds)]
+    return (0.5 * found / np.abs(found).max() + rng.normal(0, 1e-4, len(found))).astype(np.float32)
+
+
 def write_wav(path: Path, samples: np.ndarray, rate: int = RATE) -> Path:
     """A WAV of 16 bits."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -119,21 +119,29 @@ class Sound:
     """Length of a frame, seconds."""
     hop: Annotated[float, Field(ge=0.001, le=0.2)] = 0.01
     """From one frame to the next, seconds."""
-    centre: bool = False
-    """Take the mean of each band over the loud frames of a clip out first, and with it what microphone and room add."""
+    level: bool = True
+    """Take the loudness of a clip, that of its loud frames, out first."""
+    centre: Probability = 0.0
+    """Share of each band's mean over loud frames that is taken out too, and with it what microphone and room add."""
     mean: float | Auto = "auto"
     """Of all log-mel values, which is taken out; auto: as measured on training files."""
     std: Annotated[float, Field(gt=0)] | Auto = "auto"
     """Deviation of all log-mel values, by which they are divided; auto: as measured on training files."""
-    speed: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    speed: Annotated[float, Field(ge=0, le=0.5)] = 0.25
     """Largest relative change of speed, and pitch with it."""
+    voice: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    """Largest relative change of all frequencies at the same tempo, as other throats make it."""
+    pace: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    """Largest relative change of tempo at the same pitch."""
     shift: Annotated[float, Field(ge=0)] = 0.125
     """Largest shift in time, seconds."""
     gain: Annotated[float, Field(ge=0, le=40)] = 6.0
     """Largest change of loudness, dB."""
     noise: Annotated[float, Field(ge=0, le=40)] = 5.0
-    """White noise at this to 40 dB below the recording; 40: none."""
-    emphasis: Annotated[float, Field(ge=0, le=40)] = 0.0
+    """Noise, of rumble to hiss, at this to 40 dB below the recording; 40: none."""
+    room: Annotated[float, Field(ge=0, le=5)] = 0.4
+    """Longest time in which an echo dies away that half of the recordings get, seconds; 0: none."""
+    emphasis: Annotated[float, Field(ge=0, le=40)] = 9.0
     """Largest change of the loudness of bands against each other, dB, as other microphones and rooms make it."""
     mask_bands: Annotated[float, Field(ge=0, le=0.5)] = 0.15
     """SpecAugment (arXiv 1904.08779): share of the bands that each of two masks hides at most."""

@@ -55,11 +55,11 @@ def test_centred_spectra_do_not_know_the_microphone():
 
     noise = np.random.default_rng(0).normal(0, 0.1, 3_000)
     clips = np.stack([audio.clip(gain * noise, SHORT) for gain in (1.0, 0.1)])
-    plain, centred = audio.normalise(clips, SHORT), audio.normalise(clips, replace(SHORT, centre=True))
+    plain, centred = audio.normalise(clips, SHORT), audio.normalise(clips, replace(SHORT, centre=1.0))
     loud = slice(10, 35)  # away from the silence around it
     assert np.abs(plain[0, :, :, loud] - plain[1, :, :, loud]).max() > 0.5
     assert np.abs(centred[0, :, :, loud] - centred[1, :, :, loud]).max() < 0.02
-    assert np.isfinite(audio.normalise(np.zeros((1, 4_000), np.int16), replace(SHORT, centre=True))).all()
+    assert np.isfinite(audio.normalise(np.zeros((1, 4_000), np.int16), replace(SHORT, centre=1.0))).all()
 
 
 def test_read(tmp_path):

@@ -14,7 +14,11 @@ from senses import tone, write_tones, write_wav
 
 pytest.importorskip("soundfile")
 STILL = {"sound.speed": 0, "sound.shift": 0, "sound.gain": 0, "sound.noise": 40, "sound.mask_bands": 0} | {
-    "sound.mask_frames": 0
+    "sound.mask_frames": 0,
+    "sound.voice": 0,
+    "sound.pace": 0,
+    "sound.emphasis": 0,
+    "sound.room": 0,
 }
 MADE = {"sound.rate": 8_000, "sound.seconds": 0.5, "sound.kept": 0.5, "sound.mels": 24, "sound.mean": 8} | {
     "sound.std": 4,

@@ -26,6 +26,22 @@ def test_stages_add_up_to_the_network(variant: str) -> None:
     assert sum(stage.share for stage in stages) == pytest.approx(1) and summary.weights_bytes == 4 * summary.parameters
 
 
+@pytest.mark.parametrize("variant", models.SEQUENCES)
+def test_those_of_texts_and_sounds_too(variant: str) -> None:
+    stages = api.describe_model(variant)
+    summary = next(row for row in api.list_models() if row.name == variant)
+    assert sum(stage.multiply_adds for stage in stages) == summary.multiply_adds > 0
+    assert sum(stage.parameters for stage in stages) == summary.parameters
+    assert (stages[0].name, stages[-1].name) == ("stem", "fc") and summary.size == 0 and not summary.accuracy
+
+
+def test_costs_that_are_known() -> None:
+    """wespeaker gives its ResNet34 6.63 M parameters with 80 bands: 64 have less behind the pooling."""
+    found = {row.name: row for row in api.list_models()}
+    assert 5e6 < found["speaker34"].parameters < 6.7e6
+    assert found["vdcnn29"].input == "1,024 bytes" and found["words"].parameters > 20_000 * 128
+
+
 def test_resnet34_is_that_of_the_paper() -> None:
     """Table 1: outputs and blocks; table 3 counts 3.6 G multiply-adds."""
     rows = [(stage.name, stage.blocks, stage.kernels, stage.output) for stage in api.describe_model("resnet34")]
@@ -50,7 +66,8 @@ def test_the_list_by_the_command(run_cli) -> None:
     assert code == 0 and "IMAGENET1K_V1 73.31 %" in out and "non-commercial" in out
     assert all(f"\n{name} " in out for name in models.VARIANTS)
     rows = json.loads(run_cli("models", "--json")[1])
-    assert [row["name"] for row in rows] == list(models.VARIANTS) and rows[1]["parameters"] == 21_797_672
+    names = [*models.VARIANTS, *models.SEQUENCES]
+    assert sorted(row["name"] for row in rows) == sorted(names) and rows[1]["parameters"] == 21_797_672
 
 
 def test_one_network_by_the_command_and_its_drawing(run_cli) -> None:
@@ -71,6 +88,7 @@ def test_one_network_by_the_command_and_its_drawing(run_cli) -> None:
         (["resnet35"], "there is no model"),
         (["--size", "64"], "of one network"),
         (["resnet18", "--size", "4"], "size = 4"),
+        (["vdcnn9", "--size", "64"], "no images"),
     ],
 )
 def test_refused(flags: list[str], message: str, run_cli) -> None:

@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 
 from conftest import start, tiny, write_classes
+from senses import write_reviews, write_tones
 
 
 def weights_of(run: Path) -> dict[str, np.ndarray]:
@@ -44,6 +45,26 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, run_cli) -> None:
     losses = (column(tmp_path / run, "results.csv", "train_loss") for run in ("one", "two"))
     assert [float(loss) for loss in next(losses)] == pytest.approx([float(loss) for loss in next(losses)], abs=1e-5)
     assert out.count("accuracy ") == 1, "the first process alone tells the result"
+
+
+@pytest.mark.parametrize("kind", ["sounds", "texts"])
+def test_sounds_and_texts_too(kind: str, tmp_path: Path, run_cli) -> None:
+    """With frozen BatchNorm and without dropout, whose numbers are each process's own."""
+    pytest.importorskip("soundfile")
+    pytest.importorskip("tokenizers")
+    source = write_tones(tmp_path / "tones", 12) if kind == "sounds" else write_reviews(tmp_path / "reviews.csv", 90)
+    settings = ["model.freeze=layer4", "train.epochs=2", "data.val=0.3", "train.batch_size=8"]
+    settings += ["model.width=8", "sound.mels=24", "augment.mixup=0" if kind == "sounds" else "text.dropout=0"]
+    flags = [flag for each in settings for flag in ("--set", each)]
+    other = start("train", str(source), *flags, "--out", "two", "--quiet")
+    _, err = other.communicate(timeout=240)
+    assert other.returncode == 0, err
+    code, _, err = run_cli("train", source, *flags, "--out", "one", "--quiet")
+    assert code == 0, err
+    one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
+    assert max(np.abs(one[name] - two[name]).max() for name in one) < 1e-4
+    for name in ("path", "target", "label", "correct"):
+        assert column(tmp_path / "one", "predictions.csv", name) == column(tmp_path / "two", "predictions.csv", name)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM])

@@ -15,7 +15,7 @@ import resnetkit
 from resnetkit import api
 from resnetkit import recipe as recipes
 from resnetkit.recipe import parse_setting
-from senses import GOOD, TINY, data_of, sentences, tone, write_reviews, write_tones, write_wav
+from senses import GOOD, TINY, babble, data_of, sentences, tone, write_reviews, write_tones, write_wav
 
 pytest.importorskip("soundfile")
 pytest.importorskip("tokenizers")
@@ -155,12 +155,17 @@ def test_check_of_sounds(tmp_path: Path, run_cli) -> None:
     write_wav(root / "train" / "low" / "clipped.wav", np.clip(9 * tone("low", 3), -1, 1))
     shutil.copy(root / "train" / "low" / "1.wav", root / "test" / "low" / "copy.wav")
     (root / "train" / "high" / "broken.wav").write_bytes(b"RIFF")
+    spoken = babble(0, 0.8, 8_000)
+    write_wav(root / "train" / "high" / "spoken.wav", spoken)
+    write_wav(root / "test" / "high" / "softer.wav", np.pad(0.3 * spoken, (500, 100)))
     code, out, _ = run_cli("check", root, "--json", "--quiet")
     kinds = {each["kind"]: each for each in json.loads(out)["findings"]}
     assert code == 3 and kinds["copies_across"]["severity"] == "refuse"
     assert [each["path"] for each in kinds["near_silent"]["items"]] == ["train/low/silent.wav"]
     assert [each["path"] for each in kinds["clipped"]["items"]] == ["train/low/clipped.wav"]
     assert kinds["unreadable"]["count"] == 1
+    pairs = [each["paths"] for each in kinds["near_across"]["items"]]
+    assert ["test/high/softer.wav", "train/high/spoken.wav"] in [sorted(pair) for pair in pairs]
     code, _, err = run_cli("train", root, *flags("sounds"))
     assert code == 3 and "the same sound is in two splits" in err
 
@@ -210,14 +215,6 @@ def test_export(learnt, form: str, tmp_path: Path, run_cli) -> None:
     assert len(golden["logits"]) == len(resnetkit.load(run).classes)
 
 
-def test_what_cannot_be_exported_is_said(tmp_path: Path, run_cli) -> None:
-    source = write_reviews(tmp_path / "reviews.csv", 40)
-    more = flags("texts", "train.epochs=1", "text.length=64")
-    assert run_cli("train", source, "--model", "vdcnn9", *more, "--out", "run", "--quiet")[0] == 0
-    code, _, err = run_cli("export", "run", "--format", "onnx")
-    assert code == 2 and "vdcnn9, a network of texts, cannot be exported yet" in err
-
-
 def test_several_labels(tmp_path: Path, run_cli) -> None:
     lines = ["path,labels"]
     for i in range(40):
@@ -242,8 +239,15 @@ def test_other_networks(variant: str, tmp_path: Path, run_cli) -> None:
     more = ("train.epochs=1", "text.length=64") if kind == "texts" else ("train.epochs=1",)
     code, _, err = run_cli("train", source, "--model", variant, *flags(kind, *more), "--out", "run", "--quiet")
     assert code == 0, err
-    code, _, err = run_cli("predict", "run", source, "--backend", "torch")
+    code, out, err = run_cli("predict", "run", source, "--backend", "torch", "--format", "jsonl")
     assert code == 0, err
+    pytest.importorskip("onnxruntime")
+    code, _, err = run_cli("export", "run", "--format", "onnx", "--out", "out", "--quiet")
+    assert code == 0, err
+    code, again, _ = run_cli("predict", "out", source, "--format", "jsonl")
+    for one, other in zip(out.splitlines(), again.splitlines(), strict=True):
+        found, wanted = json.loads(one), json.loads(other)
+        assert code == 0 and found["label"] == wanted["label"] and abs(found["score"] - wanted["score"]) < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -259,6 +263,39 @@ def test_other_networks(variant: str, tmp_path: Path, run_cli) -> None:
 def test_settings_that_cannot_be(words: list[str], what: str, tmp_path: Path, run_cli) -> None:
     code, _, err = run_cli("train", write_tones(tmp_path / "tones", 6), *words)
     assert code == 2 and what in err and err.count("\n") <= 3
+
+
+def test_explain(learnt, run_cli) -> None:
+    kind, source, run = learnt
+    inputs = [source / "low"] if kind == "sounds" else ["a lovely , charming story", "the plot was dull"]
+    code, out, err = run_cli("explain", run, *inputs, "--out", "why", "--nearest", "2", "--json", "--quiet")
+    assert code == 0, err
+    rows = [json.loads(line) for line in out.splitlines()]
+    page = Path("why/index.html").read_text(encoding="utf-8")
+    assert len(rows) == (20 if kind == "sounds" else 2) and all("nearest_2_label" in row for row in rows)
+    if kind == "sounds":
+        from PIL import Image
+
+        assert {Image.open(row["overlay"]).size for row in rows} == {(1024, 512)}
+        assert page.count("data:audio/wav") == 20 and "From left to right runs time" in page
+    else:
+        assert "lovely" in rows[0]["words"] or "charming" in rows[0]["words"]
+        assert "dull" in rows[1]["words"] and not list(Path("why").glob("*.png")) and page.count("<article>") == 2
+    code, _, err = run_cli("explain", run, *inputs, "--out", "why", "--overwrite", "--label", "nobody")
+    assert code == 2 and "does not know the class" in err
+
+
+def test_bench(learnt, run_cli) -> None:
+    kind, source, run = learnt
+    inputs = source / "low" if kind == "sounds" else source
+    code, out, err = run_cli("bench", run, inputs, "--seconds", "0.05", "--batch", "2", "--json", "--quiet")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["input"] == ("0.75 s at 8,000 Hz" if kind == "sounds" else "16 tokens")
+    assert found["from_files"][0]["files"] == (20 if kind == "sounds" else 200)
+    assert all(each["agreement"] == 1 for each in found["measured"])
+    code, out, _ = run_cli("bench", run, "--backend", "torch", "--seconds", "0.05", "--batch", "2", "--quiet")
+    assert code == 0 and f"{kind}/s" in out
 
 
 def test_mirror_is_of_images(learnt, run_cli) -> None:
@@ -359,7 +396,7 @@ def test_serve_opens_them(learnt) -> None:
 
 def test_centred_spectra_are_exported(tmp_path: Path, run_cli) -> None:
     source = write_tones(tmp_path / "tones", 8)
-    settings = flags("sounds", "train.epochs=1", "sound.centre=true")
+    settings = flags("sounds", "train.epochs=1", "sound.centre=1")
     assert run_cli("train", source, *settings, "--out", "run", "--quiet")[0] == 0
     code, _, err = run_cli("export", "run", "--format", "onnx", "--quiet")
     assert code == 0, err

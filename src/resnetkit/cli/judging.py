@@ -157,7 +157,7 @@ def explain(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Show what speaks for a class in each image (Grad-CAM), and the training images that are most like it."""
+    """Show what speaks for a class in each image, sound or text, and the training samples that are most like it."""
     from resnetkit import api
     from resnetkit.errors import DataError
 

@@ -47,7 +47,7 @@ def _place_line(row: Mapping[str, Any]) -> str:
 
 
 def explanation_line(row: Mapping[str, Any]) -> str:
-    """An explanation as one line: path, label and score, overlay, and the training image that is most like it."""
+    """An explanation as one line: path, label and score, overlay or words, and the training sample most like it."""
     from resnetkit.errors import printable
 
     row = {name: printable(value) if isinstance(value, str) else value for name, value in row.items()}
@@ -55,7 +55,8 @@ def explanation_line(row: Mapping[str, Any]) -> str:
     near = ""
     if "nearest_1" in row:
         near = f"  like {row['nearest_1']} ({row['nearest_1_label']}, {row['nearest_1_similarity']:.2f})"
-    return f"{row['path']}  {row['label']} {100 * row['score']:.1f} %{other}  {row['overlay']}{near}"
+    shows = row["overlay"] if "overlay" in row else row["words"]
+    return f"{row['path']}  {row['label']} {100 * row['score']:.1f} %{other}  {shows}{near}"
 
 
 @contextmanager

@@ -55,8 +55,9 @@ class AudioPreprocess:
         low, high: edges of the bands in Hz; high 0 is half the rate.
         mean, std: of log-mel values, one for all bands or one a band. The defaults are those of speech near full scale.
         form: "mel", the log-mel spectrum, or "wave", the samples themselves.
-        centre: whether the mean of each band over the loud frames of a clip is taken out first, and with it what a
-            microphone or a room adds.
+        level: whether the loudness of a clip, that of its loud frames, is taken out first, and what lies far below it
+            counts as silence.
+        centre: likewise the mean of each band, and with it what a microphone or a room adds: 0 none of it, 1 all.
     """
 
     rate: Annotated[int, Field(ge=sound.LOWEST, le=sound.HIGHEST)] = 16_000
@@ -69,7 +70,8 @@ class AudioPreprocess:
     mean: tuple[float, ...] = (10.0,)
     std: tuple[float, ...] = (5.0,)
     form: Literal["mel", "wave"] = "mel"
-    centre: bool = False
+    level: bool = False
+    centre: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def __post_init__(self) -> None:
         if len(self.mean) not in (1, self.mels) or len(self.mean) != len(self.std) or min(self.std) <= 0:
@@ -198,18 +200,21 @@ def normalise(clips: Clip, preprocess: AudioPreprocess) -> NDArray[np.float32]:
 
 
 def centred(spectra: NDArray[np.float32], preprocess: AudioPreprocess) -> NDArray[np.float32]:
-    """Log-mel spectra [N, 1, mels, frames] without the mean of each band over the loud frames, if that is asked for.
+    """Log-mel spectra [N, 1, mels, frames] without the mean over the loud frames, if that is asked for.
 
-    Loud are frames whose loudest band is at most `QUIET_FRAME` under the loudest of the clip: so neither the silence
-    around a short recording counts, nor the pauses in it. What lies further than that under the mean counts as that,
-    so that silence is not another thing than a little noise.
+    The mean over all bands, and of what each band has beside it a share, `centre`. Loud are frames whose loudest band
+    is at most `QUIET_FRAME` under the loudest of the clip: so neither the silence around a short recording counts, nor
+    the pauses in it. What lies further than that under a band's mean counts as that, so that silence is not another
+    thing than a little noise.
     """
-    if not preprocess.centre:
+    if not (preprocess.level or preprocess.centre):
         return spectra
     loudest = spectra.max(2, keepdims=True)
     loud = (loudest >= loudest.max(3, keepdims=True) - np.float32(QUIET_FRAME)).astype(np.float32)
     mean = (spectra * loud).sum(3, keepdims=True) / loud.sum(3, keepdims=True)
-    return np.asarray(np.maximum(spectra - mean, -np.float32(QUIET_FRAME)))
+    level = mean.mean(2, keepdims=True)
+    taken = level + np.float32(preprocess.centre) * (mean - level)
+    return np.asarray(np.maximum(spectra, mean - np.float32(QUIET_FRAME)) - taken)
 
 
 def thumbnail(source: Any, width: int = 192, height: int = 96) -> bytes:

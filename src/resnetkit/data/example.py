@@ -14,6 +14,7 @@ from resnetkit.data import audio, image, tokens
 from resnetkit.data.audio import AudioPreprocess
 from resnetkit.data.dataset import File
 from resnetkit.data.duplicates import perceptual_hash
+from resnetkit.data.echoes import sound_hash
 from resnetkit.data.image import Preprocess
 from resnetkit.data.prepared import Prepared
 from resnetkit.data.tokens import TextPreprocess
@@ -55,7 +56,7 @@ def _of_image(file: File, preprocess: Preprocess) -> Example:
 
 def _of_sound(file: File, preprocess: AudioPreprocess) -> Example:
     samples = audio.read(file, preprocess)
-    return audio.clip(samples, preprocess), len(samples) / preprocess.samples, 0
+    return audio.clip(samples, preprocess), len(samples) / preprocess.samples, sound_hash(samples, preprocess.rate)
 
 
 def _of_text(file: File, preprocess: TextPreprocess) -> Example:

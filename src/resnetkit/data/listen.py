@@ -6,6 +6,7 @@ import numpy as np
 
 from resnetkit.data import sound, tokens
 from resnetkit.data.dataset import File
+from resnetkit.data.echoes import sound_hash
 from resnetkit.data.inspect import Fact, Trait
 from resnetkit.data.sound import Samples
 from resnetkit.data.tokens import TextPreprocess
@@ -17,7 +18,7 @@ PLAIN = TextPreprocess(length=8)
 
 
 def inspect_sound(file: File) -> Fact:
-    """Read a recording as a training does: its length in milliseconds, whether it is nearly silent or cut off.
+    """Read a recording as a training does: its milliseconds, whether it is nearly silent or cut off, and its hash.
 
     Raises:
         DataError: it cannot be read.
@@ -26,7 +27,8 @@ def inspect_sound(file: File) -> Fact:
     samples = sound.read(file, stored.rate)
     traits = Trait.NEAR_SILENT * (float(np.abs(samples).max()) < QUIET) | Trait.CLIPPED * is_clipped(samples)
     traits |= Trait.CHANNELS * (stored.channels > 1)
-    return Fact(max(1, round(1000 * len(samples) / stored.rate)), stored.rate, Trait(traits), 0)
+    like = 0 if traits & Trait.NEAR_SILENT else sound_hash(samples, stored.rate)
+    return Fact(max(1, round(1000 * len(samples) / stored.rate)), stored.rate, Trait(traits), like)
 
 
 def is_clipped(samples: Samples) -> bool:

@@ -29,10 +29,12 @@ def conv3(in_planes: int, out_planes: int, stride: int = 1) -> nn.Conv1d:
 def kmax(x: Tensor, k: int) -> Tensor:
     """The k largest values of each channel in the order in which they stand: [N, C, L] to [N, C, k].
 
-    Kalchbrenner et al. 2014, arXiv 1404.2188, section 3.3. Where L < k, zeros follow.
+    Kalchbrenner et al. 2014, arXiv 1404.2188, section 3.3. Where L < k, zeros follow. Of equal values the first are
+    taken, here as in ONNX; after ReLU there are many, and `topk` would take any of them.
     """
     x = F.pad(x, (0, max(0, k - x.shape[-1])))
-    return x.gather(-1, x.topk(k, -1).indices.sort(-1).values)
+    places = torch.sort(x, dim=-1, descending=True, stable=True).indices[..., :k]
+    return x.gather(-1, places.sort(-1).values)
 
 
 class PadShortcut1d(nn.Module):

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from resnetkit.nn.blocks import BasicBlock
 from resnetkit.nn.resnet import ResNet
+from resnetkit.ops.verification import EPSILON, SCALE
 
-SCALE, MARGIN = 30.0, 0.2
-EPSILON = 1e-7
+MARGIN = 0.2
 
 
 class StatisticsPooling(nn.Module):

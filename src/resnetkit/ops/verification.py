@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from resnetkit.ops.intervals import Metric
 
 Floats = NDArray[np.floating]
+SCALE = 30.0  # of the cosines that are logits of a network for voices (arXiv 1801.05599, section 3)
+EPSILON = 1e-7  # of the variance whose root such a network takes
 
 
 def cosine(a: Floats, b: Floats) -> Floats:

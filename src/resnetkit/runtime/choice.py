@@ -27,7 +27,7 @@ from resnetkit.runtime.pipeline import num_threads
 from resnetkit.tasks.task import task_named
 
 log = logging.getLogger("resnetkit")
-NO_GRAPH = ("wave34", "speaker34")  # networks whose parts are none of the nodes of `graph`
+NO_GRAPH = ("wave34",)  # of sounds, and in one dimension: none of the nodes of `graph`
 ENGINES = ("onnxruntime", "openvino", "ncnn", "native")
 MEMORY = "backends.json"
 MOST = 1e-3  # largest difference of two logits over the largest logit, from torch's

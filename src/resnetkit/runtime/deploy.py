@@ -35,8 +35,8 @@ from resnetkit.runtime.libraries import Infer, public, write_json, write_names
 from resnetkit.runtime.ncnn import ncnn_files
 from resnetkit.runtime.onnx import Ends, onnx_model
 from resnetkit.runtime.probes import probes
+from resnetkit.runtime.sequences import sequence_model
 from resnetkit.runtime.usage import other_usage, usage
-from resnetkit.runtime.words import words_model
 from resnetkit.tasks.task import IMAGE, LABELS, TEXT, task_named
 
 GOLDEN = "golden"  # .png, .json, .u8 and .f32
@@ -115,16 +115,8 @@ extractor.input("image", ncnn.Mat(floats))
 logits = np.array(extractor.extract("logits")[1])[None]"""
 
 
-def refuse_texts(meta: Meta) -> None:
-    """Every network of images can be written for an engine; of sounds those of spectra, of texts the small one.
-
-    Raises:
-        UsageError: it is another one.
-    """
-    noun = task_named(meta.task).modality.noun
-    if (noun == "texts" and meta.variant != "words") or meta.variant in NO_GRAPH:
-        what = f"{meta.variant}, a network of {noun}, cannot be exported yet"
-        raise UsageError(what, fix="predict with the run itself, or load its model.safetensors into nn.sequence")
+def refuse_none(meta: Meta) -> None:
+    """ONNX and OpenVINO hold every network, of whatever it is."""
 
 
 def refuse_sounds(meta: Meta) -> None:
@@ -133,7 +125,6 @@ def refuse_sounds(meta: Meta) -> None:
     Raises:
         UsageError: it is of something else.
     """
-    refuse_texts(meta)
     if task_named(meta.task).modality is not IMAGE:
         raise UsageError("this format holds models of images only", fix="--format onnx or openvino")
 
@@ -178,8 +169,8 @@ def _onnx(checkpoint: Checkpoint, quantization: Quantization | None) -> bytes:
 
     temperature = checkpoint.calibration.temperature if checkpoint.calibration else 1.0
     task, prepare = task_named(checkpoint.meta.task), prepared_of(checkpoint)
-    if task.modality is TEXT:
-        model = words_model(checkpoint, prepare, temperature, task.target is LABELS)
+    if task.modality is TEXT or checkpoint.meta.variant in NO_GRAPH:
+        model = sequence_model(checkpoint, prepare, temperature, task.target is LABELS)
     else:
         model = onnx_model(graph_of(checkpoint), Ends(prepare, temperature, task.target is LABELS), quantization)
     content: bytes = model.SerializeToString()

@@ -57,9 +57,9 @@ class Format:
 FORMATS = {
     "torchvision": Format(libraries.refuse_torchvision, libraries.write_torchvision, libraries.open_torchvision),
     "huggingface": Format(libraries.refuse_huggingface, libraries.write_huggingface, libraries.open_huggingface),
-    "onnx": Format(deploy.refuse_texts, deploy.write_onnx, partial(deploy.opened, form="onnx"), deploy.write_onnx),
+    "onnx": Format(deploy.refuse_none, deploy.write_onnx, partial(deploy.opened, form="onnx"), deploy.write_onnx),
     "openvino": Format(
-        deploy.refuse_texts, deploy.write_openvino, partial(deploy.opened, form="openvino"), deploy.write_openvino
+        deploy.refuse_none, deploy.write_openvino, partial(deploy.opened, form="openvino"), deploy.write_openvino
     ),
     "ncnn": Format(deploy.refuse_sounds, deploy.write_ncnn, partial(deploy.opened, form="ncnn")),
     "torchscript": Format(deploy.refuse_sounds, torchfiles.write_torchscript, torchfiles.open_torchscript),

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from resnetkit.checkpoint import Checkpoint
 from resnetkit.errors import ModelError, UsageError
+from resnetkit.ops.verification import SCALE
 from resnetkit.runtime.choice import NO_GRAPH
 from resnetkit.tasks.task import SOUND, TEXT, task_named
 
 Floats = NDArray[np.float32]
 EPS = 1e-5  # of every BatchNorm of the family
+LEAST = 1e-12  # length of a vector that is divided by it
 INPUT = "image"
 
 
@@ -72,6 +74,22 @@ class Mean:
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """The means over the last dimension, then the deviations: [N, C, h, w] to [N, 2 C h]."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Vectors [N, D] at length one."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True)
 class Linear:
     """Weight [K, D] and bias [K]."""
 
@@ -81,7 +99,7 @@ class Linear:
     bias: Floats
 
 
-Node = Conv | MaxPool | AveragePool | AddRelu | Mean | Linear
+Node = Conv | MaxPool | AveragePool | AddRelu | Mean | Statistics | Unit | Linear
 
 
 @dataclass(frozen=True)
@@ -123,7 +141,7 @@ def graph_of(checkpoint: Checkpoint, end: str = "logits") -> Graph:
     modality = task_named(meta.task).modality
     if modality is TEXT or meta.variant in NO_GRAPH:
         what = f"{meta.variant}, a network of {modality.noun}, runs on torch only"
-        raise UsageError(what, path=checkpoint.folder, fix="--backend torch; of texts and samples nothing is exported")
+        raise UsageError(what, path=checkpoint.folder, fix="--backend torch, or export it to ONNX")
     try:
         tensors = {name: _float(array) for name, array in checkpoint.tensors.items()}
         nodes = tuple(_until(end, _nodes(tensors, checkpoint)))
@@ -176,8 +194,21 @@ def _nodes(tensors: Mapping[str, NDArray[Any]], checkpoint: Checkpoint) -> Itera
                 yield node
             inside = dilation
         ends.append(last)
+    if "seg_1.weight" in tensors:
+        yield from _voices(tensors, last)
+        return
     yield Mean("embedding", tuple(ends) if options.get("pool") == "all" else (last,))
     yield Linear("logits", "embedding", tensors["fc.weight"], tensors["fc.bias"])
+
+
+def _voices(tensors: Mapping[str, NDArray[Any]], source: str) -> Iterator[Node]:
+    """The head of `nn.speaker`: logits are scaled cosines with each speaker's vector."""
+    yield Statistics("statistics", source)
+    yield Linear("embedding", "statistics", tensors["seg_1.weight"], tensors["seg_1.bias"])
+    yield Unit("direction", "embedding")
+    speakers = tensors["fc.weight"].astype(np.float64)
+    weight = SCALE * speakers / np.maximum(np.linalg.norm(speakers, axis=1, keepdims=True), LEAST)
+    yield Linear("logits", "direction", weight.astype(np.float32), np.zeros(len(weight), np.float32))
 
 
 def _folded(tensors: Mapping[str, NDArray[Any]], conv: str, norm: str) -> tuple[Floats, Floats]:

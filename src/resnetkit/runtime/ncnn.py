@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from resnetkit.errors import ResourceError
 from resnetkit.runtime.graph import INPUT, AddRelu, AveragePool, Conv, Graph, Linear, MaxPool, Mean, Node
 
 MAGIC = 7767517  # of the text
@@ -65,8 +66,10 @@ def _layers(node: Node) -> Iterator[Layer]:
         for source, mean in zip(node.sources, means, strict=True):
             yield Layer("Pooling", mean, (source,), (mean,), ((0, 1), (4, 1)))
         yield Layer("Concat", node.name, means, (node.name,), ((0, 0),))
-    else:
+    elif isinstance(node, Linear):
         yield _linear(node)
+    else:
+        raise ResourceError("ncnn has no layers for voices", fix="another --backend")
 
 
 def _conv(node: Conv) -> Layer:

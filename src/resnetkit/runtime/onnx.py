@@ -14,7 +14,21 @@ from resnetkit.data.tokens import TextPreprocess
 from resnetkit.errors import ResourceError
 from resnetkit.ops.quantization import Quantization, scale_and_zero, weight_levels
 from resnetkit.ops.spectrum import bank, projection
-from resnetkit.runtime.graph import INPUT, AddRelu, AveragePool, Conv, Graph, Linear, MaxPool, Mean, Node
+from resnetkit.ops.verification import EPSILON
+from resnetkit.runtime.graph import (
+    INPUT,
+    LEAST,
+    AddRelu,
+    AveragePool,
+    Conv,
+    Graph,
+    Linear,
+    MaxPool,
+    Mean,
+    Node,
+    Statistics,
+    Unit,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -83,7 +97,8 @@ def _shape(graph: Graph, name: str) -> tuple[str | int | None, ...]:
     """Of an output, as far as it is known: maps have four dimensions."""
     if name not in Graph.outputs:
         return (BATCH, None, None, None)
-    widths = next((node.weight.shape for node in graph.nodes if isinstance(node, Linear)), (None, None))
+    layers = (node.weight.shape for node in graph.nodes if isinstance(node, Linear) and node.name == Graph.outputs[0])
+    widths = next(layers, (None, None))
     return (BATCH, dict(zip(Graph.outputs, widths, strict=True))[name])
 
 
@@ -135,15 +150,15 @@ class _Writer:
         self._node("Conv", ["power", self._tensor("bank", weights)], "energy", kernel_shape=[1])
         self._node("Max", ["energy", self._tensor("floor", np.array(mel.floor, np.float32))], "floored")
         self._node("Log", ["floored"], "logarithms")
-        self._centre(preprocess.centre)
+        self._centre(preprocess)
         mean, std = (np.array(each, np.float32)[:, None] for each in (preprocess.mean, preprocess.std))
         self._node("Sub", ["levels", self._tensor("mean", mean)], "centred")
         self._node("Div", ["centred", self._tensor("std", std)], "normal")
         self._node("Unsqueeze", ["normal", "axis"], INPUT)
 
-    def _centre(self, wanted: bool) -> None:
+    def _centre(self, preprocess: AudioPreprocess) -> None:
         """`logarithms` to `levels`: as `data.audio.centred`."""
-        if not wanted:
+        if not (preprocess.level or preprocess.centre):
             self._node("Identity", ["logarithms"], "levels")
             return
         last = self._tensor("last", np.array([2], np.int64))
@@ -156,8 +171,14 @@ class _Writer:
         self._node("ReduceSum", ["counted", last], "total", keepdims=1)
         self._node("ReduceSum", ["loud", last], "frames", keepdims=1)
         self._node("Div", ["total", "frames"], "usual")
-        self._node("Sub", ["logarithms", "usual"], "around")
-        self._node("Max", ["around", self._tensor("deepest", np.array(-QUIET_FRAME, np.float32))], "levels")
+        self._node("ReduceMean", ["usual"], "level", axes=[1], keepdims=1)
+        self._node("Sub", ["usual", "level"], "beside_level")
+        share = self._tensor("share", np.array(preprocess.centre, np.float32))
+        self._node("Mul", ["beside_level", share], "shared")
+        self._node("Add", ["level", "shared"], "taken")
+        self._node("Sub", ["usual", "quiet"], "deepest")
+        self._node("Max", ["logarithms", "deepest"], "heard")
+        self._node("Sub", ["heard", "taken"], "levels")
 
     def scores(self, ends: Ends) -> None:
         """Softmax or sigmoid of logits / temperature."""
@@ -183,6 +204,13 @@ class _Writer:
             self._node("Relu", [f"{node.name}_sum"], node.name)
         elif isinstance(node, Mean):
             self._mean(node)
+        elif isinstance(node, Statistics):
+            self._statistics(node)
+        elif isinstance(node, Unit):
+            self._node("ReduceL2", [node.source], f"{node.name}_length", axes=[1], keepdims=1)
+            least = self._tensor("least_length", np.array(LEAST, np.float32))
+            self._node("Max", [f"{node.name}_length", least], f"{node.name}_divisor")
+            self._node("Div", [node.source, f"{node.name}_divisor"], node.name)
         else:
             weight, bias = (self._tensor(f"{node.name}.{n}", a) for n, a in (("w", node.weight), ("b", node.bias)))
             self._node("Gemm", [node.source, weight, bias], node.name, transB=1)
@@ -204,6 +232,18 @@ class _Writer:
             self._node("GlobalAveragePool", [self._near(source)], f"mean{i}")
             self._node("Flatten", [f"mean{i}"], f"flat{i}")
         self._node("Concat", [f"flat{i}" for i in range(len(node.sources))], node.name, axis=1)
+
+    def _statistics(self, node: Statistics) -> None:
+        """As `nn.speaker.StatisticsPooling`."""
+        self._node("ReduceMean", [node.source], "means", axes=[3], keepdims=1)
+        self._node("Sub", [node.source, "means"], "beside")
+        self._node("Mul", ["beside", "beside"], "beside_squared")
+        self._node("ReduceMean", ["beside_squared"], "variance", axes=[3], keepdims=1)
+        self._node("Add", ["variance", self._tensor("epsilon", np.array(EPSILON, np.float32))], "variance_above_0")
+        self._node("Sqrt", ["variance_above_0"], "deviation")
+        for name in ("means", "deviation"):
+            self._node("Flatten", [name], f"{name}_flat")
+        self._node("Concat", ["means_flat", "deviation_flat"], node.name, axis=1)
 
     def _near(self, name: str) -> str:
         """An activation rounded to its 256 levels, or as it is where nothing is in int8."""

@@ -46,7 +46,7 @@ MOST_KEPT = 4  # clips that are kept of a training file
 HIGHEST_RATE = 16_000
 NEPERS = math.log(10) / 10  # of energy in a dB
 SPEEDS = 7  # different ones
-QUIETEST = 40.0  # dB that white noise lies under the recording at most
+QUIETEST = 40.0  # dB that noise lies under the recording at most
 
 
 def settle(recipe: Recipe, dataset: Dataset) -> Recipe:
@@ -125,6 +125,7 @@ def preprocess_of(recipe: Recipe) -> AudioPreprocess:
             mels=own.mels,
             window=own.window,
             hop=own.hop,
+            level=own.level,
             centre=own.centre,
             mean=(own.mean,),
             std=(own.std,),
@@ -175,15 +176,21 @@ def inputs(clips: Clip, aspects: NDArray[np.floating], recipe: Recipe, rng: Draw
         waves = sounds.random_speed(waves, factors, shared)
     if own.shift:
         waves = sounds.time_shift(waves, round(own.shift * preprocess.rate), shared)
+    if own.room:
+        waves = sounds.random_rooms(waves, preprocess.rate, own.room, shared)
     if own.gain:
         waves = sounds.random_gain(waves, own.gain, shared)
     if own.noise < QUIETEST:
-        waves = sounds.white_noise(waves, own.noise, QUIETEST, shared)
+        waves = sounds.random_noise(waves, own.noise, QUIETEST, shared)
     found = torch.from_numpy(audio.normalise(audio.to_integers(waves), preprocess))
     if preprocess.form == "wave":
         return found
     if own.emphasis:
         found = sounds.emphasis(found, own.emphasis * NEPERS / preprocess.std[0], shared)
+    if own.voice:
+        found = sounds.voices(found, preprocess.mel, own.voice, shared)
+    if own.pace:
+        found = sounds.paces(found, own.pace, shared)
     if not (own.mask_bands or own.mask_frames):
         return found
     bands, frames = round(own.mask_bands * preprocess.mels), round(own.mask_frames * preprocess.frames)

@@ -31,7 +31,7 @@ from resnetkit.runtime.pipeline import num_threads, read_ahead
 from resnetkit.training.workers import Squares, Workers, changed, stamps
 
 Progress = Callable[[int], None]
-FORMAT = 2
+FORMAT = 3
 CHUNK = 8  # files a task
 OURS = re.compile(r"[0-9a-f]{32}")
 DAY = 86_400.0

@@ -5,6 +5,7 @@ What is drawn is drawn for the whole batch in a fixed order, so a generator of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from resnetkit.ops.spectrum import Mel, mel_of
 from resnetkit.training.shared import Rng
 
 Samples = NDArray[np.float32]
@@ -115,10 +117,41 @@ def add_noise(clips: Samples, snr: NDArray[np.floating], noise: Samples) -> Samp
     return np.asarray(clips + gain[:, None].astype(np.float32) * noise)
 
 
-def white_noise(clips: Samples, low: float, high: float, rng: Rng) -> Samples:
-    """Clips with white noise at a ratio of `low` to `high` dB, each its own [N, L]."""
-    snr = rng.uniform(low, high, len(clips))
-    return add_noise(clips, snr, rng.standard_normal(clips.shape, np.float32))
+def random_noise(clips: Samples, low: float, high: float, rng: Rng) -> Samples:
+    """Clips with noise at a ratio of `low` to `high` dB, each its own [N, L].
+
+    Its power falls with frequency as f^-2 at most (the rumble of a room, of a car), and rises as f^0.5 at most (hiss).
+    """
+    n, length = clips.shape
+    snr, slopes = np.asarray(rng.uniform(low, high, n)), rng.uniform(-0.5, 2.0, (n, 1))
+    spectrum = np.fft.rfft(rng.standard_normal(clips.shape, np.float32))
+    places = np.maximum(np.arange(spectrum.shape[1]), spectrum.shape[1] / 80) / spectrum.shape[1]
+    noise = np.fft.irfft(spectrum * places ** (-slopes / 2), length).astype(np.float32)
+    return add_noise(clips, snr, noise)
+
+
+def random_rooms(clips: Samples, rate: int, longest: float, rng: Rng) -> Samples:
+    """Clips as in rooms: half of them with an echo that dies away [N, L].
+
+    Noise that falls by 60 dB in 0.05 to `longest` seconds, up to as loud as the sound itself, is what is left of a
+    room's answer without its first reflections (Polack 1988).
+
+    Args:
+        clips: [N, L].
+        rate: samples a second.
+        longest: time in which the echo falls by 60 dB, seconds.
+        rng: of the rooms.
+    """
+    n, length = clips.shape
+    seconds = np.arange(1, min(length, math.ceil(rate * longest))) / rate
+    times = rng.uniform(min(0.05, longest), longest, (n, 1))
+    shares = rng.uniform(0, 1, (n, 1)) * (rng.random((n, 1)) < 0.5)
+    echoes = rng.standard_normal((n, len(seconds)), np.float32) * np.exp(-math.log(1_000) * seconds / times)
+    echoes *= shares / np.maximum(np.linalg.norm(echoes, axis=1, keepdims=True), 1e-9)
+    answers = np.concatenate([np.ones((n, 1)), echoes], 1)
+    size = 1 << (length + len(seconds)).bit_length()
+    heard = np.fft.irfft(np.fft.rfft(clips, size) * np.fft.rfft(answers, size), size)[:, :length]
+    return np.asarray(heard, np.float32)
 
 
 def random_gain(clips: Samples, most: float, rng: Rng) -> Samples:
@@ -144,6 +177,48 @@ def emphasis(spectra: Tensor, most: float, rng: Rng) -> Tensor:
     curves = np.stack([np.interp(places, np.arange(KNOTS), each) for each in knots]).astype(np.float32)
     there = spectra > spectra.amin((1, 2, 3), keepdim=True)
     return spectra + there * torch.from_numpy(curves)[:, None, :, None].to(spectra.device)
+
+
+def voices(spectra: Tensor, mel: Mel, most: float, rng: Rng) -> Tensor:
+    """Spectra as another throat would have made them: each with all frequencies times a factor of its own.
+
+    Vocal tract length perturbation (Jaitly and Hinton 2013), on the bands: what was at f stands at f / factor.
+
+    Args:
+        spectra: [N, 1, mels, T].
+        mel: of these.
+        most: largest change of a factor, 0..1, up or down.
+        rng: of the factors.
+    """
+    edges = np.linspace(mel_of(mel.low), mel_of(mel.high), mel.mels + 2)
+    hertz = 700 * np.expm1(edges[1:-1] / 1127)
+    factors = np.exp(rng.uniform(-1, 1, (len(spectra), 1)) * np.log1p(most))
+    return _read_at(spectra, (mel_of(hertz * factors) - edges[1]) / (edges[1] - edges[0]), 2)
+
+
+def paces(spectra: Tensor, most: float, rng: Rng) -> Tensor:
+    """Spectra that run faster or slower about their middle, at their own length and pitch [N, 1, mels, T].
+
+    What comes in at the ends is the first or the last frame.
+    """
+    places = np.arange(spectra.shape[3]) - (spectra.shape[3] - 1) / 2
+    factors = np.exp(rng.uniform(-1, 1, (len(spectra), 1)) * np.log1p(most))
+    return _read_at(spectra, factors * places - places[0], 3)
+
+
+def _read_at(spectra: Tensor, places: NDArray[np.floating], dim: int) -> Tensor:
+    """Each spectrum at places [N, L] of a dimension: between two the mean of both by distance, at the ends these."""
+    last = spectra.shape[dim] - 1
+    first = np.clip(np.floor(places), 0, last)
+    share = torch.from_numpy(np.clip(places - first, 0, 1).astype(np.float32)).to(spectra.device)
+    shape = (len(spectra), 1, -1, 1) if dim == 2 else (len(spectra), 1, 1, -1)
+    lower, upper = (
+        spectra.gather(
+            dim, torch.from_numpy(rows.astype(np.int64)).to(spectra.device).reshape(shape).expand_as(spectra)
+        )
+        for rows in (first, np.minimum(first + 1, last))
+    )
+    return lower.lerp(upper, share.reshape(shape))
 
 
 def mixup(inputs: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

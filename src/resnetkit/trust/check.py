@@ -156,7 +156,7 @@ def _near(seen: Seen) -> Iterator[Finding]:
         what = f"are nearly the same as {where}"
         yield _some(seen, kind, "look", what, pairs[chosen], _labelled(seen, pairs[chosen]))
     if not seen.near.complete:
-        what = "very many pictures look alike: not all of them were compared or listed"
+        what = f"very many {dataset.noun} are alike: not all of them were compared or listed"
         yield Finding("near_not_all", "note", what, len(pairs))
 
 

@@ -8,11 +8,12 @@ layer, so the gradient runs through these alone: a map costs hardly more than a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +25,15 @@ from resnetkit.data.dataset import File
 from resnetkit.data.image import Pixels, Preprocess, picture, seen
 from resnetkit.errors import DataError
 from resnetkit.nn.resnet import ResNet
+from resnetkit.nn.sequence import WaveResNet
 from resnetkit.runtime import pipeline
 from resnetkit.runtime.backends import TorchBackend, open_network
 from resnetkit.runtime.model import Model
 
 Floats = NDArray[np.float32]
+Residual = ResNet | WaveResNet
 Wanted = tuple[File, int | None]  # a file, and the class to explain: None is the predicted one
+Draws = Callable[[File, Floats, Any, int], Image.Image]
 
 SIDE = 1024  # pixels of an overlay's longer side
 AHEAD = 16  # overlays that are drawn at a time
@@ -53,23 +57,23 @@ class Look:
     map: Floats
 
 
-def grad_cam(network: ResNet, batch: Tensor, classes: Tensor) -> Floats:
+def grad_cam(network: Residual, batch: Tensor, classes: Tensor) -> Floats:
     """Where in each image the evidence for a class lies.
 
     Args:
         network: on any device; its modes, parameters and their gradients are left as they are.
-        batch: images [N, C, H, W] as the network takes them, on its device.
+        batch: images, spectra [N, C, H, W] or samples [N, 1, L] as the network takes them, on its device.
         classes: index of the class to explain for each of them [N].
 
     Returns:
-        [N, h, w] with the resolution of the last stage, each divided by its maximum: 0..1. Where nothing speaks for the
-        class all is zero.
+        [N, h, w] with the resolution of the last stage (h is 1 of samples), each divided by its maximum: 0..1. Where
+        nothing speaks for the class all is zero.
     """
     with _evaluating(network), torch.no_grad():
         return _maps(network, network.forward_features(batch), classes)
 
 
-def _maps(network: ResNet, features: Mapping[str, Tensor], classes: Tensor) -> Floats:
+def _maps(network: Residual, features: Mapping[str, Tensor], classes: Tensor) -> Floats:
     """The maps [N, h, w] from the features of the stages."""
     name, last = list(features.items())[-1]
     with torch.enable_grad():
@@ -77,14 +81,15 @@ def _maps(network: ResNet, features: Mapping[str, Tensor], classes: Tensor) -> F
         _, logits = network.forward_head({**features, name: leaf})
         # images do not see each other in evaluation mode: the gradient of the sum holds that of each
         (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), leaf)
-    maps = torch.einsum("nchw,nc->nhw", last, gradient.mean((2, 3))).relu()
+    weights = torch.flatten(gradient, 2).mean(2)
+    maps = torch.einsum("nchw,nc->nhw", last if last.ndim == 4 else last[:, :, None], weights).relu()
     peaks = maps.amax((1, 2), keepdim=True)
     found: Floats = (maps / torch.where(peaks > 0, peaks, 1)).float().cpu().numpy()
     return found
 
 
 @contextmanager
-def _evaluating(network: ResNet) -> Iterator[None]:
+def _evaluating(network: Residual) -> Iterator[None]:
     """Evaluation mode; afterwards every module is in the mode that it was in."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
@@ -95,13 +100,13 @@ def _evaluating(network: ResNet) -> Iterator[None]:
             module.training = training
 
 
-def network_of(model: Model) -> tuple[ResNet, str]:
+def network_of(model: Model) -> tuple[Residual, str]:
     """The torch network of a model and its device; that of a model which runs on something else is opened anew."""
     if isinstance(model.backend, TorchBackend):
         network, device = model.backend.network, model.backend.device
     else:
         network, device = open_network(model.checkpoint)
-    assert isinstance(network, ResNet), "the verb refuses others"
+    assert isinstance(network, ResNet | WaveResNet), "the verbs ask texts in another way"
     return network, device
 
 
@@ -120,7 +125,7 @@ def looks(model: Model, wanted: Iterable[Wanted], batch_size: int = 32) -> Itera
 
 
 @torch.no_grad()
-def _looks(network: ResNet, batch: Tensor, wanted: Sequence[int | None]) -> list[Look]:
+def _looks(network: Residual, batch: Tensor, wanted: Sequence[int | None]) -> list[Look]:
     features = network.forward_features(batch)
     embeddings, logits = (each.float().cpu().numpy() for each in network.forward_head(features))
     classes = [int(row.argmax()) if index is None else index for row, index in zip(logits, wanted, strict=True)]
@@ -129,7 +134,11 @@ def _looks(network: ResNet, batch: Tensor, wanted: Sequence[int | None]) -> list
 
 
 def overlays(
-    model: Model, files: Iterable[File], indices: Iterable[int | None] | None = None, side: int = 256
+    model: Model,
+    files: Iterable[File],
+    indices: Iterable[int | None] | None = None,
+    side: int = 256,
+    draws: Draws | None = None,
 ) -> Iterator[Image.Image | DataError]:
     """Each picture with its map over it, in order, or why it cannot be read.
 
@@ -138,13 +147,14 @@ def overlays(
         files: any number of them.
         indices: of the class to explain in each; None is the predicted one, and None for all of them that of each.
         side: pixels of the longer side at most.
+        draws: file, map, preprocess and side to a picture; `drawn`, of images, if left out.
     """
 
     def draw(answer: tuple[Wanted, Look | DataError]) -> Image.Image:
         (file, _), look = answer
         if isinstance(look, DataError):
             raise look
-        return drawn(file, look.map, model.preprocess, side)
+        return (draws or drawn)(file, look.map, model.preprocess, side)
 
     wanted = zip(files, repeat(None) if indices is None else indices, strict=False)
     return (image for _, image in pipeline.read_ahead(looks(model, wanted), draw, AHEAD))
@@ -172,12 +182,12 @@ def placed(map: Floats, size: tuple[int, int], preprocess: Preprocess) -> Floats
         [height, width], interpolated linearly; NaN where the network has seen nothing ("crop").
     """
     left, top, right, bottom = seen(size, preprocess)
-    down = _spread(map.shape[0], size[1], (top, bottom))
-    across = _spread(map.shape[1], size[0], (left, right))
+    down = spread(map.shape[0], size[1], (top, bottom))
+    across = spread(map.shape[1], size[0], (left, right))
     return np.asarray(down @ map @ across.T, np.float32)
 
 
-def _spread(cells: int, pixels: int, span: tuple[float, float]) -> Floats:
+def spread(cells: int, pixels: int, span: tuple[float, float]) -> Floats:
     """From cells that cover a span of pixels to the pixels [pixels, cells]: linear in between, NaN outside."""
     centres = np.arange(pixels) + 0.5
     start, end = span

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from resnetkit import run
 from resnetkit.checkpoint import FLOAT32
-from resnetkit.data.image import Pixels
+from resnetkit.data.audio import AudioPreprocess
+from resnetkit.data.image import Pixels, Preprocess
+from resnetkit.data.sources import Line
 from resnetkit.errors import DataError, ResnetkitError, ResourceError, UsageError
 from resnetkit.ops.metrics import relative_difference
 from resnetkit.ops.timing import Timing, timing
@@ -26,7 +28,7 @@ from resnetkit.runtime.model import Model, load_classifier
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.verbs.console import Advance, bar, note
 from resnetkit.verbs.export import beside
-from resnetkit.verbs.predict import expand, refuse_all_but_images
+from resnetkit.verbs.predict import sources_of
 
 BATCHES = (1, 2, 8, 32)
 SECONDS = 2.0
@@ -93,7 +95,9 @@ class Bench:
 
     Attributes:
         variant: the network.
-        size: height and width of its input, px.
+        size: height and width of its input, px; 0 where that is no image.
+        noun: what it takes, "images", "sounds" or "texts".
+        input: one of them in words, "224 px".
         threads: that resnetkit uses.
         measured: each backend with each batch size.
         from_files: each backend, where files were given.
@@ -104,6 +108,8 @@ class Bench:
 
     variant: str
     size: int
+    noun: str
+    input: str
     threads: int
     measured: tuple[Measured, ...]
     from_files: tuple[FromFiles, ...]
@@ -115,7 +121,8 @@ class Bench:
         rows = {"measured": [each.row() for each in self.measured]}
         files = {"from_files": [each.row() for each in self.from_files], "files_batch": FILES_BATCH}
         more = {"rounds": ROUNDS, "skipped": self.skipped, "peak_memory": self.peak_memory}
-        return {"variant": self.variant, "size": self.size, "threads": self.threads, **rows, **files, **more}
+        told = {"variant": self.variant, "size": self.size, "input": self.input, "threads": self.threads}
+        return {**told, **rows, **files, **more}
 
 
 def bench(
@@ -156,12 +163,19 @@ def bench(
         raise UsageError(f"seconds = {seconds}", fix="give more than 0")
     opened, skipped = _opened(Path(model), backends, device, quiet)
     first = next(iter(opened.values()))
-    refuse_all_but_images(first, "bench", "time predict itself")
-    paths = list(expand(inputs, first.task.modality.extensions))
+    paths = sources_of(first, inputs)
     measured = _measured(opened, _torch_logits(Path(model), opened, device), (batches, seconds), quiet)
     files = tuple(_from_files(each, paths, quiet) for each in opened.values()) if paths else ()
-    told = first.checkpoint.meta.variant, first.preprocess.size, num_threads()
-    return Bench(*told, measured, files, skipped, peak_memory())
+    size = first.preprocess.size if isinstance(first.preprocess, Preprocess) else 0
+    told = first.checkpoint.meta.variant, size, first.task.modality.noun, in_words(first.preprocess)
+    return Bench(*told, num_threads(), measured, files, skipped, peak_memory())
+
+
+def in_words(preprocess: Any) -> str:
+    """How large one input of a network is."""
+    if isinstance(preprocess, AudioPreprocess):
+        return f"{preprocess.seconds:g} s at {preprocess.rate:,} Hz"
+    return f"{preprocess.size} px" if isinstance(preprocess, Preprocess) else f"{preprocess.length:,} tokens"
 
 
 def _opened(folder: Path, names: Sequence[str], device: str, quiet: bool) -> tuple[dict[str, Model], dict[str, str]]:
@@ -282,11 +296,11 @@ def agreement(reference: Floats, logits: Floats) -> tuple[float, float]:
     return relative_difference(reference, logits), float(same)
 
 
-def _from_files(model: Model, paths: Sequence[Path], quiet: bool) -> FromFiles:
+def _from_files(model: Model, paths: Sequence[Path | Line], quiet: bool) -> FromFiles:
     """Every file once through a model; they are read once before, so that each backend finds them in memory alike."""
     for path in paths:
-        with suppress(OSError):  # the model says what is wrong with it
-            path.read_bytes()
+        with suppress(OSError), path.open("rb") as file:  # the model says what is wrong with it
+            file.read()
     failed = []
     started = time.perf_counter()
     with bar(f"{' '.join(_named(model))} from files", len(paths), quiet=quiet) as advance:
@@ -309,16 +323,17 @@ def peak_memory() -> int | None:
 
 def bench_lines(found: Bench) -> Iterator[str]:
     """A table of backends and batches, and what is to be known of it."""
-    yield f"{found.variant} at {found.size} px, threads: {found.threads}"
-    yield "backend       precision  device  batch   images/s    p50 ms    p99 ms   calls  difference  same top-1"
+    rate_of = f"{found.noun}/s"
+    yield f"{found.variant} at {found.input}, threads: {found.threads}"
+    yield f"backend       precision  device  batch {rate_of:>10}    p50 ms    p99 ms   calls  difference  same top-1"
     yield from map(_line, found.measured)
-    yield f"images/s: the median of {ROUNDS} rounds; p99: of fewer than 100 calls, the slowest"
+    yield f"{rate_of}: the median of {ROUNDS} rounds; p99: of fewer than 100 calls, the slowest"
     yield "difference: the largest from torch's logits over the largest logit, on 7 made inputs, as same top-1"
     for each in found.from_files:
         rate = each.files / each.seconds
         unread = f", {len(each.failed):,} of them could not be read" if each.failed else ""
         name = f"{each.backend} {each.precision}"
-        yield f"{name} from files: {rate:,.1f} images/s ({each.files:,} files, each once{unread})"
+        yield f"{name} from files: {rate:,.1f} {rate_of} ({each.files:,} files, each once{unread})"
     if found.peak_memory is not None:
         yield f"memory: {found.peak_memory / 1e6:,.0f} MB at most, of this whole process so far"
 

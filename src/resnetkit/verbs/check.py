@@ -38,7 +38,7 @@ from resnetkit.trust.check import Findings, Seen, findings, inspected
 from resnetkit.trust.check_page import write_page
 from resnetkit.trust.labels import FOLDS, Suspicions, suspicions
 from resnetkit.verbs.console import bar, note
-from resnetkit.verbs.examples import refuse_few, scanned, with_splits
+from resnetkit.verbs.examples import CONFIRMING, refuse_few, scanned, with_splits
 
 MOST_NEAR = 100_000  # pairs
 
@@ -115,7 +115,7 @@ def look(dataset: Dataset, recipe: Recipe, quiet: bool) -> Seen:
     hashes = np.where(alone, facts.hashes, np.uint64(0))
     candidates = _near(dataset, hashes)
     note(f"comparing {len(candidates.pairs):,} pairs that may be nearly the same", quiet or not len(candidates.pairs))
-    pairs = confirmed(candidates, dataset.files, num_threads())
+    pairs = CONFIRMING.get(dataset.noun, confirmed)(candidates, dataset.files, num_threads())
     refusals = dict(_refusals(dataset, split, facts, (recipe, first)))
     return Seen(dataset, split, facts, first, pairs, refusals)
 

@@ -151,9 +151,11 @@ def _features(model: Model, stage: str) -> Features:
     import torch
 
     from resnetkit.nn.cut import front
+    from resnetkit.nn.resnet import ResNet
     from resnetkit.trust.explain import network_of
 
     network, device = network_of(model)
+    assert isinstance(network, ResNet), "others have no such stages"
     part = front(network, stage)
 
     def means(batch: Pixels) -> Floats:

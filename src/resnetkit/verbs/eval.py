@@ -27,7 +27,7 @@ from resnetkit.tasks.classes import encode
 from resnetkit.tasks.evaluate import PREDICTION_COLUMNS, Scores, score
 from resnetkit.tasks.scenes import SceneScores, Truths, in_classes_of
 from resnetkit.tasks.scenes import score as score_scenes
-from resnetkit.tasks.task import IMAGE, TEXT
+from resnetkit.tasks.task import SOUND, TEXT
 from resnetkit.training.prepare import columns_of
 from resnetkit.trust.gallery import OVERLAY_SIDE, Overlays
 from resnetkit.trust.report import Story, write_report
@@ -232,13 +232,15 @@ def overlays_of(model: Model) -> Overlays | None:
     """What a report draws over pictures; nothing of an export, into which one cannot look."""
     if model.task.modality is TEXT:
         return partial(marked, model)
-    if model.checkpoint.deployed is not None or model.task.modality is not IMAGE:
+    if model.checkpoint.deployed is not None:
         return None
 
     def overlays(files: Sequence[File], classes: Sequence[int]) -> Iterator[Image.Image | DataError]:
         from resnetkit.trust import explain
+        from resnetkit.trust.spectra import heard
 
-        return explain.overlays(model, files, classes, OVERLAY_SIDE)
+        draws = heard if model.task.modality is SOUND else None
+        return explain.overlays(model, files, classes, OVERLAY_SIDE, draws)
 
     return overlays
 

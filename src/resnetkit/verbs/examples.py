@@ -22,6 +22,7 @@ from resnetkit.data.duplicates import (
     of_two_labels,
     refuse_leaks,
 )
+from resnetkit.data.echoes import same_sounds
 from resnetkit.data.masks import Masked
 from resnetkit.data.prepared import Prepared
 from resnetkit.data.stratify import together
@@ -50,6 +51,7 @@ from resnetkit.verbs.console import Advance, bar, note
 
 BAD_COLUMNS = ("path", "split", "reason")
 UNEVEN = 10  # times as many images of one class as of another, from which on it is told
+CONFIRMING = {"sounds": same_sounds}  # what looks again at pairs that may be nearly the same, where they are no images
 NEAR_COLUMNS = ("train", "other", "split", "bits")
 ANNOTATIONS = (".json", ".yaml", ".yml")
 FIXES = "fixes.csv"  # in a run folder: a copy of data.fixes
@@ -300,7 +302,7 @@ def decoded(dataset: Dataset, recipe: Recipe, setup: Setup, quiet: bool) -> Exam
 def _near(dataset: Dataset, hashes: NDArray[np.uint64], quiet: bool) -> list[dict[str, str | int]]:
     """Rows for near_duplicates.csv."""
     found = near_pairs(hashes, dataset.splits)
-    near, complete = confirmed(found, dataset.files, num_threads()), found.complete
+    near, complete = CONFIRMING.get(dataset.noun, confirmed)(found, dataset.files, num_threads()), found.complete
     # the one in train first
     pairs = [sorted(pair, key=lambda row: int(dataset.splits[row])) for pair in near.pairs.tolist()]
     if pairs:

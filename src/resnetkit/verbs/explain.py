@@ -1,10 +1,10 @@
-"""explain: files to pictures of what the model looked at, and the training images that are most like them."""
+"""explain: inputs to what the model looked at, heard or read in them, and the training samples most like them."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +13,21 @@ import numpy as np
 from resnetkit import recipe as recipes
 from resnetkit import run
 from resnetkit.data.dataset import Dataset
+from resnetkit.data.sources import Line
 from resnetkit.errors import DataError, UsageError
 from resnetkit.files import resource_errors, set_aside, write
 from resnetkit.ops.calibration import unit
 from resnetkit.runtime.model import Model, load_classifier
 from resnetkit.runtime.pipeline import read_ahead
+from resnetkit.tasks.task import SOUND, TEXT
 from resnetkit.trust.evidence import Bank
 from resnetkit.trust.explain import AHEAD, Look, Wanted, drawn, looks
 from resnetkit.trust.explanation import Explanation, columns, rows, write_page
+from resnetkit.trust.senses import SENSES, marked
+from resnetkit.trust.spectra import heard
 from resnetkit.verbs.console import bar, note
 from resnetkit.verbs.eval import part_of, run_of, run_on
-from resnetkit.verbs.predict import expand, refuse_all_but_images
+from resnetkit.verbs.predict import sources_of
 
 TABLE, PAGE = "explained.csv", "index.html"
 STEM = 40  # characters of an input's name in that of its overlay: what four bytes each leave room for
@@ -44,10 +48,13 @@ def explain(
 ) -> list[Explanation | DataError]:
     """Show what speaks for a class in each image (Grad-CAM, arXiv 1610.02391), and the nearest training images.
 
+    Of sounds the map lies over their spectrum; of texts each span of words is left out, and the logit asked again.
+
     Args:
         model: a run folder, a model folder, or what `load` returned.
-        inputs: files, folders (searched deep), globs, or "-" for a list of paths on standard input, one a line.
-        out: folder for a PNG an input, explained.csv and index.html; must not hold anything.
+        inputs: files, folders (searched deep), globs, or "-" for a list of paths on standard input, one a line; for a
+            model of texts also tables and texts themselves, as for `predict`.
+        out: folder for a PNG an input (none of texts), explained.csv and index.html; must not hold anything.
         label: the class to explain, by its name; the predicted one of each image if left out.
         evidence: training images, a folder of class folders, an archive of them, or a CSV; those that the run was
             trained on if left out, where they are still there.
@@ -69,11 +76,11 @@ def explain(
         raise UsageError(f"nearest = {nearest}", fix="give 0 or more")
     run.refuse(folder, overwrite=overwrite, fix="--overwrite to move it aside, or another --out")
     opened = model if isinstance(model, Model) else load_classifier(model, backend="torch", device=device)
-    refuse_all_but_images(opened, "explain", "look at the report of its run")
     index = None if label is None else _index(opened, label)
-    paths = list(expand(inputs, opened.task.modality.extensions))
+    paths = sources_of(opened, inputs)
     part = _training_images(opened, evidence, quiet) if nearest else None
-    own = (opened.checkpoint.folder, *paths, *([part.root] if part else []))
+    read = [Path(each) for each in inputs if Path(each).exists()]
+    own = (opened.checkpoint.folder, *read, *(Path(path) for path in paths), *([part.root] if part else []))
     _refuse_to_move(folder, own)
     bank = None if part is None else _bank(opened, part, quiet)
     aside = set_aside(folder) if overwrite else None
@@ -81,11 +88,27 @@ def explain(
         note(f"{folder}: moved aside to {aside}", quiet)
     with resource_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    found = _explain(Work(opened, folder, len(paths), bank, nearest), ((path, index) for path in paths), quiet)
-    write(folder / TABLE, run.as_csv(columns(min(nearest, len(bank.rows)) if bank else 0), rows(found)))
-    write_page(folder / PAGE, found, str(part.root) if part else "")
+    found = _explained(Work(opened, folder, len(paths), bank, nearest), paths, index, quiet)
     if any(isinstance(each, Explanation) and each.cells == (1, 1) for each in found):
-        note("take care: at this image size the last stage has a single cell: maps tell no place from another", quiet)
+        note("take care: at this size the last stage has a single cell: maps tell no place from another", quiet)
+    return found
+
+
+def _explained(
+    work: Work, paths: Sequence[Path | Line], index: int | None, quiet: bool
+) -> list[Explanation | DataError]:
+    """Explain every input, and write the table and the page."""
+    bank, noun = work.bank, work.model.task.modality.noun
+    texts = noun == TEXT.noun
+    answers = work.read(paths, index) if texts else _looked(work, ((path, index) for path in paths))
+    found: list[Explanation | DataError] = []
+    with bar("explaining", len(paths), quiet=quiet) as advance:
+        for each in answers:
+            found.append(each)
+            advance(len(found))
+    most = min(work.nearest, len(bank.rows)) if bank else 0
+    write(work.folder / TABLE, run.as_csv(columns(most, "words" if texts else "overlay"), rows(found)))
+    write_page(work.folder / PAGE, found, str(bank.dataset.root) if bank else "", (noun, SENSES[noun]))
     return found
 
 
@@ -178,7 +201,8 @@ class Work:
         """
         model = self.model
         buffer = io.BytesIO()
-        drawn(file, look.map, model.preprocess).save(buffer, "PNG", compress_level=1)
+        draws = heard if model.task.modality is SOUND else drawn
+        draws(file, look.map, model.preprocess).save(buffer, "PNG", compress_level=1)
         overlay = self.folder / f"{number:0{len(str(self.total))}d}-{_safe(file.stem)}.png"
         write(overlay, buffer.getvalue())
         prediction = model.task.target.decode(look.logits / model.temperature, model.classes, str(file), 1)
@@ -186,13 +210,31 @@ class Work:
         h, w = look.map.shape
         return Explanation(prediction, model.classes[look.index], overlay, (h, w), not look.map.any(), near)
 
+    def read(self, sources: Sequence[Path | Line], index: int | None) -> Iterator[Explanation | DataError]:
+        """What each text hangs on, in order, or why it cannot be read; `index` is as in `Wanted`."""
+        model = self.model
+        for source, found in model.outputs(sources):
+            if isinstance(found, DataError):
+                yield found
+                continue
+            logits, embedding = np.split(found, [len(model.classes)])
+            chosen = int(logits.argmax()) if index is None else index
+            words = next(marked(model, [source], [chosen]))
+            if isinstance(words, DataError):
+                yield words
+                continue
+            prediction = model.task.target.decode(logits / model.temperature, model.classes, str(source), 1)
+            near = self.bank.neighbours(source, embedding, self.nearest) if self.bank else ()
+            silent = not any(weight > 0 for _, weight in words)
+            yield Explanation(prediction, model.classes[chosen], None, (0, 0), silent, near, words)
+
 
 def _safe(stem: str) -> str:
     """A file's name as a part of another's: letters, digits, ".", "-" and "_" of any script, and not many."""
     return re.sub(r"[^\w.-]+", "_", stem)[:STEM]
 
 
-def _explain(work: Work, wanted: Iterable[Wanted], quiet: bool) -> list[Explanation | DataError]:
+def _looked(work: Work, wanted: Iterable[Wanted]) -> Iterator[Explanation | DataError]:
     """Explain every input: the next ones go through the network while the overlays of the last are drawn."""
 
     def one(item: tuple[int, tuple[Wanted, Look | DataError]]) -> Explanation:
@@ -201,9 +243,4 @@ def _explain(work: Work, wanted: Iterable[Wanted], quiet: bool) -> list[Explanat
             raise look
         return work.one(number, Path(file), look)
 
-    found: list[Explanation | DataError] = []
-    with bar("explaining", work.total, quiet=quiet) as advance:
-        for _, each in read_ahead(enumerate(looks(work.model, wanted), 1), one, AHEAD):
-            found.append(each)
-            advance(len(found))
-    return found
+    return (each for _, each in read_ahead(enumerate(looks(work.model, wanted), 1), one, AHEAD))

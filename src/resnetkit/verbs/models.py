@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from resnetkit import models
 from resnetkit.errors import UsageError
 from resnetkit.files import write
 from resnetkit.nn.cifar import WIDTH
 from resnetkit.nn.resnet import ResNet
+from resnetkit.nn.speaker import CosineHead
 from resnetkit.weights.published import published
 
 TERMS = "trained on ImageNet, whose terms are non-commercial research"
 BYTES = 4  # of a float32
+COUNTED = nn.Conv1d | nn.Conv2d | nn.Linear | CosineHead
 
 
 @dataclass(frozen=True)
@@ -27,17 +30,19 @@ class Summary:
 
     Attributes:
         name: of the variant.
-        size: height and width of the input that the costs are for, px.
+        size: height and width of the input that the costs are for, px; 0 where it is no image.
+        input: that input in words, "224 px".
         parameters: number of parameters.
-        multiply_adds: of one image.
+        multiply_adds: of one input.
         weights_bytes: of the weights in float32.
-        activation_bytes: of the largest input and output of a layer together, for one image in float32.
+        activation_bytes: of the largest input and output of a layer together, for one input in float32.
         accuracy: top-1 on ImageNet's validation images as published, 0..1, by the name of the weights.
         terms: of these weights; "" where there are none.
     """
 
     name: str
     size: int
+    input: str
     parameters: int
     multiply_adds: int
     weights_bytes: int
@@ -55,7 +60,7 @@ class Stage:
         kernels: of a block's convolutions, as "3x3, 3x3", and how many blocks: 1 for stem and head.
         blocks: number of blocks.
         stride: by which it lowers the resolution.
-        output: shape [C, H, W], or [K].
+        output: shape [C, H, W], of texts and samples [C, L], or [K].
         parameters, multiply_adds: numbers.
         share: of the network's multiply-adds, 0..1.
     """
@@ -70,9 +75,27 @@ class Stage:
     share: float
 
 
+@dataclass(frozen=True)
+class Example:
+    """What a network of texts or sounds is counted on: options, the shape of its input, and that in words."""
+
+    options: Mapping[str, Any]
+    shape: tuple[int, ...]
+    input: str
+
+
+DEEP = Example({"num_classes": 2, "hidden": 0}, (1, 1_024), "1,024 bytes")
+EXAMPLES = {
+    models.WORDS: Example({"num_classes": 2, "num_tokens": 20_000}, (1, 64), "64 words"),
+    **{name: DEEP for name in models.SEQUENCES if name.startswith("vdcnn")},
+    models.WAVES: Example({"num_classes": 10}, (1, 1, 16_000), "16,000 samples"),
+    models.SPEAKER: Example({"num_classes": 1_000, "mels": 64}, (1, 1, 64, 98), "1 s of 64 bands"),
+}
+
+
 def list_models() -> list[Summary]:
-    """All variants with their costs and published weights."""
-    return [_summary(name) for name in models.VARIANTS]
+    """All variants with their costs and published weights: those of images, then those of texts and sounds."""
+    return [_summary(name) for name in (*models.VARIANTS, *EXAMPLES)]
 
 
 def describe_model(name: str, size: int | None = None, svg: str | Path | None = None) -> list[Stage]:
@@ -80,19 +103,27 @@ def describe_model(name: str, size: int | None = None, svg: str | Path | None = 
 
     Args:
         name: of the variant.
-        size: height and width of the input, px; its usual one by default.
+        size: height and width of the input, px; its usual one by default, and always of networks of texts and sounds.
         svg: file for a drawing of them.
 
     Raises:
         UsageError: there is no such variant, or the size is too small.
         ResourceError: the drawing cannot be written.
     """
-    size = size or usual_size(name)
-    if not 8 <= size <= 4096:
-        raise UsageError(f"size = {size}", fix="give 8 to 4096 pixels")
-    stages = list(_stages(_on_paper(name), size))
+    if name in EXAMPLES:
+        if size is not None:
+            raise UsageError(f"{name} takes {EXAMPLES[name].input}, no images", fix="leave --size out")
+        network, inputs = _on_paper(name)
+        stages, told = list(_stages_in_a_row(network, inputs)), EXAMPLES[name].input
+    else:
+        size = size or usual_size(name)
+        if not 8 <= size <= 4096:
+            raise UsageError(f"size = {size}", fix="give 8 to 4096 pixels")
+        network, _ = _on_paper(name)
+        assert isinstance(network, ResNet)
+        stages, told = list(_stages(network, size)), f"{size} x {size}"
     if svg is not None:
-        write(Path(svg), drawing(f"{name}, {size} x {size}", stages))
+        write(Path(svg), drawing(f"{name}, {told}", stages))
     return stages
 
 
@@ -101,24 +132,32 @@ def usual_size(name: str) -> int:
     return 32 if models.variant_named(name).width == WIDTH else 224
 
 
-def _on_paper(name: str) -> ResNet:
-    """The network without memory for its weights."""
+def _on_paper(name: str) -> tuple[models.Network, Tensor]:
+    """The network without memory for its weights, and an input of its usual size."""
     with torch.device("meta"):
-        return models.build(name).eval()
+        if name not in EXAMPLES:
+            network, size = models.build(name).eval(), usual_size(name)
+            return network, torch.empty(1, network.in_channels, size, size)
+        example = EXAMPLES[name]
+        kind = torch.long if len(example.shape) == 2 else torch.float32
+        return models.assembled(name, example.options).eval(), torch.empty(example.shape, dtype=kind)
 
 
 def _summary(name: str) -> Summary:
-    network, size = _on_paper(name), usual_size(name)
-    layers = list(_layers(network, size))
+    network, inputs = _on_paper(name)
+    size = 0 if name in EXAMPLES else usual_size(name)
+    layers = list(_layers(network, inputs))
     parameters = sum(p.numel() for p in network.parameters())
-    accuracy = {weights.name: weights.accuracy["accuracy"] for weights in published(name).values()}
+    known = {} if name in EXAMPLES else published(name)
+    accuracy = {weights.name: weights.accuracy["accuracy"] for weights in known.values()}
     largest = BYTES * max(before + after for _, _, before, after in layers)
     work = sum(count for _, count, _, _ in layers)
-    return Summary(name, size, parameters, work, BYTES * parameters, largest, accuracy, TERMS if accuracy else "")
+    told = size, f"{size} px" if size else EXAMPLES[name].input
+    return Summary(name, *told, parameters, work, BYTES * parameters, largest, accuracy, TERMS if accuracy else "")
 
 
-def _layers(network: ResNet, size: int) -> Iterator[tuple[str, int, int, int]]:
-    """Name, multiply-adds, and numbers of input and output, of each convolution and the linear layer for one image."""
+def _layers(network: nn.Module, inputs: Tensor) -> Iterator[tuple[str, int, int, int]]:
+    """Name, multiply-adds, and numbers of input and output, of each convolution and linear layer for one input."""
     found: list[tuple[str, int, int, int]] = []
     names = {module: name for name, module in network.named_modules()}
 
@@ -126,21 +165,17 @@ def _layers(network: ResNet, size: int) -> Iterator[tuple[str, int, int, int]]:
         weight = module.get_parameter("weight")
         found.append((names[module], output.numel() * weight[0].numel(), inputs[0].numel(), output.numel()))
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, COUNTED)]
     with torch.no_grad():
-        network(torch.empty(1, network.in_channels, size, size, device="meta"))
+        network(inputs)
     for hook in hooks:
         hook.remove()
     yield from found
 
 
 def _stages(network: ResNet, size: int) -> Iterator[Stage]:
-    work: dict[str, int] = {}
-    for name, count, _, _ in _layers(network, size):
-        owner = name.partition(".")[0]
-        owner = "stem" if owner == "conv1" else owner
-        work[owner] = work.get(owner, 0) + count
     images = torch.empty(1, network.in_channels, size, size, device="meta")
+    work = _work(network, images)
     features = network.forward_features(images)
     side, total = size, sum(work.values())
     parts: dict[str, nn.Module] = {"stem": nn.ModuleList([network.conv1, network.bn1])}
@@ -157,18 +192,55 @@ def _stages(network: ResNet, size: int) -> Iterator[Stage]:
     yield Stage("fc", "average, linear", 1, side, (fc.out_features,), parameters, work["fc"], work["fc"] / total)
 
 
+def _work(network: nn.Module, inputs: Tensor) -> dict[str, int]:
+    """Multiply-adds of the stem, each stage and each layer of the head."""
+    work: dict[str, int] = {}
+    for name, count, _, _ in _layers(network, inputs):
+        owner = name.partition(".")[0]
+        owner = "stem" if owner == "conv1" else owner
+        work[owner] = work.get(owner, 0) + count
+    return work
+
+
+def _stages_in_a_row(network: models.Network, inputs: Tensor) -> Iterator[Stage]:
+    """Those of a network of texts, samples or voices; what its head has is one stage."""
+    work, parts = _work(network, inputs), dict(network.named_children())
+    features = network.forward_features(inputs)
+    total, logits = sum(work.values()), network.forward_head(features)[1]
+    stages = [name for name in parts if name.startswith("layer")]
+    outputs = {name: tuple(features[f"C{number}"].shape[1:]) for number, name in enumerate(stages, 2)}
+    stem = [parts[name] for name in ("embedding", "conv1", "bn1") if name in parts]
+    length = inputs.shape[-1]
+    for name in ("stem", *stages):
+        blocks = stem if name == "stem" else list(parts[name].children())
+        shape = outputs.get(name, outputs[stages[0]])
+        stride, length = max(1, round(length / shape[-1])), shape[-1]
+        kernels = _kernels(nn.ModuleList(stem) if name == "stem" else blocks[0])
+        count = sum(p.numel() for block in blocks for p in block.parameters())
+        number = 1 if name == "stem" else len(blocks)
+        yield Stage(name, kernels, number, stride, shape, count, work[name], work[name] / total)
+    rest = [part for name, part in parts.items() if name not in stages and part not in stem]
+    count, adds = (
+        sum(p.numel() for part in rest for p in part.parameters()),
+        sum(work[n] for n in work if n not in (*stages, "stem")),
+    )
+    yield Stage("fc", "pooling, linear", 1, length, tuple(logits.shape[1:]), count, adds, adds / total)
+
+
 def _kernels(block: nn.Module) -> str:
-    convolutions = [m for n, m in block.named_modules() if isinstance(m, nn.Conv2d) and "downsample" not in n]
-    return ", ".join(f"{conv.kernel_size[0]}x{conv.kernel_size[1]}" for conv in convolutions)
+    kinds = nn.Conv1d | nn.Conv2d
+    convolutions = [m for n, m in block.named_modules() if isinstance(m, kinds) and "downsample" not in n]
+    return ", ".join("x".join(map(str, conv.kernel_size)) for conv in convolutions)
 
 
 def summary_lines(summaries: Sequence[Summary]) -> Iterator[str]:
     """A table of variants."""
-    yield "network             parameters  multiply-adds   at px  weights  largest layer  published: top-1 on ImageNet"
+    head = "network             parameters  multiply-adds               at  weights  largest layer"
+    yield f"{head}  published: top-1 on ImageNet"
     for row in summaries:
         known = ", ".join(f"{weights} {100 * top1:.2f} %" for weights, top1 in row.accuracy.items()) or "-"
         yield (
-            f"{row.name:17} {row.parameters:12,} {row.multiply_adds / 1e9:12.2f} G {row.size:7} "
+            f"{row.name:17} {row.parameters:12,} {row.multiply_adds / 1e9:12.2f} G {row.input:>16} "
             f"{row.weights_bytes / 1e6:5.0f} MB {row.activation_bytes / 1e6:11.1f} MB  {known}"
         )
     yield f"published weights: {TERMS}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +71,16 @@ def error_rate(answers: Sequence[Pair]) -> tuple[Metric, float] | None:
     if not told:
         return None
     scores, same = np.array([pair.score for pair in told]), np.array([pair.same for pair in told], bool)
-    speakers = None
     known = {name for pair in told for name in pair.speakers}
+    speakers = None
     if "" not in known and len(known) >= FEWEST:  # two of two drawn are always the same two
         speakers = np.unique([pair.speakers for pair in told], return_inverse=True)[1].reshape(-1, 2)
-    return equal_error_rate(scores, same, speakers), equal_error(scores, same)[1]
+    found = equal_error_rate(scores, same, speakers)
+    if speakers is None:
+        whom = (
+            f"{len(known)} speakers are too few to tell"
+            if "" not in known
+            else "without their speakers it tells nothing"
+        )
+        found = replace(found, method=f"{found.method}: {whom} of others")
+    return found, equal_error(scores, same)[1]
