@@ -122,8 +122,9 @@ def random_noise(clips: Samples, low: float, high: float, rng: Rng) -> Samples:
 
     Its power falls with frequency as f^-2 at most (the rumble of a room, of a car), and rises as f^0.5 at most (hiss).
     """
-    n, length = clips.shape
-    snr, slopes = np.asarray(rng.uniform(low, high, n)), rng.uniform(-0.5, 2.0, (n, 1))
+    length = clips.shape[1]
+    snr = rng.uniform(low, high, len(clips))
+    slopes = rng.uniform(-0.5, 2.0, (len(clips), 1))
     spectrum = np.fft.rfft(rng.standard_normal(clips.shape, np.float32))
     places = np.maximum(np.arange(spectrum.shape[1]), spectrum.shape[1] / 80) / spectrum.shape[1]
     noise = np.fft.irfft(spectrum * places ** (-slopes / 2), length).astype(np.float32)
