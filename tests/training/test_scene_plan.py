@@ -21,6 +21,7 @@ def test_heads_and_widths_follow_what_is_learnt(tmp_path: Path) -> None:
         settled = settle_scene(recipes.read("", given), dataset)
         assert (settled.model.head, settled.model.head_width) == (head, width)
         assert settled.model.weights == "IMAGENET1K_V1" and settled.image.crop_ratio == 1.0
+        assert settled.model.freeze == ("stem" if head == "fcos" else "none"), "a pretrained stem of a detector stays"
         assert settle_scene(settled, dataset) == settled, "a frozen recipe is settled"
 
 

@@ -42,7 +42,7 @@ STILL = {"augment.flip": False, "augment.min_scale": 1, "augment.color": 0.0}  #
 BY_HEART = {
     "boxes": {**STILL, "train.epochs": 50, "optim.lr": 2e-3},
     "masks": {**STILL, "train.epochs": 36, "image.size": 128, "image.width": 192, "model.head_width": 24},
-    "instances": {**STILL, "train.epochs": 30},
+    "instances": {**STILL, "train.epochs": 16},
 }
 
 
@@ -313,6 +313,17 @@ def test_a_photo_of_twelve_megapixels_takes_little_memory(kind: str, runs: Path)
     )
     megabytes, rows = map(int, done.stdout.split())
     assert megabytes < 400 and rows >= 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_share_of_the_images_may_be_unreadable(kind: str, tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data") / kind
+    (data / "train" / "images" / "3.png").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="3.png"):
+        resnetkit.train(data, settings=small(kind) | {"train.epochs": 1}, out="r", quiet=True)
+    settings = small(kind) | {"train.epochs": 1, "data.max_bad": 0.2}
+    resnetkit.train(data, settings=settings, out="s", quiet=True)
+    assert "3.png" in Path("s/unreadable.csv").read_text()
 
 
 def test_empty_images_and_boxes_of_a_pixel_are_learnt_from(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def recognised(source: Path, *, follow_links: bool = False, outlines: bool = Fal
     lone = source.is_file() and source.suffix.lower() in (".json", ".yaml", ".yml")
     place = opened(source.parent if lone else source, follow_links=follow_links)
     if lone and source.suffix.lower() == ".json":
-        return coco.scan(place, coco.sources(place, source.name), outlines=outlines)
-    files = [] if lone else coco.sources(place)
+        return coco.scan(place, coco.sources(place, source.name, outlines=outlines), outlines=outlines)
+    files = [] if lone else coco.sources(place, outlines=outlines)
     annotations = [] if lone else voc.sources(place)
     images = yolo.sources(place)
     forms = [name for name, any_ in ((coco.FORM, files), (voc.FORM, annotations), (yolo.FORM, images)) if any_]

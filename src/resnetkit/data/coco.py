@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -35,8 +36,8 @@ class Source:
     content: Json
 
 
-def sources(place: Place, only: str = "") -> list[Source]:
-    """The annotation files of a place; `only` names one.
+def sources(place: Place, only: str = "", *, outlines: bool = False) -> list[Source]:
+    """The annotation files of a place; `only` names one, `outlines` keeps those of objects.
 
     Raises:
         DataError: the one that is named is no COCO JSON, or one that is called `instances_..` is damaged.
@@ -46,18 +47,18 @@ def sources(place: Place, only: str = "") -> list[Source]:
     found = []
     for name in instances or names:  # beside captions and keypoints of the same images
         strict = bool(only or instances or PurePosixPath(name).name == "_annotations.coco.json")
-        content = _read(place, name, strict)
+        content = _read(place, name, strict, outlines)
         if content is not None:
             found.append(Source(name, _split(name), content))
     # one file alone is of all that there is, whatever it is called
     return found if len(found) > 1 else [Source(each.name, "", each.content) for each in found]
 
 
-def _read(place: Place, name: str, strict: bool) -> Json | None:
+def _read(place: Place, name: str, strict: bool, outlines: bool) -> Json | None:
     """What is in a file; None where it is JSON of something else and that may be."""
     raw = place.read(name, MOST_BYTES)
     try:
-        content = json.loads(raw)
+        content = json.loads(raw, object_hook=partial(_lean, outlines))
     except (ValueError, RecursionError) as error:
         if not (strict or b'"annotations"' in raw):  # which a COCO file that is cut short has, too
             return None
@@ -70,6 +71,14 @@ def _read(place: Place, name: str, strict: bool) -> Json | None:
         missing = ", ".join(key for key, there in zip(KEYS, lists, strict=True) if not there)
         raise DataError(f"is no COCO JSON: it has no list of {missing}", path=place.path(name), fix="export it as COCO")
     return None
+
+
+def _lean(outlines: bool, entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry whose outline is text, or gone where its box suffices: its numbers would take most of the memory."""
+    if "segmentation" in entry:
+        found, needed = entry["segmentation"], outlines or not entry.get("bbox")
+        entry["segmentation"] = (json.dumps(found, separators=(",", ":")) if needed else "[]") if found else ""
+    return entry
 
 
 def _split(name: str) -> str:
@@ -208,7 +217,7 @@ def _note(each: Json, noted: Noted, reading: Reading) -> None:
         findings.add("annotations without a box, left out", where)
         return
     if reading.outlines:
-        outline, bad = sound(each.get("segmentation"), noted.size or _stored_size(reading.place, noted))
+        outline, bad = sound(each.get("segmentation") or "[]", noted.size or _stored_size(reading.place, noted))
         if not outline:
             findings.add("objects without a sound outline, left out", where)
             return
@@ -244,7 +253,7 @@ def _box(each: Json) -> tuple[float, float, float, float] | None:
     if isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)):
         x, y, width, height = map(float, box)
         return x, y, x + width, y + height
-    polygons = each.get("segmentation")
+    polygons = json.loads(each.get("segmentation") or "null")
     if box or not isinstance(polygons, list):
         return (math.nan,) * 4 if box else None
     numbers = [value for polygon in polygons if isinstance(polygon, list) for value in polygon]

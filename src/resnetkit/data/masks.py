@@ -117,10 +117,14 @@ class Masked(Dataset):
 
 @dataclass(frozen=True)
 class Read:
-    """A mask as it lies beside its upright image: its values [h, w], and whether EXIF turned it with the image."""
+    """A mask as it lies beside its upright image: its values [h, w], and whether EXIF turned it with the image.
+
+    `image` says whether that can be read; one that cannot is left out where images are decoded.
+    """
 
     values: Mask
     turned: bool
+    image: bool = True
 
 
 def scan(
@@ -230,7 +234,7 @@ def read(mask: File, image: File) -> Read:
     values = _values(mask)
     header = header_of(image)
     if header is None:
-        raise DataError("cannot be read", path=str(image), fix=REPLACE)
+        return Read(values, False, image=False)
     stored, orientation = header
     upright = stored[::-1] if orientation in LYING else stored
     size = values.shape[1], values.shape[0]
@@ -272,6 +276,8 @@ def _read_all(
     found = []
     with ThreadPoolExecutor(2) as pool:
         for (image, _), each in zip(pairs, pool.map(one, pairs), strict=True):
+            if not each.image:
+                findings.add("images that cannot be read, with the size of their mask", image)
             if each.turned:
                 findings.add("images that EXIF turns, with their masks", image)
             counts = np.bincount(each.values.ravel(), minlength=VALUES).astype(np.int64)

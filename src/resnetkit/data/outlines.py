@@ -70,19 +70,21 @@ def outlined(found: Boxed, noted: Sequence[Noted]) -> Outlined:
     return Outlined(**known, outlines=Outlines(texts, turns))
 
 
-def sound(segmentation: Any, size: Size) -> tuple[str, int]:
-    """An outline as text, and how many of its polygons are none; "" where nothing is left.
+def sound(text: str, size: Size) -> tuple[str, int]:
+    """An outline as text without the polygons that are none, and how many these are; "" where nothing is left.
 
     Args:
-        segmentation: as COCO's JSON has it: a list of polygons, or run lengths.
+        text: as COCO's JSON has it: a list of polygons, or run lengths.
         size: width and height of the image that it is of.
     """
-    if isinstance(segmentation, dict):
-        return (json.dumps(segmentation), 0) if _are_runs(segmentation, size) else ("", 0)
-    if not isinstance(segmentation, list):
+    found = json.loads(text)
+    if isinstance(found, dict):
+        return (text if _are_runs(found, size) else ""), 0
+    if not isinstance(found, list):
         return "", 0
-    good = [polygon for polygon in segmentation if _is_polygon(polygon, size)]
-    return json.dumps(good) if good else "", len(segmentation) - len(good)
+    good = [polygon for polygon in found if _is_polygon(polygon, size)]
+    bad = len(found) - len(good)
+    return (json.dumps(good) if bad else text) if good else "", bad
 
 
 def _are_runs(found: dict[str, Any], size: Size) -> bool:

@@ -52,6 +52,8 @@ class Options:
             R-CNN were trained with 0.
         trained_stages: of the backbone, counted from its end, that learn; 5 is all of them with the stem; torchvision
             trains 3.
+        regions: that Faster and Mask R-CNN learn from in each image of a step; 128 as in arXiv 1506.01497 for images of
+            this size, torchvision takes 512 of larger ones.
         min_size, max_size: short and long side in pixels to which the network resizes images that are handed to it in
             a list; nothing else resizes.
     """
@@ -63,6 +65,7 @@ class Options:
     freeze_norms: bool = True
     norm_eps: float | None = None
     trained_stages: int = 4
+    regions: int = 128
     min_size: int = 800
     max_size: int = 1333
 
@@ -240,6 +243,7 @@ def _two_stage_parts(backbone: ResNet, num_classes: int, options: Options) -> di
         "box_roi_pool": _regions(len(backbone.stages), ROI_SIZE),
         "box_head": box_head,
         "box_predictor": FastRCNNPredictor(4 * width, num_classes + 1),
+        "box_batch_size_per_image": options.regions,
         **_settings(options, "box_"),
     }
 

@@ -228,7 +228,7 @@ def build(recipe: Recipe, num_classes: int) -> nn.Module:
     freeze(backbone, settings.freeze)
     options = {name: value for name, value in meta_options(recipe).items() if name in ("width", "freeze_norms")}
     if settings.head in FINDERS:
-        options["trained_stages"] = 5 if settings.weights == "none" else 4  # a pretrained stem stays
+        options["trained_stages"] = 5  # what is frozen, model.freeze says
     network = models.with_head(backbone, settings.head, num_classes, options)
     if whole:
         fit_whole(network, *whole)

@@ -13,7 +13,7 @@ from resnetkit.data.outlines import Outlined
 from resnetkit.errors import UsageError
 from resnetkit.recipe import as_dict, replace
 from resnetkit.settings import Recipe
-from resnetkit.training.places import BOX_HEADS, DEFAULTS, INSTANCE_HEADS, MASK_DEFAULTS, MASK_HEADS, WIDTHS
+from resnetkit.training.places import BOX_HEADS, DEFAULTS, FINDERS, INSTANCE_HEADS, MASK_DEFAULTS, MASK_HEADS, WIDTHS
 
 SHORTEST, LONGEST = 320, 384  # of the canvas's long side in pixels: what two cores can learn from in minutes
 STEP = 16  # pixels, of which a side is a multiple
@@ -80,6 +80,8 @@ def settle_scene(recipe: Recipe, dataset: Boxed | Masked) -> Recipe:
         changes["finetune.keep_statistics"] = False
     else:
         changes["model.zero_init_residual"] = False
+        if head in FINDERS and model.freeze == "none":
+            changes["model.freeze"] = "stem"  # a pretrained one stays as it is
     return replace(recipe, changes)
 
 

@@ -130,7 +130,7 @@ def shown(scene: Scene, view: View, canvas: Size, *, min_visible: float = 0.0) -
     shapes = scene.shapes
     if shapes is not None:
         shapes = moved(tv_tensors.Image(shapes), 0, exact).as_subclass(Tensor)
-        kept &= shapes.flatten(1).any(1)
+        kept &= (shapes > 0).flatten(1).any(1)
         shapes = shapes[kept]
     return Scene(image, boxes[kept], scene.labels[kept], mask, shapes)
 

@@ -38,6 +38,7 @@ HEADINGS = {
     "mask_AP50": "Average precision of the masks of each class at an overlap of 0.5",
     "mask_AP": "Average precision of the masks of each class, over overlaps of 0.5 to 0.95",
     "box_AP50": "Average precision of the boxes of each class at an overlap of 0.5",
+    "box_AP": "Average precision of the boxes of each class, over overlaps of 0.5 to 0.95",
     "AP50": "Average precision of each class at an overlap of 0.5",
     "AP": "Average precision of each class, over overlaps of 0.5 to 0.95",
     "IoU": "Intersection over union of each class",

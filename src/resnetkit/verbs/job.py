@@ -25,7 +25,7 @@ from resnetkit.runtime.backends import Backend, open_backend
 from resnetkit.runtime.model import Model
 from resnetkit.settings import Recipe
 from resnetkit.tasks.evaluate import Scores, calibrated_loss, score
-from resnetkit.tasks.scenes import SCENES, SceneTask
+from resnetkit.tasks.scenes import SCENES, SceneTask, seconds_to_score
 from resnetkit.tasks.task import TASKS, Task
 from resnetkit.training.device import Setup, from_first, gathered, same_as_first
 from resnetkit.training.loader import Loader
@@ -243,7 +243,9 @@ def tell_plan(job: Job, network: nn.Module) -> Job:
         state = TrainState(network, make_optimizer(network, job.recipe.optim), job.loader.steps_per_epoch)
         each = min(measure(job.loader, job.setup, state, [job.recipe.train.memory_format]).seconds.values())
         steps = job.recipe.train.epochs * job.loader.steps_per_epoch
-        note(f"plan: {steps:,} steps of {1000 * each:.0f} ms: {steps * each:.0f} s, and scoring", job.quiet)
+        after = _seconds_after(job, each / job.recipe.train.batch_size / 3)
+        words = f"{steps:,} steps of {1000 * each:.0f} ms: {steps * each:.0f} s; scoring and report {after:.0f} s"
+        note(f"plan: {words}", job.quiet)
     elif not job.recipe.train.time_limit:
         tune = job.recipe.finetune
         assert tune.views != "auto" and tune.layer4_epochs != "auto", "they are decided"
@@ -263,7 +265,8 @@ def _seconds_after(job: Job, forward: float) -> float:
     `forward` is what an image takes.
     """
     images = job.dataset.num_samples("test") + job.dataset.num_samples("val") + OVERLAYS
-    return SECONDS_AFTER + images * forward * windows_of(job.dataset, job.recipe)
+    scoring = seconds_to_score(job.task, job.dataset) if isinstance(job.task, SceneTask) else 0.0
+    return SECONDS_AFTER + images * forward * windows_of(job.dataset, job.recipe) + scoring
 
 
 def _tell_prediction(job: Job, network: ResNet, costs: Costs, stages: Stages) -> float:

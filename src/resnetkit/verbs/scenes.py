@@ -53,8 +53,8 @@ def validate(job: Job, state: TrainState) -> tuple[dict[str, float | None], floa
         return said(functional_call(finder, weights, (images,)))
 
     value = target.value(_judged(job, "val", infer, LOOKED_AT), len(job.dataset.classes))
-    # as long as nothing is found, the later epoch is the better one
-    return {name: value}, value or (None if value is None else state.step * 1e-12)
+    # of equal ones the later is the better: where nothing is found yet, and where all is found already
+    return {name: value}, None if value is None else value + state.step * 1e-12
 
 
 def _judged(job: Job, split: str, infer: Infer, most: int = ALL) -> list[Any]:

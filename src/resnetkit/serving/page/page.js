@@ -69,7 +69,7 @@ function choose() {
   byId("title").textContent = document.title = model.name;
   byId("overlay").disabled = !model.overlay;
   // boxes and masks say little until they are drawn
-  byId("overlay").checked = model.overlay && (byId("overlay").checked || ["detect", "segment"].includes(model.task));
+  byId("overlay").checked = model.overlay && (byId("overlay").checked || ["detect", "segment", "instances"].includes(model.task));
   for (const item of items.filter((each) => each.kind === kind())) again(item);
   speak();
 }
