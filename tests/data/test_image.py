@@ -661,7 +661,7 @@ def test_preprocess_round_trip(preprocess):
         {"size": 0},
         {"size": -5},
         {"size": "big"},
-        {"size": 5000},
+        {"size": 20_000},
         {"crop_ratio": 0},
         {"crop_ratio": 1.1},
         {"resize": "cut"},

@@ -224,6 +224,8 @@ def test_a_sound_is_chosen_or_recorded(listening: Any, tmp_path: Path) -> None:
     page.locator(".answer dt").nth(5).wait_for()  # three classes of each of two
     assert page.locator(".answer .name").first.text_content() == "recording.wav"
     assert page.text_content("#record") == "Record a sound"
+    while not page.evaluate("document.querySelector('.answer audio').readyState"):  # its length is not known at once
+        page.wait_for_timeout(20)
     assert page.evaluate("document.querySelector('.answer audio').duration") > 0.3
 
 

@@ -123,7 +123,7 @@ def test_no_difference_without_torch(trained: Path) -> None:
     (row, *_) = api.bench(trained, backends=["torch"], batches=[1], seconds=0.01, quiet=True).measured
     bare = verb.Measured("other", "f32", "cpu", 1, row.timing, None, None)
     assert bare.row()["difference"] is None
-    lines = list(verb.bench_lines(verb.Bench("resnet18", 32, 1, (bare,), (), {}, None)))
+    lines = list(verb.bench_lines(verb.Bench("resnet18", 32, "images", "32 px", 1, (bare,), (), {}, None)))
     assert lines[2].split()[-2:] == ["-", "-"] and "memory" not in lines[-1]
 
 
