@@ -219,7 +219,7 @@ def test_resume_is_bit_exact(kind: str, monkeypatch: pytest.MonkeyPatch) -> None
     assert Path("whole/metrics.json").read_text() == Path("parts/metrics.json").read_text()
 
 
-@pytest.mark.parametrize("kind", ["boxes", "masks"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_learn_what_one_learns(kind: str, tmp_path: Path) -> None:
     data = write_scenes(Path("data")) / kind
     settings = small(kind) | {"model.freeze": "layer2", "train.epochs": 1}
