@@ -128,10 +128,12 @@ def test_normalisation_is_that_of_torch_in_f64(level, shape, relu, shortcut):
         return functional.relu(found) if relu else found
 
     def ours(x, weight, bias, other):
-        return normalise(x, other if shortcut else None, weight, bias, (1e-5, relu))[0] + (0 if shortcut else 0 * other)
+        return normalise(x, other if shortcut else None, weight, bias, epsilon=1e-5, relu=relu)[0] + (
+            0 if shortcut else 0 * other
+        )
 
     agree(of_all(ours, *given), of_all(theirs, *(each.double() for each in given)), 1e-3)
-    _, mean, variance = normalise(x, None, *given[1:3], (1e-5, relu))
+    _, mean, variance = normalise(x, None, *given[1:3], epsilon=1e-5, relu=relu)
     agree([mean, variance], [x.double().mean((0, 2, 3)), x.double().var((0, 2, 3), unbiased=False)])
 
 
@@ -142,7 +144,7 @@ def test_normalisation_is_the_same_to_the_bit_with_any_number_of_threads(monkeyp
     for threads in (1, 2, 3):
         made = operations.workers(threads)
         monkeypatch.setattr(operations, "workers", lambda _, made=made: made)
-        found.append(of_all(lambda a, b, c, d: normalise(a, d, b, c, (1e-5, True))[0], *given))
+        found.append(of_all(lambda a, b, c, d: normalise(a, d, b, c, epsilon=1e-5, relu=True)[0], *given))
     for each in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(each, found[0], strict=True))
 

@@ -151,7 +151,10 @@ class ResNet(nn.Module):
         return {f"C{i + 2}": stage for i, stage in enumerate(found) if stage is not None}
 
     def forward_stem(self, x: Tensor) -> Tensor:
-        """Images to what the first stage takes."""
+        """Images [N, in_channels, H, W] to what the first stage takes: [N, width, H/4, W/4], rounded up.
+
+        [N, width, H, W] where the stem is small.
+        """
         return self.maxpool(self.relu(self.bn1(self.conv1(x))))  # type: ignore[no-any-return]
 
     def forward_features(self, x: Tensor) -> dict[str, Tensor]:

@@ -158,9 +158,9 @@ def _normalised(norm: nn.Module, x: Tensor, shortcut: Tensor | None, *, relu: bo
         out = out if shortcut is None else out + shortcut
         return F.relu_(out) if relu else out
     assert isinstance(norm, nn.BatchNorm2d)
-    out, mean, variance = normalise(x, shortcut, norm.weight, norm.bias, (norm.eps, relu))
+    out, mean, variance = normalise(x, shortcut, norm.weight, norm.bias, epsilon=norm.eps, relu=relu)
     _keep_statistics(norm, mean, variance, x.numel() // x.shape[1])
-    return out  # type: ignore[no-any-return]
+    return out
 
 
 @torch.no_grad()

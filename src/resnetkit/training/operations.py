@@ -159,8 +159,8 @@ def convolve_small(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tens
     Of maps of a few pixels most taps see few of them, or none; and large weights are read once, as they lie.
 
     Args:
-        x: in channels_last.
-        weight: in either memory format.
+        x: float32 in channels_last on the CPU.
+        weight: likewise, in either memory format.
         stride: of both axes.
         padding: of all sides, with zeros.
     """
@@ -182,7 +182,7 @@ class _ConvolveSmall(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = (each for each in ctx.saved_tensors)
+        x, weight = ctx.saved_tensors
         gradient, maps = gradient.permute(0, 2, 3, 1), x.permute(0, 2, 3, 1)
         of_x = torch.zeros(maps.shape) if ctx.needs_input_grad[0] else None
         of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
@@ -213,8 +213,8 @@ class Taps:
     def __iter__(self) -> Iterator[tuple[tuple[int, int], Slices, Slices]]:
         """Row and column of a tap, and slices [N, H, W] of inputs and outputs."""
         every = slice(None)
-        for (row, above, below), (column, left, right) in product(*self.axes):
-            yield (row, column), (every, above, left), (every, below, right)
+        for (row, rows_in, rows_out), (column, columns_in, columns_out) in product(*self.axes):
+            yield (row, column), (every, rows_in, columns_in), (every, rows_out, columns_out)
 
 
 def _seen(side: int, kernel: int, stride: int, padding: int) -> list[tuple[int, slice, slice]]:
@@ -229,20 +229,24 @@ def _seen(side: int, kernel: int, stride: int, padding: int) -> list[tuple[int, 
     return found
 
 
-def normalise(x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, choices: tuple[float, bool]) -> Any:
+def normalise(
+    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, *, epsilon: float, relu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Batch normalisation of [N, C, H, W] by its own mean and variance, plus `residual`, then ReLU; differentiable.
 
     Args:
         x: float32 in channels_last on the CPU; C is a multiple of 16.
-        residual: like x.
+        residual: like x; None: nothing is added.
         weight: [C].
         bias: [C].
-        choices: what is added to the variance, and whether there is a ReLU.
+        epsilon: is added to the variance.
+        relu: whether negative outputs become zero at last.
 
     Returns:
-        The outputs, and mean and variance [C] of x, which have no gradients.
+        The outputs, like x, and mean and variance [C] of x, which have no gradients.
     """
-    return _Normalise.apply(x, residual, weight, bias, *choices)
+    found: tuple[Tensor, Tensor, Tensor] = _Normalise.apply(x, residual, weight, bias, epsilon, relu)
+    return found
 
 
 class _Normalise(torch.autograd.Function):

@@ -7,7 +7,7 @@ const AT_ONCE = 2, TRIES = 12, SHOWN = 100, LETTERS = 1000;
 const items = [];
 let language = localStorage.getItem("language");
 if (!(language in WORDS)) language = navigator.language.startsWith("zh") ? "zh" : "en";
-let token = "", models = [], running = 0, answered = 0;
+let token = "", models = [], running = 0, answered = 0, recording = null;
 const chosen = () => models.find((each) => each.name === byId("model").value) || models[0];
 const kind = () => (chosen()?.accepts[0] || "image/*").split("/")[0]; // image, audio or text
 const words = () => ({ ...WORDS[language], ...WORDS[language][kind()] });
@@ -24,6 +24,7 @@ function speak() {
   const button = byId("language");
   button.textContent = words().other;
   button.lang = language === "en" ? "zh" : "en";
+  if (recording) byId("record").textContent = words().stop;
   items.forEach(show);
   facts();
   tell();
@@ -66,6 +67,7 @@ function choose() {
   byId("photo").hidden = kind() !== "image";
   byId("record").hidden = kind() !== "audio";
   byId("writing").hidden = kind() !== "text";
+  if (kind() !== "audio") recording?.stop();
   byId("title").textContent = document.title = model.name;
   byId("overlay").disabled = !model.overlay;
   // boxes and masks say little until they are drawn
@@ -231,7 +233,6 @@ byId("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("writing").requestSubmit();
 });
 
-let recording = null;
 byId("record").addEventListener("click", async () => {
   if (!navigator.mediaDevices) { byId("snapshot").click(); return; } // not a secure context: the phone's own recorder
   if (recording) { recording.stop(); return; }
@@ -246,8 +247,8 @@ byId("record").addEventListener("click", async () => {
   const file = await recording.file.catch(() => null);
   recording = null;
   byId("record").textContent = words().record;
-  if (file) take([file]);
-  else byId("status").textContent = words().nomicrophone;
+  if (file && kind() === "audio") take([file]); // not if another kind of model was chosen meanwhile
+  else if (!file) byId("status").textContent = words().nomicrophone;
 });
 
 let stream = null;
