@@ -23,9 +23,8 @@ from resnetkit.ops.spectrum import Mel, bank
 
 RATE = 8_000  # of the waves that are compared
 SECONDS = 4.0  # of them, from the first loud sample on
-FITS = (
-    0.95  # correlation at the place where they fit best: copies as MP3 have 0.97 and more, digits of one speaker 0.92
-)
+# Correlation at the place where they fit best: copies as MP3 have 0.97 and more, digits of one speaker 0.92.
+FITS = 0.95
 KEPT = 2_048  # waves in memory
 BANDS, COLUMNS, WAVES = 16, 32, 8
 FRAME, LOWEST, HIGHEST = 0.032, 100.0, 3_400.0  # seconds; Hz
