@@ -32,6 +32,8 @@ from load import write_photos
 from serve_client import LOST, REFUSED, Seen, at_rate, in_turn, percentile, request
 
 PATH, MB = "/predict?top=1", 1e6
+CLIENTS = 64  # at once, which is what the queue holds
+PASSES = 3  # over all files for a throughput, so that its beginning and its end count little
 HERE = Path(__file__)
 
 
@@ -153,8 +155,8 @@ def bare(model: Path, files: Sequence[bytes], batch: int) -> tuple[list[float], 
         list(opened.predictions([content], top=1))
         alone.append(time.perf_counter() - started)
     started = time.perf_counter()
-    list(opened.predictions(files, top=1))
-    return alone, len(files) / (time.perf_counter() - started)
+    list(opened.predictions(list(files) * PASSES, top=1))
+    return alone, PASSES * len(files) / (time.perf_counter() - started)
 
 
 def one_bare(model: Path, files: Sequence[bytes]) -> tuple[float, float]:
@@ -175,18 +177,17 @@ def pace(model: Path, files: Sequence[bytes], rounds: int) -> None:
         with ours(model) as (_, port):
             asyncio.run(in_turn(port, sent, 1, 20))
             single = good(asyncio.run(in_turn(port, sent, 1, 200)))
-            found, began = asyncio.run(in_turn(port, sent, 16, len(sent))), 0.0
-            began = min(each.due for each in found)
-            speed = len(good(found)) / (max(each.over for each in found) - began)
+            found = asyncio.run(in_turn(port, sent, CLIENTS, PASSES * len(sent)))
+            speed = len(good(found)) / (max(each.over for each in found) - min(each.due for each in found))
         overheads.append(1000 * (statistics.median(single) - alone))
         shares.append(speed / together)
         speeds.append((speed, together))
     spread = f"{min(overheads):.1f} to {max(overheads):.1f}"
     print_row("overhead, p50 of one client", f"{statistics.median(overheads):.1f} ms ({spread})", "at most 5 ms")
     speed, together = (statistics.median(each) for each in zip(*speeds, strict=True))
-    spread = f"{min(shares):.2f} to {max(shares):.2f}"
-    value = f"{speed:.1f} of {together:.1f} files/s: {statistics.median(shares):.2f} ({spread})"
-    print_row("throughput, 16 clients, share of the bare pipeline", value, "at least 0.95")
+    spread = f"{min(shares):.3f} to {max(shares):.3f}"
+    value = f"{speed:.1f} of {together:.1f} files/s: {statistics.median(shares):.3f} ({spread})"
+    print_row(f"throughput, {CLIENTS} clients, share of the bare pipeline", value, "at least 0.95")
 
 
 def capacity(port: int, sent: Sequence[bytes]) -> float:
@@ -410,7 +411,7 @@ def measured(port: int, sent: Sequence[bytes]) -> tuple[float, float, float]:
     """Answers/s of 16 clients, and p50 and p99 of one."""
     asyncio.run(in_turn(port, sent, 1, 20))
     single = good(asyncio.run(in_turn(port, sent, 1, 200)))
-    found = asyncio.run(in_turn(port, sent, 16, len(sent)))
+    found = asyncio.run(in_turn(port, sent, CLIENTS, len(sent)))
     speed = len(good(found)) / (max(each.over for each in found) - min(each.due for each in found))
     return speed, percentile(single, 0.5), percentile(single, 0.99)
 

@@ -67,3 +67,19 @@ def test_sums_are_made_by_the_convolutions_before_them(tmp_path):
     graph = graph_of(checkpoint)
     run = open_network(graph, preprocess_of(checkpoint))
     assert len(run.steps) == len(graph.nodes) - sum(isinstance(node, AddRelu) for node in graph.nodes)
+
+
+def test_batches_of_many_sizes_take_no_more_memory_than_the_largest(tmp_path):
+    checkpoint = saved(tmp_path / "model", "resnet18", {}, 33)
+    run = open_network(graph_of(checkpoint), preprocess_of(checkpoint))
+    batch = pixels(8, 33, 3)
+
+    def held():
+        assert not run.arrays.whole
+        return sum(array.nbytes for free in run.arrays.free.values() for array in free)
+
+    run(batch)
+    most = held()
+    for count in (3, 8, 1, 5):
+        run(batch[:count])
+        assert held() == most

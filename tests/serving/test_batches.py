@@ -47,10 +47,22 @@ def test_the_next_waits_for_others_while_something_is_answered_anyway() -> None:
     batches.put(job(1))
     threading.Timer(0.1, lambda: batches.put(job(2))).start()
     assert numbers(batches.take()) == [1, 2]
-    batches.done()
-    batches.done()
+    batches.done(1)
+    batches.done(2)
     batches.put(job(3))
     assert numbers(batches.take()) == [3]
+
+
+def test_half_of_those_that_are_there() -> None:
+    """So that some can be decoded while others are inferred; but groups do not become small for that."""
+    batches = Batches(16, 0)
+    for number in range(20):
+        batches.put(job(number))
+    assert [len(batches.take()) for _ in range(2)] == [10, 10]
+    batches.done(10)
+    for number in range(40):
+        batches.put(job(number))
+    assert [len(batches.take()) for _ in range(3)] == [16, 16, 8]
 
 
 def test_a_deadline_of_waiting() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,20 +32,30 @@ class Step:
     layer: Layer
 
 
-@dataclass
 class Arrays:
-    """Arrays that are written to again when what is in them has been used."""
+    """Arrays that are written to again when what is in them has been used.
 
-    free: dict[Shape, list[Floats]] = field(default_factory=dict)
+    Each has as many rows as the largest batch so far, and a smaller one uses the first of them: memory that is touched
+    for the first time is slow, and the groups that a server answers are of all sizes.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.free: dict[Shape, list[Floats]] = {}
+        self.whole: dict[int, Floats] = {}  # by where they lie in memory
 
     def take(self, shape: Shape) -> Floats:
         """One of a shape, with anything in it."""
-        found = self.free.get(shape)
-        return found.pop() if found else layers.empty(shape)
+        found = self.free.get(shape[1:])
+        array = found.pop() if found else layers.empty((self.rows, *shape[1:]))
+        self.whole[array.ctypes.data] = array
+        return array[: shape[0]]
 
-    def give(self, array: Floats) -> None:
+    def give(self, array: NDArray[Any]) -> None:
         """It is not needed any more."""
-        self.free.setdefault(array.shape, []).append(array)
+        whole = self.whole.pop(array.ctypes.data, None)
+        if whole is not None:
+            self.free.setdefault(whole.shape[1:], []).append(whole)
 
 
 class Network:
@@ -63,7 +73,7 @@ class Network:
         self.steps = list(_steps(graph, preprocess, workers))
         self.widths = _widths(graph)
         self.last = {source: step.name for step in self.steps for source in step.sources}
-        self.arrays, self.images = Arrays(), 0
+        self.arrays = Arrays(0)
         self.alone = threading.Lock()  # the arrays are one call's
 
     def __call__(self, batch: NDArray[Any]) -> tuple[Floats, ...]:
@@ -73,16 +83,24 @@ class Network:
         return tuple(map(np.concatenate, zip(*parts, strict=True)))
 
     def _run(self, batch: NDArray[Any]) -> tuple[Floats, ...]:
-        if len(batch) != self.images:
-            self.arrays, self.images = Arrays(), len(batch)
+        if len(batch) > self.arrays.rows:
+            self.arrays = Arrays(len(batch))
         given = batch if self.whole else batch.transpose(0, 2, 3, 1)
         values: dict[str, NDArray[Any]] = {INPUT: np.ascontiguousarray(given)}
-        for step in self.steps:
-            values[step.name] = step.layer([values[name] for name in step.sources], self.arrays.take)
-            for name in set(step.sources):
-                if self.last[name] == step.name and name not in (INPUT, *self.outputs):
-                    self.arrays.give(values.pop(name))
-        return tuple(_plain(values[name], self.widths[name]) for name in self.outputs)
+        try:
+            for step in self.steps:
+                self._step(step, values)
+            return tuple(_plain(values[name], self.widths[name]) for name in self.outputs)
+        finally:
+            for value in values.values():
+                self.arrays.give(value)
+
+    def _step(self, step: Step, values: dict[str, NDArray[Any]]) -> None:
+        """Add what a layer gives to the values, and take away what nobody needs any more."""
+        values[step.name] = step.layer([values[name] for name in step.sources], self.arrays.take)
+        for name in set(step.sources):
+            if self.last[name] == step.name and name not in (INPUT, *self.outputs):
+                self.arrays.give(values.pop(name))
 
 
 def _plain(array: Floats, width: int) -> Floats:

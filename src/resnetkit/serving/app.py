@@ -78,6 +78,7 @@ def create_app(service: Service, prefix: str = "") -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         servers=[{"url": prefix or "/"}],
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.service = service
     app.include_router(router)

@@ -9,6 +9,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
+FEW = 8  # jobs together that cost hardly more each than a large group's
+
 
 @dataclass(frozen=True)
 class Job:
@@ -35,7 +37,8 @@ class Batches:
     """Jobs in the order of their arrival, taken in groups by several threads.
 
     Args:
-        most: jobs of a group.
+        most: jobs of a group. It takes no more than half of those that are there, so that some are decoded while others
+            are inferred; unless that were too few.
         seconds: for which the first of a group waits for others, while other groups are being answered anyway.
     """
 
@@ -43,7 +46,7 @@ class Batches:
         self.most, self.seconds = most, seconds
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
-        self._busy = 0
+        self._busy = 0  # jobs that are being answered
         self._closed = False
 
     def put(self, job: Job) -> None:
@@ -63,10 +66,10 @@ class Batches:
             self._closed = True
             self._changed.notify_all()
 
-    def done(self) -> None:
-        """The thread that took a group is free again."""
+    def done(self, number: int) -> None:
+        """A group of so many has been answered."""
         with self._changed:
-            self._busy -= 1
+            self._busy -= number
 
     def take(self) -> list[Job]:
         """The next group; waits until there is one. `done` has to be called after it. Empty when all is over."""
@@ -74,18 +77,24 @@ class Batches:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if self._closed:
                 return []
-            taken = [self._waiting.popleft()]
             until = time.monotonic() + (self.seconds if self._busy else 0.0)
+            taken = [self._waiting.popleft()]
             self._busy += 1
-            while len(taken) < self.most and self._more(taken, until):
+            while len(taken) < self._fair() and self._more(taken, until):
                 pass
             return taken
+
+    def _fair(self) -> int:
+        """Jobs of a group, of those that are there now."""
+        there = len(self._waiting) + self._busy
+        return min(self.most, max(FEW, -(-there // 2)))
 
     def _more(self, taken: list[Job], until: float) -> bool:
         """Take one more of the same key, or wait for it; whether to go on."""
         for job in self._waiting:
             if job.key == taken[0].key:
                 self._waiting.remove(job)
+                self._busy += 1
                 taken.append(job)
                 return True
         left = until - time.monotonic()

@@ -37,7 +37,7 @@ class Limits:
     max_url: Bytes = 8 * 2**10
     max_connections: Count = 512
     """At a time; fewer where the process may open fewer files."""
-    max_queue: Count = 32
+    max_queue: Count = 64
     """Requests of a model that wait or are being answered."""
     max_waiting: Bytes = 256 * 2**20
     """Bytes of all bodies at a time."""
@@ -57,7 +57,7 @@ class Limits:
     """After SIGTERM, for what was accepted before."""
     linger_seconds: Annotated[float, Field(ge=0, le=60)] = 1
     """After SIGTERM, in which newcomers are told to go elsewhere before nobody listens any more."""
-    batch: Annotated[int, Field(ge=1, le=256)] = 8
+    batch: Annotated[int, Field(ge=1, le=256)] = 32
     """Images of several requests that are inferred together, where that is faster than one by one."""
     batch_seconds: Annotated[float, Field(ge=0, le=1)] = 0.02
     """For which a request waits for others to join it; while nothing else is inferred, it does not wait."""

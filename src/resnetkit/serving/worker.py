@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ from resnetkit.tasks.boxes import SURE
 from resnetkit.tasks.task import IMAGE
 
 NICE = 5  # by which the server, which has to say at once that there is no room, goes before its workers
+SWITCH = 0.001  # seconds after which a thread that infers goes on, between two layers, while another one decodes
 LANES = 2  # groups at a time: one is decoded while the other is inferred
 SIDE, DRAWN = 512, 1024  # pixels of an overlay's longer side, and of one with boxes or a mask
 CLASSES, BOXES = 5, 100  # most in an answer, if nothing else is asked for
@@ -50,6 +52,7 @@ def run(connection: socket.socket, opening: Opening) -> None:
     if hasattr(os, "nice"):
         os.nice(NICE)
     logging.getLogger("resnetkit").addHandler(JsonLines())
+    sys.setswitchinterval(SWITCH)
     try:
         attend(connection, opening)
     finally:
@@ -126,7 +129,7 @@ class Lane:
             try:
                 self._group(jobs)
             finally:
-                self.batches.done()
+                self.batches.done(len(jobs))
 
     def _group(self, jobs: Sequence[Job]) -> None:
         read = []

@@ -85,11 +85,12 @@ void Pool::run(int64_t number, Work what, void* with) {
     round++;
     round.notify_all();
     take(0);
-    for (int spin = 0; busy.load() != 0; spin++) {
-        if (spin < SPINS)
+    int left = busy.load();
+    for (int spin = 0; left != 0; left = busy.load()) {
+        if (spin++ < SPINS)
             breathe();
         else
-            std::this_thread::yield();
+            busy.wait(left);  // asleep, so that a thread that decodes gets this core and not half of another one's
     }
 }
 
@@ -110,7 +111,7 @@ void Pool::serve(int worker) {
         seen++;
         if (ended) return;
         take(worker);
-        busy--;
+        if (--busy == 0) busy.notify_one();
     }
 }
 
