@@ -22,8 +22,9 @@ from resnetkit.data.image import Preprocess, normalise
 from resnetkit.errors import ResourceError
 from resnetkit.runtime.graph import INPUT, Graph
 from resnetkit.runtime.ncnn import blobs_of, ncnn_files
-from resnetkit.runtime.onnx import PIXELS, Ends, input_of, onnx_model
+from resnetkit.runtime.onnx import Ends, input_of, onnx_model
 from resnetkit.runtime.pipeline import num_threads
+from resnetkit.runtime.sheet import PIXELS
 
 Floats = NDArray[np.float32]
 Prepare = Preprocess | AudioPreprocess

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from resnetkit.data.audio import QUIET_FRAME, AudioPreprocess
 from resnetkit.data.image import Preprocess
 from resnetkit.data.tokens import TextPreprocess
-from resnetkit.errors import ResourceError
 from resnetkit.ops.quantization import Quantization, scale_and_zero, weight_levels
 from resnetkit.ops.spectrum import bank, projection
 from resnetkit.ops.verification import EPSILON
@@ -29,13 +28,10 @@ from resnetkit.runtime.graph import (
     Statistics,
     Unit,
 )
+from resnetkit.runtime.sheet import BATCH, PIXELS, SAMPLES, SCORES, TOKENS, Shape, Sheet
 
 if TYPE_CHECKING:
     import onnx
-
-OPSET = 17  # of 2022: read by ONNX Runtime from 1.12, OpenVINO from 2022.2, onnxruntime-web
-BATCH = "batch"
-PIXELS, SAMPLES, TOKENS, SCORES = "pixels", "samples", "tokens", "scores"
 
 
 @dataclass(frozen=True)
@@ -66,34 +62,26 @@ def onnx_model(graph: Graph, ends: Ends | None = None, quantization: Quantizatio
     Raises:
         ResourceError: the package onnx is not installed.
     """
-    try:
-        from onnx import TensorProto, helper
-    except ImportError as error:
-        raise ResourceError("ONNX needs the package onnx", fix='pip install "resnetkit[runtime]"') from error
     writer = _Writer(quantization)
+    given: tuple[str, str, Shape]
     if ends is None:
-        given = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, (BATCH, graph.channels, *graph.shape))
+        given = INPUT, "FLOAT", (BATCH, graph.channels, *graph.shape)
     elif isinstance(ends.preprocess, AudioPreprocess):
-        given = helper.make_tensor_value_info(SAMPLES, TensorProto.INT16, (BATCH, *ends.preprocess.shape))
+        given = SAMPLES, "INT16", (BATCH, *ends.preprocess.shape)
         writer.spectrum(ends.preprocess)
     else:
-        given = helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, (BATCH, *ends.preprocess.shape))
+        given = PIXELS, "UINT8", (BATCH, *ends.preprocess.shape)
         writer.normalise(ends.preprocess)
     for node in graph.nodes:
         writer.add(node)
     found = {name: _shape(graph, name) for name in graph.outputs}
     if ends is not None:
-        writer.scores(ends)
+        writer.scores(ends.temperature, ends.several)
         found = {SCORES: found["logits"], **found}
-    given_out = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in found.items()]
-    made = helper.make_graph(writer.nodes, "resnetkit", [given], given_out, writer.tensors)
-    # what engines of this process are given is checked by them, what is written for others by `deploy`
-    return helper.make_model(
-        made, producer_name="resnetkit", ir_version=8, opset_imports=[helper.make_opsetid("", OPSET)]
-    )
+    return writer.model(given, found)
 
 
-def _shape(graph: Graph, name: str) -> tuple[str | int | None, ...]:
+def _shape(graph: Graph, name: str) -> Shape:
     """Of an output, as far as it is known: maps have four dimensions."""
     if name not in Graph.outputs:
         return (BATCH, None, None, None)
@@ -109,13 +97,12 @@ def input_of(preprocess: Preprocess | AudioPreprocess | TextPreprocess | None) -
     return {AudioPreprocess: SAMPLES, TextPreprocess: TOKENS}.get(type(preprocess), PIXELS)
 
 
-class _Writer:
-    """Nodes and tensors of an ONNX graph that is being written."""
+class _Writer(Sheet):
+    """The graph of a network in two dimensions."""
 
     def __init__(self, quantization: Quantization | None) -> None:
+        super().__init__()
         self.quantization = quantization
-        self.nodes: list[onnx.NodeProto] = []
-        self.tensors: list[onnx.TensorProto] = []
         self.rounded: dict[str, str] = {}  # an activation's name to that of it in int8
 
     def normalise(self, preprocess: Preprocess) -> None:
@@ -123,8 +110,8 @@ class _Writer:
         mean = np.array(preprocess.mean, np.float32) * np.float32(255)
         scale = np.float32(1) / (np.array(preprocess.std, np.float32) * np.float32(255))
         self._node("Cast", [PIXELS], "floats", to=1)
-        self._node("Sub", ["floats", self._tensor("mean", mean)], "centred")
-        self._node("Mul", ["centred", self._tensor("scale", scale)], "scaled")
+        self._node("Sub", ["floats", self.tensor("mean", mean)], "centred")
+        self._node("Mul", ["centred", self.tensor("scale", scale)], "scaled")
         self._node("Transpose", ["scaled"], INPUT, perm=[0, 3, 1, 2])
 
     def spectrum(self, preprocess: AudioPreprocess) -> None:
@@ -132,28 +119,28 @@ class _Writer:
         mel = preprocess.mel
         half = mel.fft // 2
         self._node("Cast", [SAMPLES], "floats", to=1)
-        self._node("Mul", ["floats", self._tensor("scale", np.array(1 / 32768, np.float32))], "waves")
-        self._node("Unsqueeze", ["waves", self._tensor("axis", np.array([1], np.int64))], "wave")
+        self._node("Mul", ["floats", self.tensor("scale", np.array(1 / 32768, np.float32))], "waves")
+        self._node("Unsqueeze", ["waves", self.tensor("axis", np.array([1], np.int64))], "wave")
         frames = np.ascontiguousarray(projection(mel).T)[:, None]
         self._node(
-            "Conv", ["wave", self._tensor("projection", frames)], "parts", kernel_shape=[mel.window], strides=[mel.hop]
+            "Conv", ["wave", self.tensor("projection", frames)], "parts", kernel_shape=[mel.window], strides=[mel.hop]
         )
         self._node("Mul", ["parts", "parts"], "squares")
         for name, start in (("real", 0), ("imaginary", half)):
             ends = [
-                self._tensor(f"{name}.{at}", np.array([where], np.int64))
+                self.tensor(f"{name}.{at}", np.array([where], np.int64))
                 for at, where in (("from", start), ("to", start + half))
             ]
             self._node("Slice", ["squares", *ends, "axis"], name)
         self._node("Add", ["real", "imaginary"], "power")
         weights = np.ascontiguousarray(bank(mel).T)[:, :, None]
-        self._node("Conv", ["power", self._tensor("bank", weights)], "energy", kernel_shape=[1])
-        self._node("Max", ["energy", self._tensor("floor", np.array(mel.floor, np.float32))], "floored")
+        self._node("Conv", ["power", self.tensor("bank", weights)], "energy", kernel_shape=[1])
+        self._node("Max", ["energy", self.tensor("floor", np.array(mel.floor, np.float32))], "floored")
         self._node("Log", ["floored"], "logarithms")
         self._centre(preprocess)
         mean, std = (np.array(each, np.float32)[:, None] for each in (preprocess.mean, preprocess.std))
-        self._node("Sub", ["levels", self._tensor("mean", mean)], "centred")
-        self._node("Div", ["centred", self._tensor("std", std)], "normal")
+        self._node("Sub", ["levels", self.tensor("mean", mean)], "centred")
+        self._node("Div", ["centred", self.tensor("std", std)], "normal")
         self._node("Unsqueeze", ["normal", "axis"], INPUT)
 
     def _centre(self, preprocess: AudioPreprocess) -> None:
@@ -161,10 +148,10 @@ class _Writer:
         if not (preprocess.level or preprocess.centre):
             self._node("Identity", ["logarithms"], "levels")
             return
-        last = self._tensor("last", np.array([2], np.int64))
+        last = self.tensor("last", np.array([2], np.int64))
         self._node("ReduceMax", ["logarithms"], "loudest", axes=[1], keepdims=1)
         self._node("ReduceMax", ["loudest"], "peak", axes=[2], keepdims=1)
-        self._node("Sub", ["peak", self._tensor("quiet", np.array(QUIET_FRAME, np.float32))], "least")
+        self._node("Sub", ["peak", self.tensor("quiet", np.array(QUIET_FRAME, np.float32))], "least")
         self._node("GreaterOrEqual", ["loudest", "least"], "is_loud")
         self._node("Cast", ["is_loud"], "loud", to=1)
         self._node("Mul", ["logarithms", "loud"], "counted")
@@ -173,21 +160,12 @@ class _Writer:
         self._node("Div", ["total", "frames"], "usual")
         self._node("ReduceMean", ["usual"], "level", axes=[1], keepdims=1)
         self._node("Sub", ["usual", "level"], "beside_level")
-        share = self._tensor("share", np.array(preprocess.centre, np.float32))
+        share = self.tensor("share", np.array(preprocess.centre, np.float32))
         self._node("Mul", ["beside_level", share], "shared")
         self._node("Add", ["level", "shared"], "taken")
         self._node("Sub", ["usual", "quiet"], "deepest")
         self._node("Max", ["logarithms", "deepest"], "heard")
         self._node("Sub", ["heard", "taken"], "levels")
-
-    def scores(self, ends: Ends) -> None:
-        """Softmax or sigmoid of logits / temperature."""
-        divisor = self._tensor("temperature", np.array(ends.temperature, np.float32))
-        self._node("Div", ["logits", divisor], "calibrated")
-        if ends.several:
-            self._node("Sigmoid", ["calibrated"], SCORES)
-        else:
-            self._node("Softmax", ["calibrated"], SCORES, axis=1)
 
     def add(self, node: Node) -> None:
         """A node of the graph."""
@@ -208,18 +186,18 @@ class _Writer:
             self._statistics(node)
         elif isinstance(node, Unit):
             self._node("ReduceL2", [node.source], f"{node.name}_length", axes=[1], keepdims=1)
-            least = self._tensor("least_length", np.array(LEAST, np.float32))
+            least = self.tensor("least_length", np.array(LEAST, np.float32))
             self._node("Max", [f"{node.name}_length", least], f"{node.name}_divisor")
             self._node("Div", [node.source, f"{node.name}_divisor"], node.name)
         else:
-            weight, bias = (self._tensor(f"{node.name}.{n}", a) for n, a in (("w", node.weight), ("b", node.bias)))
+            weight, bias = (self.tensor(f"{node.name}.{n}", a) for n, a in (("w", node.weight), ("b", node.bias)))
             self._node("Gemm", [node.source, weight, bias], node.name, transB=1)
 
     def _conv(self, node: Conv) -> None:
         whole = self.quantization is None or node.name in self.quantization.kept
         source = node.source if whole else self._near(node.source)
-        weight = self._tensor(f"{node.name}.w", node.weight) if whole else self._levels(node)
-        bias = self._tensor(f"{node.name}.b", node.bias)
+        weight = self.tensor(f"{node.name}.w", node.weight) if whole else self._levels(node)
+        bias = self.tensor(f"{node.name}.b", node.bias)
         out = f"{node.name}_conv" if node.relu else node.name
         shape = {"kernel_shape": list(node.weight.shape[2:]), "group": node.groups, "pads": [node.padding] * 4}
         steps = {"strides": [node.stride] * 2, "dilations": [node.dilation] * 2}
@@ -239,7 +217,7 @@ class _Writer:
         self._node("Sub", [node.source, "means"], "beside")
         self._node("Mul", ["beside", "beside"], "beside_squared")
         self._node("ReduceMean", ["beside_squared"], "variance", axes=[3], keepdims=1)
-        self._node("Add", ["variance", self._tensor("epsilon", np.array(EPSILON, np.float32))], "variance_above_0")
+        self._node("Add", ["variance", self.tensor("epsilon", np.array(EPSILON, np.float32))], "variance_above_0")
         self._node("Sqrt", ["variance_above_0"], "deviation")
         for name in ("means", "deviation"):
             self._node("Flatten", [name], f"{name}_flat")
@@ -251,7 +229,7 @@ class _Writer:
             return name
         if name not in self.rounded:
             scale, zero = scale_and_zero(*self.quantization.ranges[name])
-            how = [self._tensor(f"{name}.scale", np.array(scale)), self._tensor(f"{name}.zero", np.array(zero))]
+            how = [self.tensor(f"{name}.scale", np.array(scale)), self.tensor(f"{name}.zero", np.array(zero))]
             self._node("QuantizeLinear", [name, *how], f"{name}.levels")
             self._node("DequantizeLinear", [f"{name}.levels", *how], f"{name}.near")
             self.rounded[name] = f"{name}.near"
@@ -263,17 +241,6 @@ class _Writer:
         levels, scales = weight_levels(node.weight, self.quantization.most)
         zeros = np.zeros(len(scales), np.int8)
         parts: dict[str, NDArray[Any]] = {"levels": levels, "scales": scales, "zeros": zeros}
-        names = [self._tensor(f"{node.name}.w.{name}", array) for name, array in parts.items()]
+        names = [self.tensor(f"{node.name}.w.{name}", array) for name, array in parts.items()]
         self._node("DequantizeLinear", names, f"{node.name}.w", axis=0)
         return f"{node.name}.w"
-
-    def _node(self, kind: str, sources: list[str], name: str, **values: Any) -> None:
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(kind, sources, [name], name=name, **values))
-
-    def _tensor(self, name: str, array: NDArray[Any]) -> str:
-        from onnx import numpy_helper
-
-        self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        return name

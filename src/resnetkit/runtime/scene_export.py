@@ -21,8 +21,8 @@ from resnetkit.runtime import choice
 from resnetkit.runtime.deploy import GOLDEN, golden_picture
 from resnetkit.runtime.export import PROOF, Exported, Proof, bytes_of, latency, size_of
 from resnetkit.runtime.libraries import public, write_json
-from resnetkit.runtime.onnx import PIXELS
 from resnetkit.runtime.scenes import OUTPUTS, SAID, Infer, SceneModel, infer_of_file, open_network
+from resnetkit.runtime.sheet import PIXELS
 
 OPSET = 17
 NEAR = 1e-3  # of a score, and of the canvas's side: within which two boxes are one

@@ -21,7 +21,7 @@ from resnetkit.ops.matching import Found
 from resnetkit.ops.windows import middle, sliding
 from resnetkit.runtime import engines, pipeline
 from resnetkit.runtime.backends import torch_device
-from resnetkit.runtime.onnx import PIXELS
+from resnetkit.runtime.sheet import PIXELS
 from resnetkit.tasks.boxes import Boxes
 from resnetkit.tasks.masks import Mask
 from resnetkit.tasks.scenes import SCENES, SceneTask

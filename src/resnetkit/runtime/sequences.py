@@ -11,14 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from resnetkit.checkpoint import Checkpoint
 from resnetkit.data.audio import AudioPreprocess
 from resnetkit.data.tokens import TextPreprocess
-from resnetkit.errors import ResourceError
 from resnetkit.runtime.graph import EPS
-from resnetkit.runtime.onnx import BATCH, OPSET, SAMPLES, SCORES, TOKENS
+from resnetkit.runtime.sheet import BATCH, SAMPLES, SCORES, TOKENS, Sheet
 
 if TYPE_CHECKING:
     import onnx
@@ -43,38 +41,28 @@ def sequence_model(
     Raises:
         ResourceError: the package onnx is not installed.
     """
-    try:
-        from onnx import TensorProto, helper
-    except ImportError as error:
-        raise ResourceError("ONNX needs the package onnx", fix='pip install "resnetkit[runtime]"') from error
     writer = _Writer(checkpoint)
     if isinstance(prepare, AudioPreprocess):
-        given = helper.make_tensor_value_info(SAMPLES, TensorProto.INT16, (BATCH, prepare.samples))
+        given = SAMPLES, "INT16", (BATCH, prepare.samples)
         writer.waves()
     else:
-        given = helper.make_tensor_value_info(TOKENS, TensorProto.UINT16, (BATCH, prepare.length))
+        given = TOKENS, "UINT16", (BATCH, prepare.length)
         writer.texts(prepare.length)
     writer.scores(temperature, several)
     classes, width = checkpoint.tensors["fc.weight"].shape
     sizes = {SCORES: classes, "logits": classes, "embedding": width}
-    found = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (BATCH, size)) for name, size in sizes.items()]
-    made = helper.make_graph(writer.nodes, "resnetkit", [given], found, writer.tensors)
-    return helper.make_model(
-        made, producer_name="resnetkit", ir_version=8, opset_imports=[helper.make_opsetid("", OPSET)]
-    )
+    return writer.model(given, {name: (BATCH, size) for name, size in sizes.items()})
 
 
-class _Writer:
-    """Nodes and tensors of the graph, named after the network's tensors."""
+class _Writer(Sheet):
+    """The graph, with names after the network's tensors."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
         self.values = checkpoint.tensors
         self.options = checkpoint.meta.options
         # what the networks' constructors say where nobody does
         self.plain = self.options.get("shortcut", "none" if "vdcnn" in checkpoint.meta.variant else "") == "none"
-        self.nodes: list[onnx.NodeProto] = []
-        self.tensors: list[onnx.TensorProto] = []
-        self.known: set[str] = set()
 
     def texts(self, length: int) -> None:
         """`tokens` to `embedding` and `logits`."""
@@ -116,8 +104,8 @@ class _Writer:
                 "Pad", [x, self.tensor("kmax.pads", np.array([0, 0, 0, 0, 0, k - length], np.int64))], "kmax.padded"
             )
         count = self.tensor("kmax.k", np.array([k], np.int64))
-        self._node("TopK", [x, count], "kmax.values", ("kmax.places",), axis=2)
-        self._node("TopK", ["kmax.places", count], "kmax.order", ("kmax.unused",), axis=2, largest=0)
+        self._node("TopK", [x, count], "kmax.values", "kmax.places", axis=2)
+        self._node("TopK", ["kmax.places", count], "kmax.order", "kmax.unused", axis=2, largest=0)
         return self._node("GatherElements", [x, "kmax.order"], "kmax", axis=2)
 
     def waves(self) -> None:
@@ -129,16 +117,6 @@ class _Writer:
         x = self.stages(self._node("MaxPool", [x], "pool", **BEFORE), BEFORE)
         self._node("ReduceMean", [x], "embedding", axes=[2], keepdims=0)
         self.linear("embedding", "fc", "logits")
-
-    def scores(self, temperature: float, several: bool) -> None:
-        """`logits` to `scores`."""
-        divided = self._node(
-            "Div", ["logits", self.tensor("temperature", np.array(temperature, np.float32))], "divided"
-        )
-        if several:
-            self._node("Sigmoid", [divided], SCORES)
-        else:
-            self._node("Softmax", [divided], SCORES, axis=1)
 
     def stages(self, x: str, pool: dict[str, Any] = BETWEEN) -> str:
         """All stages, with a pooling between two of them."""
@@ -190,19 +168,3 @@ class _Writer:
     def weight(self, name: str) -> str:
         """One of the network's tensors."""
         return self.tensor(name, self.values[name].astype(np.float32))
-
-    def _node(self, kind: str, sources: list[str], name: str, others: tuple[str, ...] = (), **values: Any) -> str:
-        """A node with what it gives; gives the name of the first."""
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(kind, sources, [name, *others], name=name, **values))
-        return name
-
-    def tensor(self, name: str, array: NDArray[Any]) -> str:
-        """A constant; gives its name."""
-        from onnx import numpy_helper
-
-        if name not in self.known:
-            self.known.add(name)
-            self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        return name
