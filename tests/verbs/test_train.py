@@ -112,11 +112,12 @@ def test_being_told_to_end_saves(photos: Path, run_cli, monkeypatch, number: int
 
 @pytest.mark.parametrize("step", [0, 4, 8])
 def test_ctrl_c_saves_and_resume_is_exact(photos: Path, run_cli, monkeypatch, step: int) -> None:
-    """C10: the first SIGINT finishes the step, saves, says how to go on, and exits 130."""
-    assert run_cli("train", photos, *tiny(), "--out", "whole")[0] == 0
+    """C10: the first SIGINT finishes the step, saves, says how to go on, and exits 130; in the usual memory format."""
+    settings = tiny("train.memory_format=channels_last")
+    assert run_cli("train", photos, *settings, "--out", "whole")[0] == 0
     with monkeypatch.context() as patch:
         interrupted_at(step, patch)
-        code, _, err = run_cli("train", photos, *tiny(), "--out", "parts")
+        code, _, err = run_cli("train", photos, *settings, "--out", "parts")
     assert code == 130 and "resnetkit train --resume --out parts" in err and not Path("parts/model").exists()
     code, _, err = run_cli("train", "--resume", "--out", "parts")
     assert code == 0 and f"resuming at step {step + 1} of" in err

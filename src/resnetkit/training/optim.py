@@ -58,6 +58,17 @@ def make_optimizer(network: nn.Module, settings: Optim) -> torch.optim.Optimizer
     return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, fused=True)
 
 
+def lie_alike(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments that were read from a file the memory format of their parameters.
+
+    torch's fused optimisers on CPUs go over memory as it lies, and would join each weight with the moment of another.
+    """
+    for parameter, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if isinstance(moment, Tensor) and moment.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter).copy_(moment)
+
+
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the rate of all groups, to their share of it."""
     for group in optimizer.param_groups:

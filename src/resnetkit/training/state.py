@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from resnetkit import models, run
 from resnetkit.errors import ModelError
 from resnetkit.settings import Optim, Recipe
-from resnetkit.training.optim import make_optimizer, update_average
+from resnetkit.training.optim import lie_alike, make_optimizer, update_average
 from resnetkit.weights.fit import refuse_differences
 
 log = logging.getLogger("resnetkit")
@@ -206,6 +206,7 @@ def load(state: TrainState, folder: Path) -> None:
     state.network.load_state_dict(network)
     device = next(state.network.parameters()).device
     state.optimizer.load_state_dict(_nested_optimizer(state.optimizer, tensors.get("optimizer", {})))
+    lie_alike(state.optimizer)
     for name in ("average", "best"):
         group = tensors.get(name)
         setattr(state, name, None if group is None else {key: tensor.to(device) for key, tensor in group.items()})
