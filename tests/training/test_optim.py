@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -98,3 +100,26 @@ def test_the_backbone_learns_at_a_share_of_the_rate() -> None:
     assert {name: rates[id(p)] for name, p in network.named_parameters()} == {
         name: 0.4 if name.startswith("fc.") else 0.1 for name, _ in network.named_parameters()
     }
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_updates_are_the_same_in_the_shape_in_which_weights_lie(optimizer: str) -> None:
+    def trained(turned: bool) -> nn.Module:
+        torch.manual_seed(0)
+        parts = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(8 * 36, 2)
+        network = nn.Sequential(*parts).to(memory_format=torch.channels_last)
+        stepping = optim.make_optimizer(network, settings.Optim(optimizer=optimizer))
+        optim.set_lr(stepping, 0.1)
+        images = torch.randn(4, 3, 8, 8)
+        for _ in range(3):
+            stepping.zero_grad()
+            network(images).square().sum().backward()
+            with optim.as_they_lie(stepping) if turned else nullcontext():
+                assert network[0].weight.shape == network[0].weight.grad.shape
+                assert network[0].weight.is_contiguous() == turned
+                stepping.step()
+        return network
+
+    mine, theirs = trained(True), trained(False)
+    for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other) and one.stride() == other.stride()

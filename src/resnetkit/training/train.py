@@ -17,7 +17,7 @@ from resnetkit.training.device import Setup, largest, on_device, parallel, summe
 from resnetkit.training.kernels import kernels_wanted, own_kernels
 from resnetkit.training.loader import Batch, Loader
 from resnetkit.training.objective import Objective
-from resnetkit.training.optim import lr_at, set_lr, train_mode
+from resnetkit.training.optim import as_they_lie, lr_at, set_lr, train_mode
 from resnetkit.training.state import TrainState, seed_step
 
 
@@ -129,7 +129,8 @@ def _backward(loss: Tensor, state: TrainState, scaler: torch.amp.GradScaler, cli
     if clip_norm:
         scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
-    scaler.step(state.optimizer)
+    with as_they_lie(state.optimizer):
+        scaler.step(state.optimizer)
     scaler.update()
 
 
