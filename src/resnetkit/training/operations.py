@@ -185,13 +185,15 @@ class _ConvolveSmall(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         gradient, maps = gradient.permute(0, 2, 3, 1), x.permute(0, 2, 3, 1)
         of_x = torch.zeros(maps.shape) if ctx.needs_input_grad[0] else None
-        of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        of_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+        if of_weight is not None and len(ctx.taps) < weight[0, 0].numel():
+            of_weight.zero_()
         for tap, seen, given in ctx.taps:
             part = gradient[given].reshape(-1, len(weight))
             if of_x is not None:
                 of_x[seen] += (part @ weight[:, :, *tap]).view(of_x[seen].shape)
             if of_weight is not None:
-                of_weight[:, :, *tap] = part.t() @ maps[seen].reshape(-1, weight.shape[1])
+                torch.mm(part.t(), maps[seen].reshape(-1, weight.shape[1]), out=of_weight[:, :, *tap])
         return None if of_x is None else of_x.permute(0, 3, 1, 2), of_weight, None, None
 
 
@@ -209,6 +211,10 @@ class Taps:
     def __init__(self, sides: tuple[int, ...], kernel: int, stride: int, padding: int) -> None:
         self.outputs = [(side + 2 * padding - kernel) // stride + 1 for side in sides]
         self.axes = [_seen(side, kernel, stride, padding) for side in sides]
+
+    def __len__(self) -> int:
+        """How many they are."""
+        return len(self.axes[0]) * len(self.axes[1])
 
     def __iter__(self) -> Iterator[tuple[tuple[int, int], Slices, Slices]]:
         """Row and column of a tap, and slices [N, H, W] of inputs and outputs."""
