@@ -204,12 +204,14 @@ def load(state: TrainState, folder: Path) -> None:
     network = tensors.get("network", {})
     refuse_differences(state.network.state_dict(), network, str(folder))
     state.network.load_state_dict(network)
-    device = next(state.network.parameters()).device
     state.optimizer.load_state_dict(_nested_optimizer(state.optimizer, tensors.get("optimizer", {})))
     lie_alike(state.optimizer)
+    own = state.network.state_dict()
     for name in ("average", "best"):
         group = tensors.get(name)
-        setattr(state, name, None if group is None else {key: tensor.to(device) for key, tensor in group.items()})
+        # in the memory format of the network: in another one the last bits of its answers would be others
+        alike = None if group is None else {key: torch.empty_like(own[key]).copy_(group[key]) for key in group}
+        setattr(state, name, alike)
     state.step, state.sums, state.history = values["step"], values["sums"], values["history"]
     state.best_epoch, state.scaler = values["best_epoch"], values.get("scaler")
     state.best_score = -math.inf if values["best_score"] is None else values["best_score"]

@@ -161,7 +161,8 @@ def _epochs_that_fit(job: Job, network: nn.Module) -> tuple[Job, dict[str, Any]]
     total = recipe.train.epochs * job.loader.steps_per_epoch
     limited = job.deadline < math.inf
     if recipe.train.memory_format == "auto":
-        formats = ["contiguous", "channels_last"] if total >= 200 else ["contiguous"]
+        likely = "channels_last" if recipe.train.kernels == "own" else "contiguous"  # where few steps pay no measuring
+        formats = ["contiguous", "channels_last"] if total >= 200 else [likely]
         changes["train.memory_format"] = formats[0]
     if total and (len(formats) > 1 or limited):
         state = TrainState(network, make_optimizer(network, recipe.optim), total, growth=growth_of(recipe, total))
