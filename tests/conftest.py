@@ -159,13 +159,16 @@ def tiny(*more: str, without: str = "") -> list[str]:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder of a tiny ResNet-18 on three colours; runs/photos, and photos beside runs."""
+    """A run folder of a tiny ResNet-18 on three colours; runs/photos, and photos beside runs.
+
+    By torch's kernels, so that it knows the same wherever it is made: tests rely on which of two models is better.
+    """
     from resnetkit import api
     from resnetkit.recipe import parse_setting
 
     root = tmp_path_factory.mktemp("trained")
     write_classes(root / "photos")
-    settings = dict(map(parse_setting, TINY))
+    settings = dict(map(parse_setting, (*TINY, "train.kernels=torch")))
     return api.train(root / "photos", out=root / "runs" / "photos", settings=settings, quiet=True).folder
 
 
