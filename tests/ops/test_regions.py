@@ -45,3 +45,18 @@ def test_what_two_have_in_common() -> None:
     found = regions.common(*[[regions.of_mask(mask) for mask in masks]] * 2)
     np.testing.assert_array_equal(found, [[(a & b).sum() for b in masks] for a in masks])
     assert regions.common([], [regions.of_mask(masks[0])]).shape == (0, 1)
+
+
+def test_numbers_of_a_picture_are_the_regions_of_each() -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((7, 5), (1, 9), (9, 1), (30, 40)):
+        for high in (1, 2, 3, 70):
+            picture = rng.integers(0, high, shape).astype(np.uint16)
+            if shape == (30, 40):
+                picture = np.kron(picture[::5, ::5], np.ones((5, 5), np.uint16))
+            found = regions.of_numbers(picture)
+            assert found.numbers.tolist() == [number for number in np.unique(picture).tolist() if number]
+            for number, box, area, runs in zip(found.numbers, found.boxes, found.areas, found.runs, strict=True):
+                region = regions.of_mask(picture == number)
+                assert (region.box, region.area) == (tuple(box.tolist()), area)
+                assert rle.packed(runs) == regions.encode(region, *shape)

@@ -123,3 +123,52 @@ def encode(region: Region, height: int, width: int) -> str:
     ends = np.delete(ends, np.concatenate([again, again + 1]))
     lengths = np.diff(ends, prepend=0, append=height * width).tolist()
     return packed(lengths if lengths[-1] or len(lengths) == 1 else lengths[:-1])
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """The objects of a picture whose pixels are their numbers; 0 is none.
+
+    Attributes:
+        numbers: of each [m], rising.
+        boxes: x1, y1, x2, y2 of each, x2 and y2 beyond the last pixel [m, 4].
+        areas: pixels of each [m].
+        runs: COCO's run lengths of each.
+        pieces: how many runs each has in the columns of the picture [m].
+    """
+
+    numbers: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+    areas: NDArray[np.int64]
+    runs: tuple[list[int], ...]
+    pieces: NDArray[np.int64]
+
+
+def of_numbers(picture: NDArray[np.unsignedinteger]) -> Numbered:
+    """All objects of a picture [h, w], which is looked through once, however many there are."""
+    height, flat = len(picture), picture.ravel(order="F")
+    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
+    lengths, values = np.diff(starts, append=flat.size), flat[starts]
+    order = np.flatnonzero(values)
+    order = order[np.argsort(values[order], kind="stable")]
+    starts, lengths, values = starts[order], lengths[order], values[order]
+    first = np.flatnonzero(np.diff(values, prepend=0))
+    if not len(first):
+        nothing = np.zeros(0, np.int64)
+        return Numbered(nothing, nothing.reshape(0, 4), nothing, (), nothing)
+    last = starts + lengths - 1
+    (left, top), (right, bottom) = np.divmod(starts, height), np.divmod(last, height)
+    # a run that goes on from the foot of a column to the head of the next touches both
+    top, bottom = np.where(left == right, top, 0), np.where(left == right, bottom, height - 1)
+    lowest = (np.minimum.reduceat(each, first) for each in (left, top))
+    highest = (np.maximum.reduceat(each, first) + 1 for each in (right, bottom))
+    gaps = starts - np.concatenate([[0], last[:-1] + 1])
+    gaps[first] = starts[first]
+    both, ends = np.stack([gaps, lengths], 1), np.append(first[1:], len(values))
+    rests = flat.size - (last[ends - 1] + 1)
+    runs = tuple(
+        both[start:end].ravel().tolist() + [rest] * (rest > 0)
+        for start, end, rest in zip(first.tolist(), ends.tolist(), rests.tolist(), strict=True)
+    )
+    areas = np.add.reduceat(lengths, first)
+    return Numbered(values[first].astype(np.int64), np.stack([*lowest, *highest], 1), areas, runs, ends - first)
