@@ -113,8 +113,8 @@ def _is_polygon(polygon: Any, size: Size) -> bool:
         return False
     if not np.isfinite(points).all() or (np.abs(points) > FARTHEST * np.array(size)).any():
         return False
-    x, y = points.T
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) > 2 * SMALLEST
+    x, y = np.concatenate([points, points[:1]]).T  # np.roll would take most of the time of a scan
+    return abs(float(x[:-1] @ y[1:] - y[:-1] @ x[1:])) > 2 * SMALLEST
 
 
 def drawn(text: str, own: Size, size: Size, turn: int = 1) -> Region:
