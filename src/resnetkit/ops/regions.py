@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit.ops.boxes import overlaps
-from resnetkit.ops.rle import packed
+from resnetkit.ops.rle import from_runs, packed
 
 FINER = 5  # steps of an outline for a pixel
 Points = NDArray[np.floating]  # x, y of each corner [k, 2]
@@ -56,6 +56,30 @@ def of_mask(mask: NDArray[np.bool_]) -> Region:
         return Region(0, 0, np.zeros((0, 0), bool))
     top, left = int(rows[0]), int(columns[0])
     return Region(top, left, mask[top : rows[-1] + 1, left : columns[-1] + 1].copy())
+
+
+def of_runs(lengths: Sequence[int], own: tuple[int, int], size: tuple[int, int]) -> Region:
+    """The pixels of COCO's run lengths, as they are where their image has another size: the nearest ones.
+
+    Args:
+        lengths: of zeros, ones, zeros, ..., column by column.
+        own: width and height of the image that they are of.
+        size: those at which they are wanted. Where they are smaller, what is left out is not drawn first.
+    """
+    ends = np.cumsum(lengths)
+    if len(ends) < 2 or ends[-1] == ends[0]:
+        return Region(0, 0, np.zeros((0, 0), bool))
+    height, last = own[1], ends[-1] if len(ends) % 2 == 0 else ends[-2]
+    left, right = int(ends[0]) // height, -(-int(last) // height)
+    if size == own:
+        inner = np.clip(ends, left * height, right * height) - left * height
+        region = of_mask(from_runs(np.diff(inner, prepend=0).tolist(), height, right - left))
+        return Region(region.top, region.left + left, region.mask)
+    columns, rows = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, own, strict=True))
+    first, beyond = np.searchsorted(columns, (left, right))
+    at = columns[first:beyond] * height + rows[:, None]
+    region = of_mask((np.searchsorted(ends, at, side="right") & 1).astype(bool))
+    return Region(region.top, region.left + int(first) if region.area else 0, region.mask)
 
 
 def of_polygons(polygons: Sequence[Points], width: int, height: int) -> Region:
