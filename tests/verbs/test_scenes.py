@@ -327,6 +327,15 @@ def test_a_photo_of_twelve_megapixels_takes_little_memory(kind: str, runs: Path)
     assert megabytes < 400 and rows >= 2
 
 
+def test_photos_of_twelve_megapixels_are_learnt_from(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data", counts=(2, 1)) / "boxes"
+    for path in data.rglob("*.png"):
+        Image.fromarray(pixels(path)).resize((4000, 3000), Image.Resampling.NEAREST).save(path.with_suffix(".jpg"))
+        path.unlink()
+    run = resnetkit.train(data, settings=SMALL | {"train.epochs": 1}, out="r", quiet=True)
+    assert run.metrics["AP50"]["n"] == 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_share_of_the_images_may_be_unreadable(kind: str, tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data") / kind
