@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -169,29 +167,6 @@ def test_what_has_no_partner_is_told(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("bits", [2, 4])
-def test_indices_of_few_bits_are_not_spread(tmp_path: Path, bits: int) -> None:
-    """Pillow multiplies grey of two and four bits, so that the last class would be 255, which is ignored."""
-    image = write_image(tmp_path / "images" / "a.png", (8, 4))
-    last = 2**bits - 1
-    packed = bytes([0b00011011] * 2 if bits == 2 else [0x01, 0x23, 0x45, 0x67 | last])
-    (tmp_path / "masks").mkdir()
-    grey_png(tmp_path / "masks" / "a.png", (8, 4), bits, packed)
-    values = masks.read(tmp_path / "masks" / "a.png", image).values
-    assert values.max() == last and values[0].tolist()[:4] == ([0, 1, 2, 3])
-
-
-def grey_png(path: Path, size: tuple[int, int], bits: int, row: bytes) -> None:
-    """A grey PNG of few bits, which Pillow does not write."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", *size, bits, 0, 0, 0, 0)
-    body = zlib.compress(b"".join(b"\0" + row for _ in range(size[1])))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b""))
-
-
 def test_an_index_is_ignored_as_a_word_too(tmp_path: Path) -> None:
     write_image(tmp_path / "images" / "a.png")
     mask = np.zeros((40, 60), np.uint8)
@@ -211,3 +186,19 @@ def test_an_image_that_cannot_be_read_is_for_the_decoder_to_tell(tmp_path: Path)
     found = masks.scan(tmp_path)
     assert len(found) == 2 and found.mask(1).shape == (40, 60)
     assert [each.what for each in found.findings] == ["images that cannot be read, with the size of their mask"]
+
+
+def test_lists_are_splits(tmp_path: Path) -> None:
+    for name in "abc":
+        write_image(tmp_path / "JPEGImages" / f"{name}.jpg")
+        write_mask(tmp_path / "SegmentationClass" / f"{name}.png", MASK)
+    for folder, split, text in (("Segmentation", "train", "a"), ("Segmentation", "val", "c"), ("Main", "test", "b")):
+        (tmp_path / "ImageSets" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "ImageSets" / folder / f"{split}.txt").write_text(f"{text}\n")
+    found = masks.scan(tmp_path)
+    assert list(found.names) == ["JPEGImages/a.jpg", "JPEGImages/c.jpg"] and found.given_splits == ("train", "val")
+    assert [each.what for each in found.findings] == ["images in no list of ImageSets, left out"]
+    (tmp_path / "ImageSets" / "Segmentation" / "train.txt").write_text("")
+    (tmp_path / "ImageSets" / "Segmentation" / "val.txt").write_text("x\n")
+    with pytest.raises(DataError, match="lists in ImageSets name none"):
+        masks.scan(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as theirs
 
 from resnetkit.ops import regions, rle
@@ -45,3 +46,35 @@ def test_what_two_have_in_common() -> None:
     found = regions.common(*[[regions.of_mask(mask) for mask in masks]] * 2)
     np.testing.assert_array_equal(found, [[(a & b).sum() for b in masks] for a in masks])
     assert regions.common([], [regions.of_mask(masks[0])]).shape == (0, 1)
+
+
+def test_numbers_of_a_picture_are_the_regions_of_each() -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((7, 5), (1, 9), (9, 1), (30, 40)):
+        for high in (1, 2, 3, 70):
+            picture = rng.integers(0, high, shape).astype(np.uint16)
+            if shape == (30, 40):
+                picture = np.kron(picture[::5, ::5], np.ones((5, 5), np.uint16))
+            found = regions.of_numbers(picture)
+            assert found.numbers.tolist() == [number for number in np.unique(picture).tolist() if number]
+            for number, box, area, runs in zip(found.numbers, found.boxes, found.areas, found.runs, strict=True):
+                region = regions.of_mask(picture == number)
+                assert (region.box, region.area) == (tuple(box.tolist()), area)
+                assert rle.packed(runs) == regions.encode(region, *shape)
+
+
+@pytest.mark.parametrize("size", [(60, 40), (30, 20), (7, 33), (120, 80), (44, 64), (1, 1)])
+def test_run_lengths_at_another_size_are_the_nearest_pixels(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    masks = [np.zeros((40, 60), bool) for _ in range(12)]
+    for mask in masks[2:]:
+        x, y = rng.integers(0, 58), rng.integers(0, 38)
+        mask[y : y + rng.integers(1, 40), x : x + rng.integers(1, 60)] = True
+        mask &= rng.random(mask.shape) < 0.9
+    masks[1][:] = True
+    for mask in masks:
+        want = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+        region = regions.of_runs(rle.runs(mask), (60, 40), size)
+        np.testing.assert_array_equal(region.dense(*size[::-1]), want)
+        tight = regions.of_mask(want)
+        assert (region.box, region.area) == (tight.box, tight.area)

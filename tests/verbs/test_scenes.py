@@ -168,6 +168,18 @@ def test_outlines_are_asked_for(tmp_path: Path, run_cli) -> None:
         resnetkit.train(data.parent / "boxes", task="instances", settings=SMALL, out="r", dry_run=True, quiet=True)
 
 
+def test_masks_of_objects_are_learnt_from(tmp_path: Path, run_cli) -> None:
+    """Pictures of which object and of which class each pixel is; here the numbers of both are the same."""
+    data = write_scenes(tmp_path / "data") / "masks"
+    for split in ("train", "val"):
+        shutil.copytree(data / split / "masks", data / split / "classes")
+    flags = [word for key, value in (SMALL | {"train.epochs": 1}).items() for word in ("--set", f"{key}={value}")]
+    code, _, err = run_cli("train", data, "--task", "instances", *flags, "--out", "r")
+    assert code == 0 and "2 classes, 22 boxes (masks of objects), 8 train, 3 val" in err, err
+    assert json.loads(Path("r/model/model.json").read_text())["classes"] == ["square", "disc"]
+    assert json.loads(Path("r/metrics.json").read_text())["mask_AP50"]["n"] == 3
+
+
 def test_boxes_as_lines_rows_and_drawings(runs: Path, run_cli) -> None:
     images = runs / "data" / "boxes" / "val" / "images"
     code, out, err = run_cli("predict", runs / "boxes", images, "--draw", "drawn", "--top", 2)
@@ -313,6 +325,15 @@ def test_a_photo_of_twelve_megapixels_takes_little_memory(kind: str, runs: Path)
     )
     megabytes, rows = map(int, done.stdout.split())
     assert megabytes < 400 and rows >= 2
+
+
+def test_photos_of_twelve_megapixels_are_learnt_from(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data", counts=(2, 1)) / "boxes"
+    for path in data.rglob("*.png"):
+        Image.fromarray(pixels(path)).resize((4000, 3000), Image.Resampling.NEAREST).save(path.with_suffix(".jpg"))
+        path.unlink()
+    run = resnetkit.train(data, settings=SMALL | {"train.epochs": 1}, out="r", quiet=True)
+    assert run.metrics["AP50"]["n"] == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -67,7 +67,7 @@ class Boxed(Dataset):
 
     Attributes:
         truth: what is in the images, of all splits; not cut by `take`.
-        form: how it was written: "COCO JSON", "Pascal VOC" or "YOLO".
+        form: how it was written: "COCO JSON", "Pascal VOC", "YOLO" or "masks of objects".
         findings: what was left out or changed, and why.
         category_ids: COCO's id of each class; empty where there is none.
     """

@@ -1,10 +1,13 @@
-"""Images with boxes, read in place: COCO JSON, Pascal VOC XML or YOLO text; which of them it is, is recognised."""
+"""Images with boxes, read in place: COCO JSON, Pascal VOC XML or YOLO text; which of them it is, is recognised.
+
+Where the pixels of objects are asked for, masks of objects are looked for too (`data.numbered`).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from resnetkit.data import coco, voc, yolo
+from resnetkit.data import coco, numbered, voc, yolo
 from resnetkit.data.annotated import Boxed, refuse_nothing
 from resnetkit.data.place import opened
 from resnetkit.errors import DataError
@@ -12,6 +15,9 @@ from resnetkit.errors import DataError
 A_SOURCE = (
     "give COCO JSON (images, annotations, categories), Pascal VOC (Annotations/*.xml, JPEGImages/), "
     "or YOLO (images/, labels/*.txt, data.yaml)"
+)
+OUTLINES = (
+    "give COCO JSON with polygons or run lengths, or images/ and masks/ of the same names, whose numbers are objects"
 )
 
 
@@ -21,7 +27,7 @@ def scan(source: Path, *, follow_links: bool = False, outlines: bool = False) ->
     Args:
         source: folder, .zip, .tar, .json or .yaml.
         follow_links: follow links to files outside the folder.
-        outlines: read the pixels of each object too, which COCO JSON has.
+        outlines: read the pixels of each object too, which COCO JSON has, or pictures of objects beside images.
 
     Raises:
         DataError: no format is recognised, or two are; an annotation is damaged; no image is there.
@@ -29,7 +35,8 @@ def scan(source: Path, *, follow_links: bool = False, outlines: bool = False) ->
     """
     found = recognised(source, follow_links=follow_links, outlines=outlines)
     if found is None:
-        raise DataError("holds no boxes in a form that is known", path=source, fix=A_SOURCE)
+        what = "objects with their pixels" if outlines else "boxes"
+        raise DataError(f"holds no {what} in a form that is known", path=source, fix=OUTLINES if outlines else A_SOURCE)
     return refuse_nothing(found, source)
 
 
@@ -44,6 +51,9 @@ def recognised(source: Path, *, follow_links: bool = False, outlines: bool = Fal
     if lone and source.suffix.lower() == ".json":
         return coco.scan(place, coco.sources(place, source.name, outlines=outlines), outlines=outlines)
     files = [] if lone else coco.sources(place, outlines=outlines)
+    drawn = numbered.recognised(place) if outlines and not (lone or files) else None
+    if drawn is not None:
+        return drawn
     annotations = [] if lone else voc.sources(place)
     images = yolo.sources(place)
     forms = [name for name, any_ in ((coco.FORM, files), (voc.FORM, annotations), (yolo.FORM, images)) if any_]

@@ -57,10 +57,13 @@ def sources(place: Place, only: str = "", *, outlines: bool = False) -> list[Sou
 def _read(place: Place, name: str, strict: bool, outlines: bool) -> Json | None:
     """What is in a file; None where it is JSON of something else and that may be."""
     raw = place.read(name, MOST_BYTES)
+    marked = b'"annotations"' in raw  # as a COCO file that is cut short is, too
     try:
-        content = json.loads(raw, object_hook=partial(_lean, outlines))
+        text = raw.decode(json.detect_encoding(raw), "surrogatepass")
+        del raw  # as long again
+        content = json.loads(text, object_hook=partial(_lean, outlines))
     except (ValueError, RecursionError) as error:
-        if not (strict or b'"annotations"' in raw):  # which a COCO file that is cut short has, too
+        if not (strict or marked):
             return None
         what = f"is not JSON: {error}"
         raise DataError(what, path=place.path(name), fix="copy it again from its source") from error

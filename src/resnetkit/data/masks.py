@@ -8,38 +8,38 @@ neither learnt from nor judged; unless masks hold 0 and 255 only, which are two 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnetkit.data.annotated import LYING, Size, header_of
+from resnetkit.data import beside, lists
+from resnetkit.data.annotated import Size
 from resnetkit.data.archive import Member
+from resnetkit.data.beside import Kind
 from resnetkit.data.dataset import CODES, Dataset, File
-from resnetkit.data.formats import DECODE_ERRORS, QUIET, REPLACE, open_image, opened, reason, refuse_extreme
 from resnetkit.data.image import TURNS
 from resnetkit.data.names import Names
-from resnetkit.data.place import Finding, Findings, Place, split_in
+from resnetkit.data.place import Finding, Findings, Place
 from resnetkit.data.place import opened as opened_place
-from resnetkit.data.tree import SPLIT_FOLDERS
-from resnetkit.errors import DataError, printable
+from resnetkit.errors import DataError
 
 Mask = NDArray[np.uint8]
 IGNORE = 255
-SPREAD = {"L;2": 85, "L;4": 17}  # what Pillow multiplies greys of so many bits by
 VALUES = 256
-ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif")
-LOSSY = (".jpg", ".jpeg", ".webp")
-IMAGES = ("images", "image", "imgs", "img", "jpegimages")
-MASKS = ("masks", "mask", "labels", "annotations", "annot", "segmentationclass", "segmentation", "gt")
-BESIDE = ("annot", "_annot", "_mask", "_masks", "_labels")  # train -> trainannot
-SUFFIXES = ("", "_mask", "_L")  # of a mask's name after its image's
 MOST_UNNAMED = 100  # values of masks without names
 UNNAMED = ("unlabelled", "unlabeled", "void", "ignore", "ignored")
+KIND = Kind(
+    "the index of a class",
+    "indices of classes",
+    VALUES,
+    "number the classes from 0 and save it with 8 bits",
+    ("masks", "mask", "labels", "annotations", "annot", "segmentationclass", "segmentation", "gt"),
+)
 A_SOURCE = "give images/ and masks/ of the same names, or train/ and trainannot/, with masks as PNG of class indices"
 
 
@@ -158,9 +158,13 @@ def recognised(
         DataError, ResourceError: as `scan`.
     """
     place, findings = opened_place(source, follow_links=follow_links), Findings()
-    pairs = _pairs(place, findings)
-    if not pairs:
+    found = beside.partners(place, KIND, findings)
+    if not found:
         return None
+    in_lists = lists.splits(place, found, lists.OF_MASKS, findings)
+    pairs = {image: found[image] for image in in_lists}
+    if not pairs:
+        raise DataError("lists in ImageSets name none of its images with masks", path=source, fix="correct the lists")
     read_all = _read_all(place, list(pairs.items()), findings)
     counts = np.array([each[0] for each in read_all])
     table, classes = _classes(place, counts, list(pairs.values()), findings, (ignore, known))
@@ -168,101 +172,23 @@ def recognised(
     for name in (name for name, some in zip(classes, pixels.sum(0).tolist(), strict=True) if not some):
         findings.add("classes without a pixel", name)
     names, masks = Names(pairs), Names(pairs.values())
-    splits = np.array([CODES.index(split_in(name)) for name in pairs], np.int8)
+    splits = np.array([CODES.index(split) for split in in_lists.values()], np.int8)
     marks = Marks(masks, place.spans(masks), table, pixels, np.array([each[1] for each in read_all], np.int64))
     rows = np.arange(len(pairs))
     return Masked(place.root, classes, names, rows, splits, (), place.spans(names), None, marks, findings.told())
 
 
-def _pairs(place: Place, findings: Findings) -> dict[str, str]:
-    """Mask by image, in the order of the images; those without one are told, and masks of JPEG refused."""
-    images = sorted(name for same in place.images.values() for name in same)
-    found, lossy, without = {}, None, []
-    for name in images:
-        candidates = list(_candidates(name, place))
-        mask = next((each for each in candidates if each.lower().endswith(ENDINGS)), None)
-        lossy = lossy or next((each for each in candidates if each.lower().endswith(LOSSY)), None)
-        if mask:
-            found[name] = mask
-        else:
-            without.append(name)
-    if lossy and not found:
-        what = "is a mask in a lossy format, in which class indices do not survive"
-        raise DataError(what, path=place.path(lossy), fix="save masks as PNG")
-    folders = {_folder(name) for name in found}
-    used, mask_folders = set(found.values()), {_folder(mask) for mask in found.values()}
-    for name in without:
-        if _folder(name) in folders:
-            findings.add("images without a mask, left out", name)
-        elif _folder(name) in mask_folders and name not in used:
-            findings.add("masks without an image, left out", name)
-    return found
-
-
-def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
-
-
-def _candidates(image: str, place: Place) -> Iterator[str]:
-    """Files that may be the mask of an image."""
-    *folders, last = image.split("/")
-    stem = PurePosixPath(last).stem
-    for at, folder in enumerate(folders):
-        own = folder.casefold()
-        # of split folders alone: "surgical" and "surgical_mask" are two classes of images
-        others = MASKS if own in IMAGES else tuple(f"{own}{end}" for end in BESIDE if own in SPLIT_FOLDERS)
-        for other in _siblings(place, "/".join(folders[:at])):
-            if other.casefold() in others:
-                start = "/".join([*folders[:at], other, *folders[at + 1 :]])
-                names = (f"{start}/{stem}{suffix}{ending}" for suffix in SUFFIXES for ending in (*ENDINGS, *LOSSY))
-                yield from (name for name in names if name in place.known)
-
-
-def _siblings(place: Place, folder: str) -> list[str]:
-    return place.tree.children(folder)[0]
-
-
 def read(mask: File, image: File) -> Read:
     """A mask in the frame of its upright image.
-
-    A mask of the size of the stored image is turned as EXIF turns that; one of the size of the upright image lies right
-    already. Where the two are the same, it is turned.
 
     Raises:
         DataError: it cannot be read, holds colours or values over 255, or is of another size than its image.
     """
-    values = _values(mask)
-    header = header_of(image)
-    if header is None:
-        return Read(values, False, image=False)
-    stored, orientation = header
-    upright = stored[::-1] if orientation in LYING else stored
-    size = values.shape[1], values.shape[0]
-    if size not in (stored, upright):
-        what = f"is {size[0]} x {size[1]}, and its image {printable(str(image))} is {upright[0]} x {upright[1]}"
-        raise DataError(what, path=str(mask), fix="make both of one size")
-    if orientation == 1 or size != stored:
-        return Read(values, False)
-    return Read(np.asarray(Image.fromarray(values).transpose(TURNS[orientation])), True)
-
-
-def _values(mask: File) -> Mask:
-    name = str(mask)
-    try:
-        with QUIET, opened(mask) as stream, open_image(stream, name) as image:
-            refuse_extreme(image, name)
-            if image.mode not in ("1", "P", "L") and not image.mode.startswith("I"):
-                what = f"is a picture of mode {image.mode}, and a mask holds the index of a class in each pixel"
-                raise DataError(what, path=name, fix="save it as PNG of one channel, or with a palette")
-            # Pillow spreads two and four bits of grey over 0 to 255
-            step = SPREAD.get(str(image.tile[0][3]), 1) if image.mode == "L" and image.tile else 1
-            array = np.asarray(image) // step
-    except DECODE_ERRORS as error:
-        raise DataError(f"cannot be read: {reason(error)}", path=name, fix=REPLACE) from error
-    if array.dtype != np.uint8 and array.size and (array.max() >= VALUES or array.min() < 0):
-        what = f"holds {array.max()}, and indices of classes are under {VALUES}"
-        raise DataError(what, path=name, fix="number the classes from 0 and save it with 8 bits")
-    return array.astype(np.uint8)
+    found = beside.read(mask, image, KIND)
+    values = found.values.astype(np.uint8, copy=False)
+    if found.turn == 1:
+        return Read(values, False, found.image)
+    return Read(np.asarray(Image.fromarray(values).transpose(TURNS[found.turn])), True)
 
 
 def _read_all(
@@ -293,7 +219,7 @@ def _classes(
     how: tuple[Sequence[str | int], Sequence[str]],
 ) -> tuple[Mask, tuple[str, ...]]:
     """Class index of each value, and the names of the classes."""
-    named, (ignore, known) = _names(place), how
+    named, (ignore, known) = named_in(place), how
     present = np.flatnonzero(counts.any(0)).tolist()
     if not named and len(known) == 2 and set(present) <= {0, IGNORE} and not known[0].isdecimal():
         named, present = tuple(known), [0, IGNORE]  # images with nothing in them are of two classes too
@@ -324,7 +250,7 @@ def _classes(
     return table, tuple(kept.values())
 
 
-def _names(place: Place) -> tuple[str, ...]:
+def named_in(place: Place) -> tuple[str, ...]:
     """From classes.txt, in the order of the indices; empty where there is none."""
     name = place.under("classes.txt")
     named = tuple(line.strip() for line in place.lines(name) if line.strip()) if name in place.known else ()

@@ -16,7 +16,7 @@ from resnetkit.data.annotated import LYING, Boxed, Noted, Size
 from resnetkit.data.image import TURNS
 from resnetkit.data.names import Names
 from resnetkit.ops import rle
-from resnetkit.ops.regions import Region, of_mask, of_polygons
+from resnetkit.ops.regions import Region, of_mask, of_polygons, of_runs
 
 FARTHEST = 4  # times the image's side that a corner may lie outside; a longer outline is none, and takes memory to draw
 SMALLEST = 1e-3  # square pixels of a polygon
@@ -113,8 +113,8 @@ def _is_polygon(polygon: Any, size: Size) -> bool:
         return False
     if not np.isfinite(points).all() or (np.abs(points) > FARTHEST * np.array(size)).any():
         return False
-    x, y = points.T
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) > 2 * SMALLEST
+    x, y = np.concatenate([points, points[:1]]).T  # np.roll would take most of the time of a scan
+    return abs(float(x[:-1] @ y[1:] - y[:-1] @ x[1:])) > 2 * SMALLEST
 
 
 def drawn(text: str, own: Size, size: Size, turn: int = 1) -> Region:
@@ -130,10 +130,7 @@ def drawn(text: str, own: Size, size: Size, turn: int = 1) -> Region:
         own, size = own[::-1], size[::-1]
     found = json.loads(text)
     if isinstance(found, dict):
-        mask = rle.from_runs(_lengths_of(found), own[1], own[0])
-        if size != own:
-            mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-        region = of_mask(mask)
+        region = of_runs(_lengths_of(found), own, size)
     else:
         scale = np.array(size) / own
         region = of_polygons([np.array(polygon).reshape(-1, 2) * scale for polygon in found], *size)

@@ -85,6 +85,18 @@ class Place:
                 found.setdefault(name.rpartition("/")[2], []).append(name)
         return found
 
+    @cached_property
+    def folders(self) -> dict[str, list[str]]:
+        """Names of the folders in each folder, in order; of those that files lie in or below."""
+        found: dict[str, set[str]] = {}
+        for folder in {name.rpartition("/")[0] for name in self.names}:
+            inner = folder
+            while inner:
+                above, _, own = inner.rpartition("/")
+                found.setdefault(above, set()).add(own)
+                inner = above
+        return {folder: sorted(names) for folder, names in found.items()}
+
     def ending(self, *endings: str) -> list[str]:
         """The files with one of these endings, which are in lower case."""
         return [name for name in self.names if name.lower().endswith(endings)]

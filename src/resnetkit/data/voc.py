@@ -15,16 +15,15 @@ from xml.parsers import expat
 
 from natsort import natsorted
 
+from resnetkit.data import lists
 from resnetkit.data.annotated import Boxed, Noted, assembled
 from resnetkit.data.formats import EXTENSIONS
 from resnetkit.data.place import Findings, Place, split_in
-from resnetkit.data.tree import SPLITS
 from resnetkit.errors import DataError, printable
 
 FORM = "Pascal VOC"
 MOST_BYTES = 2**25  # of one XML
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-LISTS = (*SPLITS, "trainval")
 Element = ElementTree.Element
 
 
@@ -89,14 +88,16 @@ def scan(place: Place, annotations: list[str]) -> Boxed:
         else:
             found[path] = Noted(path, split_in(path), _size(root)), _objects(place, name, root)
     _add_empty(place, found, findings)
-    kept = _in_lists(place, {path: noted for path, (noted, _) in found.items()}, findings)
+    kept = lists.splits(place, found, lists.OF_BOXES, findings)
     classes = natsorted({each.label for _, objects in found.values() for each in objects})
     for path, (noted, objects) in found.items():
         for number, each in enumerate(objects, 1):
             noted.add(each.box, classes.index(each.label), f"{path}: object {number}, {each.label}", each.difficult)
         if not objects and path in kept:
             findings.add("images without a box, kept as empty", path)
-    return assembled(place, kept.values(), classes, findings, FORM)
+    for path, split in kept.items():
+        found[path][0].split = split
+    return assembled(place, (found[path][0] for path in kept), classes, findings, FORM)
 
 
 def _add_empty(place: Place, found: dict[str, tuple[Noted, list[_Object]]], findings: Findings) -> None:
@@ -158,41 +159,3 @@ def _objects(place: Place, name: str, root: Element) -> list[_Object]:
             raise DataError(f"object {number}: {error}", path=place.path(name), fix="correct it") from error
         found.append(_Object(label, box, (each.findtext("difficult") or "").strip() == "1"))
     return found
-
-
-def _lists(place: Place) -> dict[str, list[str]]:
-    """The lists in ImageSets/Main, or ImageSets, by split."""
-    found = {}
-    for split in LISTS:
-        for folder in ("ImageSets/Main", "ImageSets"):
-            names = [name for name in place.names if f"/{name}".endswith(f"/{folder}/{split}.txt")]  # of several years
-            if names and split not in found:
-                found[split] = [line.split()[0] for name in names for line in place.lines(name) if line.strip()]
-    both = found.pop("trainval", [])  # the union of train and val
-    if both and "train" not in found:
-        held_out = set(found.get("val", ()))
-        found["train"] = [stem for stem in both if stem not in held_out]
-    return found
-
-
-def _in_lists(place: Place, noted: dict[str, Noted], findings: Findings) -> dict[str, Noted]:
-    """The images that the lists name, with their splits; all of them where there are no lists."""
-    lists = _lists(place)
-    if not lists:
-        return noted
-    by_stem = {PurePosixPath(path).stem: path for path in noted}
-    seen: dict[str, str] = {}
-    for split, stems in lists.items():
-        for stem in stems:
-            path = by_stem.get(stem) or by_stem.get(PurePosixPath(stem).stem)
-            if path is None:
-                findings.add("images that are not there, but in a list", f"{split}.txt: {stem}")
-            elif seen.setdefault(path, split) != split:
-                what = f"is in the lists of {seen[path]} and {split}"
-                raise DataError(what, path=place.path(path), fix="take it out of one of them")
-            else:
-                noted[path].split = split
-    for path in noted:
-        if path not in seen:
-            findings.add("images in no list of ImageSets, left out", path)
-    return {path: each for path, each in noted.items() if path in seen}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit.ops.boxes import overlaps
-from resnetkit.ops.rle import packed
+from resnetkit.ops.rle import from_runs, packed
 
 FINER = 5  # steps of an outline for a pixel
 Points = NDArray[np.floating]  # x, y of each corner [k, 2]
@@ -56,6 +56,30 @@ def of_mask(mask: NDArray[np.bool_]) -> Region:
         return Region(0, 0, np.zeros((0, 0), bool))
     top, left = int(rows[0]), int(columns[0])
     return Region(top, left, mask[top : rows[-1] + 1, left : columns[-1] + 1].copy())
+
+
+def of_runs(lengths: Sequence[int], own: tuple[int, int], size: tuple[int, int]) -> Region:
+    """The pixels of COCO's run lengths, as they are where their image has another size: the nearest ones.
+
+    Args:
+        lengths: of zeros, ones, zeros, ..., column by column.
+        own: width and height of the image that they are of.
+        size: those at which they are wanted. Where they are smaller, what is left out is not drawn first.
+    """
+    ends = np.cumsum(lengths)
+    if len(ends) < 2 or ends[-1] == ends[0]:
+        return Region(0, 0, np.zeros((0, 0), bool))
+    height, last = own[1], ends[-1] if len(ends) % 2 == 0 else ends[-2]
+    left, right = int(ends[0]) // height, -(-int(last) // height)
+    if size == own:
+        inner = np.clip(ends, left * height, right * height) - left * height
+        region = of_mask(from_runs(np.diff(inner, prepend=0).tolist(), height, right - left))
+        return Region(region.top, region.left + left, region.mask)
+    columns, rows = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, own, strict=True))
+    first, beyond = np.searchsorted(columns, (left, right))
+    at = columns[first:beyond] * height + rows[:, None]
+    region = of_mask((np.searchsorted(ends, at, side="right") & 1).astype(bool))
+    return Region(region.top, region.left + int(first) if region.area else 0, region.mask)
 
 
 def of_polygons(polygons: Sequence[Points], width: int, height: int) -> Region:
@@ -123,3 +147,52 @@ def encode(region: Region, height: int, width: int) -> str:
     ends = np.delete(ends, np.concatenate([again, again + 1]))
     lengths = np.diff(ends, prepend=0, append=height * width).tolist()
     return packed(lengths if lengths[-1] or len(lengths) == 1 else lengths[:-1])
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """The objects of a picture whose pixels are their numbers; 0 is none.
+
+    Attributes:
+        numbers: of each [m], rising.
+        boxes: x1, y1, x2, y2 of each, x2 and y2 beyond the last pixel [m, 4].
+        areas: pixels of each [m].
+        runs: COCO's run lengths of each.
+        pieces: how many runs each has in the columns of the picture [m].
+    """
+
+    numbers: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+    areas: NDArray[np.int64]
+    runs: tuple[list[int], ...]
+    pieces: NDArray[np.int64]
+
+
+def of_numbers(picture: NDArray[np.unsignedinteger]) -> Numbered:
+    """All objects of a picture [h, w], which is looked through once, however many there are."""
+    height, flat = len(picture), picture.ravel(order="F")
+    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
+    lengths, values = np.diff(starts, append=flat.size), flat[starts]
+    order = np.flatnonzero(values)
+    order = order[np.argsort(values[order], kind="stable")]
+    starts, lengths, values = starts[order], lengths[order], values[order]
+    first = np.flatnonzero(np.diff(values, prepend=0))
+    if not len(first):
+        nothing = np.zeros(0, np.int64)
+        return Numbered(nothing, nothing.reshape(0, 4), nothing, (), nothing)
+    last = starts + lengths - 1
+    (left, top), (right, bottom) = np.divmod(starts, height), np.divmod(last, height)
+    # a run that goes on from the foot of a column to the head of the next touches both
+    top, bottom = np.where(left == right, top, 0), np.where(left == right, bottom, height - 1)
+    lowest = (np.minimum.reduceat(each, first) for each in (left, top))
+    highest = (np.maximum.reduceat(each, first) + 1 for each in (right, bottom))
+    gaps = starts - np.concatenate([[0], last[:-1] + 1])
+    gaps[first] = starts[first]
+    both, ends = np.stack([gaps, lengths], 1), np.append(first[1:], len(values))
+    rests = flat.size - (last[ends - 1] + 1)
+    runs = tuple(
+        both[start:end].ravel().tolist() + [rest] * (rest > 0)
+        for start, end, rest in zip(first.tolist(), ends.tolist(), rests.tolist(), strict=True)
+    )
+    areas = np.add.reduceat(lengths, first)
+    return Numbered(values[first].astype(np.int64), np.stack([*lowest, *highest], 1), areas, runs, ends - first)

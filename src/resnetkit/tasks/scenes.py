@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resnetkit.data.annotated import Boxed
+from resnetkit.data.boxes import OUTLINES
 from resnetkit.data.dataset import CODES, Dataset
 from resnetkit.data.image import Preprocess, inside
 from resnetkit.data.masks import Masked
@@ -232,7 +233,7 @@ def _boxed(dataset: Dataset) -> Dataset:
 def _outlined(dataset: Dataset) -> Dataset:
     if not isinstance(dataset, Outlined):
         what = "holds no objects with outlines, and their pixels are to be found"
-        raise DataError(what, path=dataset.root, fix="give COCO JSON with polygons or run lengths, or another --task")
+        raise DataError(what, path=dataset.root, fix=f"{OUTLINES}, or another --task")
     return dataset
 
 
