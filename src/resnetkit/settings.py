@@ -115,10 +115,10 @@ class Sound:
     """Seconds of each training file that are kept, of which each epoch hears a random part; auto: 4 windows at most."""
     mels: Annotated[int, Field(ge=8, le=256)] | Auto = "auto"
     """Bands of the log-mel spectrum; auto: 40 under 16,000 samples a second, else 64."""
-    window: Annotated[float, Field(ge=0.005, le=0.2)] = 0.025
-    """Length of a frame, seconds."""
-    hop: Annotated[float, Field(ge=0.001, le=0.2)] = 0.01
-    """From one frame to the next, seconds."""
+    window: Annotated[float, Field(ge=0.005, le=0.2)] | Auto = "auto"
+    """Length of a frame, seconds; auto: 0.025, or 0.04 where the network sees more than 2 seconds."""
+    hop: Annotated[float, Field(ge=0.001, le=0.2)] | Auto = "auto"
+    """From one frame to the next, seconds; auto: 0.01, or 0.02 where the network sees more than 2 seconds."""
     level: bool = True
     """Take the loudness of a clip, that of its loud frames, out first."""
     centre: Probability = 0.0
