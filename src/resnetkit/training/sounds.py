@@ -139,8 +139,9 @@ def random_noise(clips: Samples, low: float, high: float, rng: Rng) -> Samples:
     length = clips.shape[1]
     snr = rng.uniform(low, high, len(clips))
     slopes = rng.uniform(-0.5, 2.0, (len(clips), 1))
-    spectrum = np.fft.rfft(rng.standard_normal(clips.shape, np.float32))
-    places = np.maximum(np.arange(spectrum.shape[1]), spectrum.shape[1] / 80) / spectrum.shape[1]
+    bins = length // 2 + 1
+    spectrum = rng.standard_normal((len(clips), 2 * bins), np.float32).view(np.complex64)  # of white noise
+    places = np.maximum(np.arange(bins), bins / 80) / bins
     spectrum *= np.exp((-slopes / 2).astype(np.float32) * np.log(places).astype(np.float32))
     noise = np.fft.irfft(spectrum, length).astype(np.float32)
     return add_noise(clips, snr, noise)
