@@ -138,7 +138,7 @@ class Sound:
     gain: Annotated[float, Field(ge=0, le=40)] = 6.0
     """Largest change of loudness, dB."""
     noise: Annotated[float, Field(ge=0, le=40)] = 5.0
-    """Noise, of rumble to hiss, at this to 40 dB below the recording; 40: none."""
+    """Noise, of rumble to hiss, in half of the recordings, at this to 40 dB below them; 40: none."""
     room: Annotated[float, Field(ge=0, le=5)] = 0.4
     """Longest time in which an echo dies away that half of the recordings get, seconds; 0: none."""
     emphasis: Annotated[float, Field(ge=0, le=40)] = 9.0

@@ -12,7 +12,7 @@ from resnetkit.training.prepare import default_epochs
     ("noun", "usual", "samples", "epochs"),
     [
         ("images", 10, 4, 10),
-        ("sounds", 25, 2_304, 25),
+        ("sounds", 25, 2_295, 25),
         ("sounds", 25, 1_600, 36),
         ("sounds", 25, 140, 100),
         ("sounds", 25, 100_000, 25),

@@ -83,7 +83,7 @@ def _told_of_texts(recipe: Recipe) -> str:
 
 PREPARING = {
     "images": Preparing(_settle_images, _told_of_images),
-    "sounds": Preparing(_settle_sounds, _told_of_sounds, 57_600),
+    "sounds": Preparing(_settle_sounds, _told_of_sounds, 57_000),
     "texts": Preparing(_settle_texts, _told_of_texts, 34_600),
 }
 MOST_TIMES = 4  # the usual number of epochs, where samples are few

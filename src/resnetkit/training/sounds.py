@@ -21,6 +21,7 @@ from resnetkit.training.shared import Rng
 
 Samples = NDArray[np.float32]
 KNOTS = 6  # of an emphasis
+SILENT = 1 / 65_536  # what becomes 0 in 16 bits
 FINE = 1000  # speeds are told apart to a thousandth
 
 
@@ -132,19 +133,32 @@ def add_noise(clips: Samples, snr: NDArray[np.floating], noise: Samples) -> Samp
 
 
 def random_noise(clips: Samples, low: float, high: float, rng: Rng) -> Samples:
-    """Clips with noise at a ratio of `low` to `high` dB, each its own [N, L].
+    """Clips, half of them with noise at a ratio of `low` to `high` dB, each its own [N, L].
 
     Its power falls with frequency as f^-2 at most (the rumble of a room, of a car), and rises as f^0.5 at most (hiss).
+    Of a clip that is shorter than L every other noise ends where the sound does, as that of a noisy file with silence
+    around it; and what stays as it is, is there because a network that never heard silence takes it for something.
     """
     length = clips.shape[1]
     snr = rng.uniform(low, high, len(clips))
-    slopes = rng.uniform(-0.5, 2.0, (len(clips), 1))
+    slopes = rng.uniform(-0.5, 2.0, (len(clips), 1)).astype(np.float32)
+    kinds = rng.random((len(clips), 1))[:, 0]
+    rows = np.flatnonzero(kinds < 0.5)
     bins = length // 2 + 1
-    spectrum = rng.standard_normal((len(clips), 2 * bins), np.float32).view(np.complex64)  # of white noise
-    places = np.maximum(np.arange(bins), bins / 80) / bins
-    spectrum *= np.exp((-slopes / 2).astype(np.float32) * np.log(places).astype(np.float32))
+    spectrum = rng.standard_normal((len(clips), 2 * bins), np.float32).view(np.complex64)[rows]  # of white noise
+    places = (np.maximum(np.arange(bins), bins / 80) / bins).astype(np.float32)
+    spectrum *= np.exp(-slopes[rows] / 2 * np.log(places))
     noise = np.fft.irfft(spectrum, length).astype(np.float32)
-    return add_noise(clips, snr, noise)
+    noise *= _sounding(clips[rows]) | (kinds[rows, None] < 0.25)
+    noisy = clips.copy()
+    noisy[rows] = add_noise(clips[rows], snr[rows], noise)
+    return noisy
+
+
+def _sounding(clips: Samples) -> NDArray[np.bool_]:
+    """Where a clip is between its first and its last sample that is not silence in 16 bits [N, L]."""
+    loud = np.abs(clips) >= SILENT
+    return np.asarray(np.maximum.accumulate(loud, 1) & np.maximum.accumulate(loud[:, ::-1], 1)[:, ::-1])
 
 
 def random_rooms(clips: Samples, rate: int, longest: float, rng: Rng) -> Samples:
