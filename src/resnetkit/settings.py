@@ -115,10 +115,10 @@ class Sound:
     """Seconds of each training file that are kept, of which each epoch hears a random part; auto: 4 windows at most."""
     mels: Annotated[int, Field(ge=8, le=256)] | Auto = "auto"
     """Bands of the log-mel spectrum; auto: 40 under 16,000 samples a second, else 64."""
-    window: Annotated[float, Field(ge=0.005, le=0.2)] = 0.025
-    """Length of a frame, seconds."""
-    hop: Annotated[float, Field(ge=0.001, le=0.2)] = 0.01
-    """From one frame to the next, seconds."""
+    window: Annotated[float, Field(ge=0.005, le=0.2)] | Auto = "auto"
+    """Length of a frame, seconds; auto: 0.025, or 0.04 where the network sees more than 2 seconds."""
+    hop: Annotated[float, Field(ge=0.001, le=0.2)] | Auto = "auto"
+    """From one frame to the next, seconds; auto: 0.01, or 0.02 where the network sees more than 2 seconds."""
     level: bool = True
     """Take the loudness of a clip, that of its loud frames, out first."""
     centre: Probability = 0.0
@@ -138,7 +138,7 @@ class Sound:
     gain: Annotated[float, Field(ge=0, le=40)] = 6.0
     """Largest change of loudness, dB."""
     noise: Annotated[float, Field(ge=0, le=40)] = 5.0
-    """Noise, of rumble to hiss, at this to 40 dB below the recording; 40: none."""
+    """Noise, of rumble to hiss, in half of the recordings, at this to 40 dB below them; 40: none."""
     room: Annotated[float, Field(ge=0, le=5)] = 0.4
     """Longest time in which an echo dies away that half of the recordings get, seconds; 0: none."""
     emphasis: Annotated[float, Field(ge=0, le=40)] = 9.0

@@ -49,6 +49,14 @@ def test_columns_by_name_and_by_number(tmp_path):
     assert corpus.texts == ("some words", "more words") and labels(corpus) == ["1", "2"]
 
 
+def test_a_header_of_which_one_name_is_usual(tmp_path):
+    lines = "".join(f"{'ab'[i % 2]}\t{GOOD} {i}\n" for i in range(6))
+    corpus = text.scan(write(tmp_path / "r.tsv", f"coarse\tquestion\n{lines}"))
+    assert len(corpus) == 6 and corpus.rows.classes == ("a", "b") and corpus.rows.names[0] == "r.tsv#line=2"
+    with pytest.raises(DataError, match="line 1 has the label 'coarse'"):
+        text.scan(write(tmp_path / "r.tsv", f"coarse\twords\n{lines}"))
+
+
 def test_jsonl(tmp_path):
     lines = [{"text": "a", "label": 1, "group": 7}, {"text": "b\u2028c", "label": True, "group": 8}]
     corpus = text.scan(write(tmp_path / "r.jsonl", "\n\n".join(json.dumps(x, ensure_ascii=False) for x in lines)))
@@ -113,7 +121,7 @@ def test_empty_texts_are_counted(tmp_path):
         ("r.csv", "text,text,label\na,b,1\n", "a column twice"),
         ("r.csv", "text,label,split\na,1,dev\nb,1,\n", "line 3 has no split"),
         ("r.csv", "text,label,split\na,1,holdout\n", "line 2 has the split 'holdout'"),
-        ("r.csv", "a,b,c\n1,2,3\n", "3 columns, of which none is called"),
+        ("r.csv", "a,b,c\n1,2,3\n", "3 columns, and which hold .* from line 1: a, b, c"),
         ("r.csv", "phrase,rating\n" + "some words,1\nmore words,2\n" * 3, "'rating', which no other line has"),
         ("r.jsonl", '{"text": "a", "label": 1}\n{"text": 3}\n', "line 2 has a int where a text"),
         ("r.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n', "line 2 has no label"),

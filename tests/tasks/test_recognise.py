@@ -42,6 +42,7 @@ def test_folders_and_archives(names, noun, tmp_path):
     [
         ("a.csv", "path,label\nx/1.wav,yes\nx/2.wav,no\n", "sounds"),
         ("a.csv", "path,label,start,end\nx/1.flac,yes,0,1\n", "sounds"),
+        ("a.csv", "text,coarse_label,fine_label\nwho,1,2\n", "texts"),
         ("a.csv", "path,label\nx/1.png,yes\n", "images"),
         ("a.csv", "path,label\n", "images"),
         ("a.csv", "Text,Label\nhello,yes\n", "texts"),

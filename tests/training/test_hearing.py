@@ -21,6 +21,8 @@ STILL = {"sound.speed": 0, "sound.shift": 0, "sound.gain": 0, "sound.noise": 40,
     "sound.room": 0,
 }
 MADE = {"sound.rate": 8_000, "sound.seconds": 0.5, "sound.kept": 0.5, "sound.mels": 24, "sound.mean": 8} | {
+    "sound.window": 0.025,
+    "sound.hop": 0.01,
     "sound.std": 4,
     "model.stem": "imagenet",
     "model.shortcut": "B",
@@ -46,6 +48,9 @@ def test_settle(tmp_path):
     dataset = with_splits(audio.scan(write_tones(tmp_path / "a", 4)))
     found = hearing.settle(recipe_of(tmp_path / "a"), dataset).sound
     assert (found.rate, found.seconds, found.kept, found.mels) == (8_000, 0.75, 0.75, 40)
+    assert (found.window, found.hop) == (0.025, 0.01)
+    longer = hearing.settle(recipe_of(tmp_path / "a", sound_seconds=2.5, sound_hop=0.015), dataset).sound
+    assert (longer.window, longer.hop) == (0.04, 0.015), "long clips are heard in longer frames"
     preprocess = hearing.preprocess_of(hearing.settle(recipe_of(tmp_path / "a"), dataset))
     clips = np.stack([audio.clip(audio.read(file, preprocess), preprocess) for file in dataset.files])
     inputs = audio.normalise(clips, preprocess)

@@ -76,10 +76,19 @@ def test_noise_of_silence_is_silence():
 
 def test_noise_and_gain_are_in_range():
     added = sounds.random_noise(clips(100), 5, 15, rng()) - clips(100)
-    ratio = 10 * np.log10((clips(100) ** 2).mean(1) / (added**2).mean(1))
+    noisy = added.any(1)
+    assert 35 < noisy.sum() < 65, "half of the clips stay as they are"
+    ratio = 10 * np.log10((clips(100)[noisy] ** 2).mean(1) / (added[noisy] ** 2).mean(1))
     assert 4.9 < ratio.min() < 6 and 14 < ratio.max() < 15.1
     gains = 20 * np.log10(sounds.random_gain(clips(100), 6, rng())[:, 0] / clips(100)[:, 0])
     assert -6.01 < gains.min() < -5 and 5 < gains.max() < 6.01
+
+
+def test_some_noise_ends_where_the_sound_does():
+    padded = np.pad(clips(200), ((0, 0), (200, 300)))
+    noise = sounds.random_noise(padded, 0, 10, rng()) - padded
+    inside, around = noise[:, 200:1_000].any(1), noise[:, :200].any(1) & noise[:, 1_000:].any(1)
+    assert 70 < inside.sum() < 130 and 25 < around.sum() < 75 and not (around & ~inside).any()
 
 
 def test_mixup():
@@ -158,6 +167,7 @@ def test_voices_and_paces_are_of_each_sample():
 def test_noise_is_of_several_colours():
     silence = np.full((300, 4_000), 1e-3, np.float32)
     noise = sounds.random_noise(silence, 0, 1, rng()) - silence
+    noise = noise[noise.any(1)]
     power = np.abs(np.fft.rfft(noise)) ** 2
     slopes = np.log(power[:, 1_000:2_000].mean(1) / power[:, 100:200].mean(1)) / np.log(10)
     assert slopes.min() < -1.5 and slopes.max() > 0.2 and np.isfinite(noise).all()

@@ -117,7 +117,7 @@ def test_the_fastest_is_measured_once_and_said(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(choice, "_speeds", lambda running, *_: {name: float(len(name)) for name in running})
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     found, told = trunk.with_engine(net.train(), wanted, SETUP, 10**9, keep=False)
-    assert found == chosen(wanted, "onnxruntime") and "made by onnxruntime (images/s: onnxruntime 11.0, torch" in told
+    assert found == chosen(wanted, "onnxruntime") and "made by onnxruntime (inputs/s: onnxruntime 11.0, torch" in told
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items()), "statistics too"
     assert not home.exists()
     trunk.with_engine(net, wanted, SETUP, 10**9)

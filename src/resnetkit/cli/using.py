@@ -202,7 +202,7 @@ def export(
 def export_lines(done: Exported) -> Iterator[str]:
     """What was written, and how it compares with the model."""
     proof, percent = done.proof, f"{100 * (done.proof.agreement.value or 0):.1f} %"
-    yield f"{done.folder}: opened in {done.opened_in}, {done.size / 1e6:.1f} MB, {proof.latency:.1f} ms an image"
+    yield f"{done.folder}: opened in {done.opened_in}, {done.size / 1e6:.1f} MB, {proof.latency:.1f} ms each"
     differ = f"logits differ by {proof.difference:.1e} of the largest at most"
     yield f"compared on {proof.source}: {differ}, {percent} the same answer"
     if done.int8:

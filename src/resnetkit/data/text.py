@@ -2,9 +2,9 @@
 
 A TSV is taken as it stands, without quotes that mean something; a CSV has them. Columns are found by their names (see
 `TEXT` and `LABEL`), by the names that are given, or, where there is no header, by their numbers from 1; a table of two
-columns without a header is a label and a text, of which the text is the longer. A folder with train.csv, and val.csv or
-test.csv beside it (or dev, valid, .tsv, .jsonl), is one data set with these splits; a column `split` says the same, and
-`group` what belongs together.
+columns without a header, or with one of these names in it, is a label and a text, of which the text is the longer. A
+folder with train.csv, and val.csv or test.csv beside it (or dev, valid, .tsv, .jsonl), is one data set with these
+splits; a column `split` says the same, and `group` what belongs together.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def _separated(
     if len(set(names)) < len(names):
         raise DataError("line 1 has a column twice", path=path, fix="give each a name of its own")
     if not header and not (chosen.text or chosen.label):
-        names = ["text"] if len(first) == 1 and kinds == ("text",) else _guessed(rows, path)
+        header, names = (False, ["text"]) if len(first) == 1 and kinds == ("text",) else _guessed(rows, path)
     for number, cells in rows[header:]:
         if len(cells) != len(names):
             what = f"line {number} has {len(cells)} columns, line 1 has {len(names)}"
@@ -277,22 +277,25 @@ def _has_header(first: Sequence[str], chosen: Chosen, kinds: Sequence[str]) -> b
     return bool(folded & set(TEXT)) and ("label" not in kinds or bool(folded & set(LABEL)))
 
 
-def _guessed(rows: Sequence[tuple[int, Sequence[str]]], path: Path) -> list[str]:
-    """Which of two columns is the text.
+def _guessed(rows: Sequence[tuple[int, Sequence[str]]], path: Path) -> tuple[bool, list[str]]:
+    """Whether line 1 is a header after all, and which of two columns is the text.
 
     Raises:
-        DataError: there are not two, or line 1 seems to be a header with other names.
+        DataError: there are not two, or line 1 seems to be a header, and none of its names is a usual one.
     """
-    if len(rows[0][1]) != 2:
-        what = f"has {len(rows[0][1])} columns, of which none is called text and label"
+    first = rows[0][1]
+    if len(first) != 2:
+        have = ", ".join(printable(cell[:40]) for cell in first[:10])
+        what = f"has {len(first)} columns, and which hold the text and the label is not clear from line 1: {have}"
         raise DataError(what, path=path, fix=NAME_THEM)
     lengths = np.array([[len(cell) for cell in cells[:2]] for _, cells in rows if len(cells) == 2])
     names = ["label", "text"] if lengths[:, 1].sum() > lengths[:, 0].sum() else ["text", "label"]
     labels = [cells[names.index("label")] for _, cells in rows if len(cells) == 2]
-    if labels.count(labels[0]) == 1 and len(set(labels)) <= len(labels) / 2:
+    header = labels.count(labels[0]) == 1 and len(set(labels)) <= len(labels) / 2
+    if header and not {cell.strip().casefold() for cell in first} & {*TEXT, *LABEL}:
         what = f"line 1 has the label {labels[0]!r}, which no other line has: is it a header?"
         raise DataError(what, path=path, fix=f"if it is, {NAME_THEM}; if not, remove the line")
-    return names
+    return header, names
 
 
 def _names(record: Mapping[str, Any], path: Path, chosen: Chosen, kinds: Sequence[str] = BOTH) -> tuple[str, ...]:

@@ -150,7 +150,7 @@ def compared(
     best = max(speeds, key=speeds.__getitem__)
     told = ", ".join(f"{name} {speed:.1f}" for name, speed in sorted(speeds.items(), key=lambda item: -item[1]))
     left_out = "".join(f"; {name} left out: {why}" for name, why in refused.items())
-    return best, running[best], f"images/s: {told}{left_out}"
+    return best, running[best], f"inputs/s: {told}{left_out}"
 
 
 def disagreement(expected: NDArray[np.floating], found: NDArray[np.floating]) -> str:

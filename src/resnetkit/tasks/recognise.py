@@ -73,8 +73,8 @@ def _of_table(path: Path, columns: text.Chosen) -> str:
     every = (cell.strip().strip('"') for line in lines for cell in line.split(","))
     if any(os.path.splitext(cell)[1].lower() in (*image.EXTENSIONS, *audio.EXTENSIONS) for cell in every):
         return "images"  # paths without a header, which is told when it is read
-    # without a header: a text and its label, two columns, none of which is a path
-    return text.NOUN if _looks_like_texts(path) else "images"
+    # a text whose label has a name of its own, or without a header: a text and its label, two columns
+    return text.NOUN if set(names) & set(text.TEXT) or _looks_like_texts(path) else "images"
 
 
 def _looks_like_texts(path: Path) -> bool:

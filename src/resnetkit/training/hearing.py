@@ -44,6 +44,8 @@ PROBED = 200  # files that are looked at
 SHORTEST, LONGEST = 0.5, 5.0  # seconds of a clip, if nobody says
 MOST_KEPT = 4  # clips that are kept of a training file
 HIGHEST_RATE = 16_000
+WORD = 2.0  # seconds up to which a clip is heard in frames short enough for the sounds of speech
+FRAMES, LONG_FRAMES = (0.025, 0.01), (0.04, 0.02)  # seconds of a frame, and from one to the next
 NEPERS = math.log(10) / 10  # of energy in a dB
 SPEEDS = 7  # different ones
 QUIETEST = 40.0  # dB that noise lies under the recording at most
@@ -69,7 +71,10 @@ def settle(recipe: Recipe, dataset: Dataset) -> Recipe:
     if kept < seconds:
         raise UsageError(f"sound.kept = {kept:g} is shorter than sound.seconds = {seconds:g}", fix="give it as much")
     mels = own.mels if own.mels != "auto" else 40 if rate < HIGHEST_RATE else 64
+    window, hop = FRAMES if seconds <= WORD else LONG_FRAMES
     changes: dict[str, Any] = {"sound.rate": rate, "sound.seconds": seconds, "sound.kept": kept, "sound.mels": mels}
+    changes["sound.window"] = window if own.window == "auto" else own.window
+    changes["sound.hop"] = hop if own.hop == "auto" else own.hop
     if recipe.model.variant == models.WAVES:
         changes |= {"sound.mean": 0.0, "sound.std": 1.0, "train.memory_format": "contiguous"}
     settled = replace(recipe, changes)
@@ -117,6 +122,7 @@ def preprocess_of(recipe: Recipe) -> AudioPreprocess:
     own = recipe.sound
     assert own.rate != "auto" and own.seconds != "auto" and own.mels != "auto", "the verb decides before the first step"
     assert own.mean != "auto" and own.std != "auto", "the verb decides before the first step"
+    assert own.window != "auto" and own.hop != "auto", "the verb decides before the first step"
     try:
         return AudioPreprocess(
             form="wave" if recipe.model.variant == models.WAVES else "mel",

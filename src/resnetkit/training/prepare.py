@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +24,12 @@ class Preparing:
     Attributes:
         settle: a recipe and the data, with splits, to the recipe without "auto".
         told: a settled recipe to words about its network and input.
+        seen: training samples, counted with repeats, that make a network from nothing, where that is known; 0 else.
     """
 
     settle: Callable[[Recipe, Dataset], Recipe]
     told: Callable[[Recipe], str]
+    seen: int = 0
 
 
 def evaluated(recipe: Recipe, dataset: Dataset) -> Any:
@@ -80,14 +83,21 @@ def _told_of_texts(recipe: Recipe) -> str:
 
 PREPARING = {
     "images": Preparing(_settle_images, _told_of_images),
-    "sounds": Preparing(_settle_sounds, _told_of_sounds),
-    "texts": Preparing(_settle_texts, _told_of_texts),
+    "sounds": Preparing(_settle_sounds, _told_of_sounds, 57_000),
+    "texts": Preparing(_settle_texts, _told_of_texts, 34_600),
 }
+MOST_TIMES = 4  # the usual number of epochs, where samples are few
 
 
 def preparing_of(dataset: Dataset) -> Preparing:
     """Of what a data set holds."""
     return PREPARING[dataset.noun]
+
+
+def default_epochs(dataset: Dataset, usual: int) -> int:
+    """Passes over the training samples: the usual number, or more where they are few, since steps are what counts."""
+    fitting = math.ceil(preparing_of(dataset).seen / max(1, dataset.num_samples("train")))
+    return max(usual, min(MOST_TIMES * usual, fitting))
 
 
 def columns_of(recipe: Recipe) -> Chosen:

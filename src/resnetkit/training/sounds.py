@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd
 
 import numpy as np
@@ -20,6 +21,7 @@ from resnetkit.training.shared import Rng
 
 Samples = NDArray[np.float32]
 KNOTS = 6  # of an emphasis
+SILENT = 1 / 65_536  # what becomes 0 in 16 bits
 FINE = 1000  # speeds are told apart to a thousandth
 
 
@@ -75,8 +77,8 @@ def time_shift(clips: Samples, most: int, rng: Rng) -> Samples:
     return np.asarray(np.where(inside, moved, np.float32(0)))
 
 
-def speed(clip: Samples, factor: float) -> Samples:
-    """A clip that plays `factor` times as fast, pitch and all, about its middle, at its own length [L].
+def speed(clips: Samples, factor: float) -> Samples:
+    """Clips that play `factor` times as fast, pitch and all, about their middle, at their own length [..., L].
 
     What a slower clip has too much is cut on both sides, what a faster one lacks is zeros (Ko et al. 2015, "Audio
     augmentation for speech recognition"). Band-limited (SciPy's polyphase filter); the factor is rounded to 1/1000.
@@ -84,20 +86,33 @@ def speed(clip: Samples, factor: float) -> Samples:
     from scipy.signal import resample_poly
 
     up, down = FINE, max(1, round(FINE * factor))
-    shared = gcd(up, down)
-    played = resample_poly(clip, up // shared, down // shared).astype(np.float32)
-    length, n = len(clip), len(played)
+    up, down = up // gcd(up, down), down // gcd(up, down)
+    if up == down:
+        return clips.copy()
+    played = resample_poly(clips, up, down, axis=-1, window=_low_pass(max(up, down))).astype(np.float32)
+    length, n = clips.shape[-1], played.shape[-1]
     if n >= length:
-        return np.asarray(played[(n - length) // 2 :][:length])
+        return np.asarray(played[..., (n - length) // 2 :][..., :length])
     before = (length - n) // 2
-    return np.pad(played, (before, length - n - before))
+    return np.pad(played, [(0, 0)] * (clips.ndim - 1) + [(before, length - n - before)])
+
+
+@lru_cache(maxsize=64)
+def _low_pass(rate: int) -> Samples:
+    """The filter that SciPy would design anew for each call, which takes longer than the filtering."""
+    from scipy.signal import firwin
+
+    return np.asarray(firwin(20 * rate + 1, 1 / rate, window=("kaiser", 5.0)), np.float32)
 
 
 def random_speed(clips: Samples, factors: Sequence[float], rng: Rng) -> Samples:
     """Clips each at one of some speeds [N, L]."""
     chosen = rng.integers(0, len(factors), len(clips))
-    played = [clip if factors[i] == 1 else speed(clip, factors[i]) for clip, i in zip(clips, chosen, strict=True)]
-    return np.stack(played) if played else clips
+    played = clips.copy()
+    for i in np.unique(chosen).tolist():
+        if factors[i] != 1:
+            played[chosen == i] = speed(clips[chosen == i], factors[i])
+    return played
 
 
 def add_noise(clips: Samples, snr: NDArray[np.floating], noise: Samples) -> Samples:
@@ -118,17 +133,32 @@ def add_noise(clips: Samples, snr: NDArray[np.floating], noise: Samples) -> Samp
 
 
 def random_noise(clips: Samples, low: float, high: float, rng: Rng) -> Samples:
-    """Clips with noise at a ratio of `low` to `high` dB, each its own [N, L].
+    """Clips, half of them with noise at a ratio of `low` to `high` dB, each its own [N, L].
 
     Its power falls with frequency as f^-2 at most (the rumble of a room, of a car), and rises as f^0.5 at most (hiss).
+    Of a clip that is shorter than L every other noise ends where the sound does, as that of a noisy file with silence
+    around it; and what stays as it is, is there because a network that never heard silence takes it for something.
     """
     length = clips.shape[1]
     snr = rng.uniform(low, high, len(clips))
-    slopes = rng.uniform(-0.5, 2.0, (len(clips), 1))
-    spectrum = np.fft.rfft(rng.standard_normal(clips.shape, np.float32))
-    places = np.maximum(np.arange(spectrum.shape[1]), spectrum.shape[1] / 80) / spectrum.shape[1]
-    noise = np.fft.irfft(spectrum * places ** (-slopes / 2), length).astype(np.float32)
-    return add_noise(clips, snr, noise)
+    slopes = rng.uniform(-0.5, 2.0, (len(clips), 1)).astype(np.float32)
+    kinds = rng.random((len(clips), 1))[:, 0]
+    rows = np.flatnonzero(kinds < 0.5)
+    bins = length // 2 + 1
+    spectrum = rng.standard_normal((len(clips), 2 * bins), np.float32).view(np.complex64)[rows]  # of white noise
+    places = (np.maximum(np.arange(bins), bins / 80) / bins).astype(np.float32)
+    spectrum *= np.exp(-slopes[rows] / 2 * np.log(places))
+    noise = np.fft.irfft(spectrum, length).astype(np.float32)
+    noise *= _sounding(clips[rows]) | (kinds[rows, None] < 0.25)
+    noisy = clips.copy()
+    noisy[rows] = add_noise(clips[rows], snr[rows], noise)
+    return noisy
+
+
+def _sounding(clips: Samples) -> NDArray[np.bool_]:
+    """Where a clip is between its first and its last sample that is not silence in 16 bits [N, L]."""
+    loud = np.abs(clips) >= SILENT
+    return np.asarray(np.maximum.accumulate(loud, 1) & np.maximum.accumulate(loud[:, ::-1], 1)[:, ::-1])
 
 
 def random_rooms(clips: Samples, rate: int, longest: float, rng: Rng) -> Samples:
@@ -143,16 +173,21 @@ def random_rooms(clips: Samples, rate: int, longest: float, rng: Rng) -> Samples
         longest: time in which the echo falls by 60 dB, seconds.
         rng: of the rooms.
     """
+    from scipy.fft import irfft, next_fast_len, rfft
+
     n, length = clips.shape
-    seconds = np.arange(1, min(length, math.ceil(rate * longest))) / rate
-    times = rng.uniform(min(0.05, longest), longest, (n, 1))
-    shares = rng.uniform(0, 1, (n, 1)) * (rng.random((n, 1)) < 0.5)
-    echoes = rng.standard_normal((n, len(seconds)), np.float32) * np.exp(-math.log(1_000) * seconds / times)
-    echoes *= shares / np.maximum(np.linalg.norm(echoes, axis=1, keepdims=True), 1e-9)
-    answers = np.concatenate([np.ones((n, 1)), echoes], 1)
-    size = 1 << (length + len(seconds)).bit_length()
-    heard = np.fft.irfft(np.fft.rfft(clips, size) * np.fft.rfft(answers, size), size)[:, :length]
-    return np.asarray(heard, np.float32)
+    seconds = np.arange(1, min(length, math.ceil(rate * longest)), dtype=np.float32) / np.float32(rate)
+    times = rng.uniform(min(0.05, longest), longest, (n, 1)).astype(np.float32)
+    shares = rng.uniform(0, 1, (n, 1)).astype(np.float32)
+    rows = np.flatnonzero(rng.random((n, 1)) < 0.5)
+    echoes = rng.standard_normal((n, len(seconds)), np.float32)[rows]
+    echoes *= np.exp(np.float32(-math.log(1_000)) * seconds / times[rows])
+    echoes *= shares[rows] / np.maximum(np.linalg.norm(echoes, axis=1, keepdims=True), np.float32(1e-9))
+    answers = np.concatenate([np.ones((len(rows), 1), np.float32), echoes], 1)
+    size = next_fast_len(length + len(seconds), real=True)
+    heard = clips.copy()
+    heard[rows] = irfft(rfft(clips[rows], size) * rfft(answers, size), size)[:, :length]
+    return heard
 
 
 def random_gain(clips: Samples, most: float, rng: Rng) -> Samples:

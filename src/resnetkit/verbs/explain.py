@@ -136,18 +136,20 @@ def _training_images(model: Model, evidence: str | Path | None, quiet: bool) -> 
         return _given(model, Path(evidence), quiet)
     own = run_of(folder)
     if own is None:
-        note(f"{folder}: does not say what it was trained on: no nearest training images (--evidence DATA)", quiet)
+        note(f"{folder}: does not say what it was trained on: no nearest training data (--evidence DATA)", quiet)
         return None
     source = Path(recipes.read(own / run.RECIPE).data.source)
     if not source.exists():
-        note(f"{source}: is not there any more: no nearest training images (--evidence DATA)", quiet)
+        note(f"{source}: is not there any more: no nearest training data (--evidence DATA)", quiet)
         return None
     try:
         part = part_of(model, own, source, "train")[2]
     except DataError as error:
-        note(f"{source}: {error.what}: no nearest training images (--evidence DATA)", quiet)
+        note(f"{source}: {error.what}: no nearest training data (--evidence DATA)", quiet)
         return None
-    note(f"{source}: the nearest of its {len(part):,} training images stand beside each (--nearest 0: none)", quiet)
+    note(
+        f"{source}: the nearest of its {len(part):,} training {part.noun} stand beside each (--nearest 0: none)", quiet
+    )
     return part
 
 
@@ -167,7 +169,7 @@ def _bank(model: Model, part: Dataset, quiet: bool) -> Bank:
     """The embeddings of the images, in memory: 2 kB each for a ResNet-34."""
     rows: list[int] = []
     embeddings = np.zeros((0, 0), np.float32)
-    with bar("features of training images", len(part), quiet=quiet) as advance:
+    with bar(f"features of training {part.noun}", len(part), quiet=quiet) as advance:
         for row, (_, embedding) in enumerate(model.embeddings(part.files)):
             advance(row + 1)
             if isinstance(embedding, DataError):
@@ -178,7 +180,7 @@ def _bank(model: Model, part: Dataset, quiet: bool) -> Bank:
             rows.append(row)
     lost = len(part) - len(rows)
     if lost:
-        note(f"{lost:,} training images could not be read: they are near to nothing", quiet)
+        note(f"{lost:,} training {part.noun} could not be read: they are near to nothing", quiet)
     return Bank(part, np.array(rows, np.intp), embeddings[: len(rows)], model.task.target.text)
 
 

@@ -164,12 +164,13 @@ def _epochs_that_fit(job: Job, network: nn.Module) -> tuple[Job, dict[str, Any]]
         likely = "channels_last" if recipe.train.kernels == "own" else "contiguous"  # where few steps pay no measuring
         formats = ["contiguous", "channels_last"] if total >= 200 else [likely]
         changes["train.memory_format"] = formats[0]
-    if total and (len(formats) > 1 or limited):
+    if total and (len(formats) > 1 or limited or (job.dataset.noun == "texts" and total >= 200)):
         state = TrainState(network, make_optimizer(network, recipe.optim), total, growth=growth_of(recipe, total))
         pace = measure(job.loader, job.setup, state, formats)
         changes["train.memory_format"] = pace.fastest
         seconds = seconds_with_growth(job.loader, job.setup, state, pace)
-        note(f"{pace.fastest}, {job.setup.precision}: {seconds * 1000:.0f} ms a step", job.quiet)
+        words = f"{pace.fastest}, {job.setup.precision}: {seconds * 1000:.0f} ms a step"
+        note(f"{words}, {total:,} steps: {total * seconds:.0f} s", job.quiet)
         if limited:
             # an image is learnt from in about three times what it takes to evaluate it
             after = _seconds_after(job, seconds / recipe.train.batch_size / 3)

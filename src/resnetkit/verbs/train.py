@@ -34,7 +34,7 @@ from resnetkit.training.kernels import kernels_for
 from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.optim import freeze
 from resnetkit.training.plan import memory_format
-from resnetkit.training.prepare import preparing_of
+from resnetkit.training.prepare import default_epochs, preparing_of
 from resnetkit.training.scene_plan import settle_scene
 from resnetkit.trust.report import Story, doubts
 from resnetkit.verbs import scenes
@@ -147,6 +147,8 @@ def _run(folder: Path, wanted: Callable[[Mapping[str, Any]], Recipe], choices: C
     if task in SCENES:
         times = places.times_shown(recipe)
         defaults["train.epochs"] = places.default_epochs(times * dataset.num_samples("train"))
+    elif "train.epochs" in defaults:
+        defaults["train.epochs"] = default_epochs(dataset, defaults["train.epochs"])
     recipe = recipes.replace(wanted(defaults), {"data.task": task})
     if isinstance(dataset, Boxed | Masked):
         settled = settle_scene(recipe, dataset)
