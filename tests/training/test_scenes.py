@@ -1,25 +1,17 @@
-"""Scenes: what augmentation moves, the losses, and eight images that are learnt by heart."""
+"""Scenes: what augmentation moves, and the losses; that they are learnt is shown in tests/verbs/test_scenes.py."""
 
 from __future__ import annotations
-
-import itertools
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from resnetkit import models
-from resnetkit.nn import detection, segmentation
-from resnetkit.ops.matching import Found, Objects
-from resnetkit.tasks import boxes, masks
 from resnetkit.training import scenes
-from resnetkit.training.augment import Draws, draws
+from resnetkit.training.augment import draws
 from resnetkit.training.scenes import Changes, Scene
 
 CANVAS = (96, 96)
-MILD = Changes(0.9, 1.1, color=0.1)
 NO_BOXES = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
 
 
@@ -164,66 +156,3 @@ def test_pixel_weights() -> None:
     assert scenes.pixel_weights(counts, 0.0).tolist() == [1, 1, 0]
     between = scenes.pixel_weights(counts)
     assert between[1] / between[0] == pytest.approx(3)
-
-
-def optimised(network: torch.nn.Module, loss_of: object, steps: int, lr: float) -> None:
-    """AdamW with a warm-up and a cosine."""
-    optimizer = torch.optim.AdamW((p for p in network.parameters() if p.requires_grad), lr=lr)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / 10) * (1 + np.cos(np.pi * step / steps)) / 2
-        loss: Tensor = loss_of(step)  # type: ignore[operator]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-
-def rng(step: int) -> Draws:
-    return draws(0, step, 8)
-
-
-def test_eight_images_of_boxes_are_learnt_by_heart() -> None:
-    torch.manual_seed(0)
-    eight = [shapes(seed, False) for seed in range(8)]
-    backbone = models.build("resnet18", num_classes=2, width=16)
-    options = detection.Options(width=64, freeze_norms=False, trained_stages=5)
-    network = detection.detector("fcos", backbone, 2, options).train()
-
-    def loss(step: int) -> Tensor:
-        images, seen = scenes.augmented(eight, CANVAS, MILD, rng(step))
-        return scenes.box_loss(network.losses(scenes.normalised(images), scenes.box_targets(seen)))
-
-    optimised(network, loss, 150, 3e-3)
-    images = scenes.normalised(torch.stack([each.image for each in eight]).float() / 255)
-    with torch.inference_mode():
-        answers = network.eval().decode(network.raw(images), [CANVAS] * 8)
-    found = [Found(*(each[key].numpy() for key in ("boxes", "labels", "scores"))) for each in answers]
-    there = [Objects(e.boxes.numpy(), e.labels.numpy(), np.zeros(len(e.labels), bool)) for e in eight]
-    value = boxes.metrics(found, there, ("square", "disc"))[boxes.HEADLINE].value
-    assert value is not None and value > 0.95, value
-
-
-def test_eight_images_of_masks_are_learnt_by_heart() -> None:
-    torch.manual_seed(0)
-    eight = [shapes(seed, True) for seed in range(8)]
-    backbone = models.build("resnet18", num_classes=2, width=16)
-    network = segmentation.segmenter("unet", backbone, 3, segmentation.Options(width=8)).train()
-
-    def loss(step: int) -> Tensor:
-        images, seen = scenes.augmented(eight, CANVAS, MILD, rng(step))
-        return scenes.mask_loss(network(scenes.normalised(images)), scenes.mask_targets(seen), None, 0.5)
-
-    optimised(network, loss, 120, 3e-3)
-    images = scenes.normalised(torch.stack([each.image for each in eight]).float() / 255)
-    with torch.inference_mode():
-        said = network.eval()(images)["out"].argmax(1).numpy().astype(np.uint8)
-    pairs = zip(said, eight, strict=True)
-    matrices = [masks.confusion(one, each.mask.numpy(), 3) for one, each in pairs if each.mask is not None]
-    value = masks.metrics(np.stack(matrices), ("ground", "square", "disc"))[masks.HEADLINE].value
-    assert value is not None and value > 0.95, value
-
-
-def test_scenes_differ() -> None:
-    """The eight are no copies of each other."""
-    eight = [shapes(seed, False).image for seed in range(8)]
-    assert all(not torch.equal(a, b) for a, b in itertools.combinations(eight, 2))
