@@ -10,6 +10,7 @@ import torch
 from resnetkit import api, models
 from resnetkit.data.image import Preprocess
 from resnetkit.errors import ModelError
+from resnetkit.kernels.library import available
 from resnetkit.nn.blocks import PlainBlock
 from resnetkit.nn.cifar import cifar_layers, cifar_resnet
 
@@ -61,16 +62,19 @@ def test_plain_networks_are_residual_ones_without_the_addition(depth: int) -> No
 
 @real
 @pytest.mark.parametrize(
-    ("variant", "file", "accuracy", "lossless"),
-    [("resnet20", "resnet20-12fca82f.th", 0.8103, 0.999), ("resnet56", "resnet56-4bfd9763.th", 0.8320, 1.0)],
+    ("variant", "file", "accuracy", "lossless", "backend"),
+    [
+        ("resnet20", "resnet20-12fca82f.th", 0.8103, 0.999, "torch"),
+        ("resnet56", "resnet56-4bfd9763.th", 0.8320, 1.0, "native" if available() else "torch"),
+    ],
 )
-def test_published_weights_score_as_published(tmp_path, caplog, variant, file, accuracy, lossless) -> None:
+def test_published_weights_score_as_published(tmp_path, caplog, variant, file, accuracy, lossless, backend) -> None:
     """On 10,000 JPEG test images, and 1 and 0 errors of 1,000 lossless ones: see the README beside the data."""
     network = getattr(models, variant)(weights=SHARED / "cifar10-weights" / file)
     assert "renamed from those of pytorch_resnet_cifar10" in caplog.text
     folder = api.save(network, tmp_path / "m", classes=CLASSES, preprocess=Preprocess(size=32, crop_ratio=1.0))
     for name, expected in (("lossless-first1000.zip", lossless), ("test.zip", accuracy)):
-        scores = api.evaluate(folder, SHARED / "cifar10" / name, quiet=True)
+        scores = api.evaluate(folder, SHARED / "cifar10" / name, backend=backend, quiet=True)
         assert scores.metrics["accuracy"].value == expected
     assert not (folder / "config.json").exists(), "timm has no such network"
 
