@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -71,6 +72,7 @@ def serve(
 
     async def live() -> None:
         async with serving(listener, openings, access) as running:
+            gc.freeze()  # what is there now stays, and need not be looked through again and again
             note(f"{', '.join(each.name for each in openings)}: {running.url}  (Ctrl-C ends it)", quiet)
             await running.until_told()
 

@@ -85,12 +85,11 @@ void Pool::run(int64_t number, Work what, void* with) {
     round++;
     round.notify_all();
     take(0);
-    int left = busy.load();
-    for (int spin = 0; left != 0; left = busy.load()) {
-        if (spin++ < SPINS)
+    for (int spin = 0; busy.load() != 0; spin++) {
+        if (spin < SPINS)
             breathe();
         else
-            busy.wait(left);  // asleep, so that a thread that decodes gets this core and not half of another one's
+            std::this_thread::yield();
     }
 }
 
@@ -111,7 +110,7 @@ void Pool::serve(int worker) {
         seen++;
         if (ended) return;
         take(worker);
-        if (--busy == 0) busy.notify_one();
+        busy--;
     }
 }
 
