@@ -62,9 +62,8 @@ def serve(
         from resnetkit.serving.server import bound, serving
     except ImportError as error:
         raise ResourceError("a server needs its packages", fix='pip install "resnetkit[serve]"') from error
-    given = [models] if isinstance(models, str | Path) else list(models)
     limits = limits_from(settings or {})
-    openings = [Opening(name, str(path), backend, device, mirror, limits) for name, path in named(given)]
+    openings = [Opening(name, str(path), backend, device, mirror, limits) for name, path in named(models)]
     access = Access(_token(token), names_of(host, allow_hosts), _prefix(root_path), proxy)
     listener = bound(host, port)
     if not token and not is_loopback(host):
@@ -81,13 +80,13 @@ def serve(
     asyncio.run(live())
 
 
-def named(models: Sequence[str | Path]) -> Iterator[tuple[str, Path]]:
+def named(models: str | Path | Sequence[str | Path]) -> Iterator[tuple[str, Path]]:
     """Names and folders of models: "a=runs/a", or a folder, whose name it is then.
 
     Raises:
         UsageError: a name is none.
     """
-    for text in models:
+    for text in [models] if isinstance(models, str | Path) else models:
         name, sign, path = str(text).partition("=")
         if not sign or Path(text).exists():
             folder = Path(text).resolve()
