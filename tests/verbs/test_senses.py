@@ -239,6 +239,8 @@ def test_other_networks(variant: str, tmp_path: Path, run_cli) -> None:
     more = ("train.epochs=1", "text.length=64") if kind == "texts" else ("train.epochs=1",)
     code, _, err = run_cli("train", source, "--model", variant, *flags(kind, *more), "--out", "run", "--quiet")
     assert code == 0, err
+    own = recipes.read(Path("run/recipe.toml")).sound
+    assert (own.voice == own.speed == 0) == (variant == "speaker34"), "a voice is what it shall be known by"
     code, out, err = run_cli("predict", "run", source, "--backend", "torch", "--format", "jsonl")
     assert code == 0, err
     pytest.importorskip("onnxruntime")

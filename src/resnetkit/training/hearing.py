@@ -39,6 +39,8 @@ USUAL = {
     "optim.label_smoothing": 0.05,
     "train.epochs": 25,
 }
+# what tells speakers apart must not be varied where that is what is learnt
+OF_VOICES = {"sound.voice": 0.0, "sound.speed": 0.0}
 RATE = 2e-3  # of AdamW for batches of 32
 PROBED = 200  # files that are looked at
 SHORTEST, LONGEST = 0.5, 5.0  # seconds of a clip, if nobody says

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from resnetkit import checkpoint, run
+from resnetkit import checkpoint, models, run
 from resnetkit import recipe as recipes
 from resnetkit.data.annotated import Boxed
 from resnetkit.data.dataset import Dataset
@@ -27,7 +27,7 @@ from resnetkit.runtime.save import options_of, variant_of
 from resnetkit.settings import Recipe
 from resnetkit.tasks.scenes import SCENES
 from resnetkit.tasks.task import Task, task_for
-from resnetkit.training import places
+from resnetkit.training import hearing, places
 from resnetkit.training import state as states
 from resnetkit.training.device import Setup, is_out_of_memory, processes, wait_for_first
 from resnetkit.training.kernels import kernels_for
@@ -144,6 +144,8 @@ def _run(folder: Path, wanted: Callable[[Mapping[str, Any]], Recipe], choices: C
     dataset = read_dataset(read, choices.quiet)
     task = task_for(dataset)
     defaults = dict(OBJECTIVES[task].defaults)
+    if recipe.model.variant == models.SPEAKER:
+        defaults |= hearing.OF_VOICES
     if task in SCENES:
         times = places.times_shown(recipe)
         defaults["train.epochs"] = places.default_epochs(times * dataset.num_samples("train"))
