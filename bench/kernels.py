@@ -180,7 +180,7 @@ def step_seconds(name: str, size: int, count: int, kept: bool) -> float:
     import resnetkit
     from resnetkit.runtime.pipeline import num_threads
     from resnetkit.training.kernels import own_kernels
-    from resnetkit.training.optim import as_they_lie
+    from resnetkit.training.optim import in_memory_order
     from resnetkit.verbs.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -199,7 +199,7 @@ def step_seconds(name: str, size: int, count: int, kept: bool) -> float:
         loss = torch.nn.functional.cross_entropy(network(images), targets)
         optimizer.zero_grad()
         loss.backward()
-        with as_they_lie(optimizer) if name == "native" else nullcontext():  # as our loop has it
+        with in_memory_order(optimizer) if name == "native" else nullcontext():  # as our loop has it
             optimizer.step()
 
     with own_kernels(network, name == "native"):

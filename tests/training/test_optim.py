@@ -114,7 +114,7 @@ def test_updates_are_the_same_in_the_shape_in_which_weights_lie(optimizer: str) 
         for _ in range(3):
             stepping.zero_grad()
             network(images).square().sum().backward()
-            with optim.as_they_lie(stepping) if turned else nullcontext():
+            with optim.in_memory_order(stepping) if turned else nullcontext():
                 assert network[0].weight.shape == network[0].weight.grad.shape
                 assert network[0].weight.is_contiguous() == turned
                 stepping.step()

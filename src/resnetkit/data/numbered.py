@@ -29,7 +29,6 @@ FORM = "masks of objects"
 ONE = "object"  # what all are called where nothing tells them apart
 BORDER = 255
 GROUND = ("background", "_background_", "ground", *masks.UNNAMED)
-MOST = 2**16
 OBJECTS = Kind(
     "the number of an object",
     "numbers of objects",

@@ -59,7 +59,7 @@ def make_optimizer(network: nn.Module, settings: Optim) -> torch.optim.Optimizer
     return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, fused=True)
 
 
-def lie_alike(optimizer: torch.optim.Optimizer) -> None:
+def match_memory_formats(optimizer: torch.optim.Optimizer) -> None:
     """Give moments that were read from a file the memory format of their parameters.
 
     torch's fused optimisers on CPUs go over memory as it lies, and would join each weight with the moment of another.
@@ -71,7 +71,7 @@ def lie_alike(optimizer: torch.optim.Optimizer) -> None:
 
 
 @contextmanager
-def as_they_lie(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+def in_memory_order(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Inside, weights in channels_last on a CPU have the shape in which they lie, [K, h, w, C], for a step of updates.
 
     torch's fused optimisers would copy each of their gradients otherwise, which takes as long as all the rest.

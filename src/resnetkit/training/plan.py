@@ -28,7 +28,7 @@ from resnetkit.training.device import Setup
 from resnetkit.training.kernels import kernels_wanted, own_kernels
 from resnetkit.training.loader import Loader, share_of_work
 from resnetkit.training.objective import OBJECTIVES
-from resnetkit.training.optim import as_they_lie, make_optimizer, train_mode
+from resnetkit.training.optim import in_memory_order, make_optimizer, train_mode
 from resnetkit.training.state import TrainState
 from resnetkit.training.train import plan_of, train
 from resnetkit.training.trunk import engine_of, open_trunk, seconds_of
@@ -344,7 +344,7 @@ def _step(loader: Loader, setup: Setup, part: nn.Module, x: Tensor) -> Callable[
             loss = loader.objective.loss(part, x, targets, None)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        with as_they_lie(optimizer):
+        with in_memory_order(optimizer):
             optimizer.step()
         loss.item()  # waits for a GPU
 

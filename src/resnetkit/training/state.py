@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from resnetkit import models, run
 from resnetkit.errors import ModelError
 from resnetkit.settings import Optim, Recipe
-from resnetkit.training.optim import lie_alike, make_optimizer, update_average
+from resnetkit.training.optim import make_optimizer, match_memory_formats, update_average
 from resnetkit.weights.fit import refuse_differences
 
 log = logging.getLogger("resnetkit")
@@ -205,7 +205,7 @@ def load(state: TrainState, folder: Path) -> None:
     refuse_differences(state.network.state_dict(), network, str(folder))
     state.network.load_state_dict(network)
     state.optimizer.load_state_dict(_nested_optimizer(state.optimizer, tensors.get("optimizer", {})))
-    lie_alike(state.optimizer)
+    match_memory_formats(state.optimizer)
     own = state.network.state_dict()
     for name in ("average", "best"):
         group = tensors.get(name)

@@ -17,7 +17,7 @@ from resnetkit.training.device import Setup, largest, on_device, parallel, summe
 from resnetkit.training.kernels import kernels_wanted, own_kernels
 from resnetkit.training.loader import Batch, Loader
 from resnetkit.training.objective import Objective
-from resnetkit.training.optim import as_they_lie, lr_at, set_lr, train_mode
+from resnetkit.training.optim import in_memory_order, lr_at, set_lr, train_mode
 from resnetkit.training.state import TrainState, seed_step
 
 
@@ -129,7 +129,7 @@ def _backward(loss: Tensor, state: TrainState, scaler: torch.amp.GradScaler, cli
     if clip_norm:
         scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
-    with as_they_lie(state.optimizer):
+    with in_memory_order(state.optimizer):
         scaler.step(state.optimizer)
     scaler.update()
 
