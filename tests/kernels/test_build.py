@@ -30,8 +30,17 @@ def test_every_set_of_instructions_is_compiled(fake, tmp_path):
     library = build.build(tmp_path / "out", ("-g",))
     assert library.read_text() == "made\n" and os.listdir(tmp_path / "out") == [build.NAME]
     asked = (tmp_path / "c++.log").read_text()
-    assert asked.count(" -c ") == 5 and asked.count("-mavx2 -mfma") == 1 and asked.count("-mavx512f") == 1
-    assert all("-g" in line for line in asked.splitlines()[1:])
+    amx = sys.platform.startswith("linux")
+    assert asked.count(" -c ") == 5 + amx and asked.count("-mavx2 -mfma") == 1 and asked.count("-DWITH_AMX") == 2 * amx
+    assert all("-g" in line or "-fsyntax-only" in line for line in asked.splitlines()[1:])
+
+
+def test_what_a_compiler_does_not_know_is_left_out(fake, tmp_path):
+    fake.write_text(fake.read_text().replace("#!/bin/sh\n", "#!/bin/sh\ncase $* in *amx*) exit 1;; esac\n"))
+    (tmp_path / "out").mkdir()
+    assert build.build(tmp_path / "out").exists()
+    asked = (tmp_path / "c++.log").read_text()
+    assert asked.count(" -c ") == 5 and "-DWITH_AMX" not in asked and "-mavx512f" in asked
 
 
 def test_other_processors_have_one(fake, tmp_path, monkeypatch):

@@ -220,6 +220,7 @@ def test_what_does_not_fit_is_refused(workers):
 
 def test_transformed_weights_are_taken_where_they_pay(workers):
     deep = ConvLayer(workers, random(512, 512, 3, 3), random(512), SAME)
-    assert [deep.transforms((n, 7, 7, 512)) for n in (1, 16)] == [False, True]
     small = ConvLayer(workers, random(64, 64, 3, 3), random(64), SAME)
-    assert small.transforms((1, 56, 56, 64)) and not small.transforms((1, 1, 1, 64))
+    found = [deep.transforms((1, 7, 7, 512)), deep.transforms((16, 7, 7, 512))]
+    found += [small.transforms((1, 56, 56, 64)), small.transforms((1, 1, 1, 64))]
+    assert found == ([False] * 4 if workers.level == "amx" else [False, True, True, False])

@@ -27,7 +27,8 @@ def test_every_network_with_all_instructions_of_this_processor(tmp_path, name, o
         found = open_network(graph_of(checkpoint), prepare, level)(batch)
         for theirs, ours in zip(expected, found, strict=True):
             assert theirs.shape == ours.shape and ours.dtype == np.float32
-            assert np.abs(theirs - ours).max() <= 1e-5 * np.abs(theirs).max(), level
+            most = 3e-5 if level == "amx" else 1e-5  # floats as two halves
+            assert np.abs(theirs - ours).max() <= most * np.abs(theirs).max(), level
 
 
 def test_batches_of_any_size(tmp_path):

@@ -54,6 +54,23 @@ def test_gradients_are_those_of_torch_in_f64(level, shape):
             assert (ours - theirs).abs().max() <= 3e-5 * theirs.abs().max()
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, LAST])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 2), (5, 1), (5, 2), (7, 2)])
+@pytest.mark.parametrize("shape", [*SHAPES[:5], (2, 160, 144, 14, 15), (1, 64, 32, 120, 130)], ids=str)
+def test_other_taps_and_strides_by_matrix_registers(monkeypatch, shape, kernel, stride, layout):
+    if best_level() != "amx":
+        pytest.skip("needs a processor with amx")
+    n, channels, filters, height, width = shape
+    torch.manual_seed(0)
+    x, weight = torch.randn(n, channels, height, width), torch.randn(filters, channels, kernel, kernel)
+
+    def theirs(x, weight):
+        return functional.conv2d(x, weight, stride=stride, padding=kernel // 2)
+
+    ours = of_all(lambda x, weight: convolve(x, weight, stride=stride), x, weight.contiguous(memory_format=layout))
+    agree(ours, of_all(theirs, x.double(), weight.double()))
+
+
 def test_only_what_is_asked_for_is_computed():
     x, weight = torch.randn(2, 16, 6, 6), torch.randn(16, 16, 3, 3, requires_grad=True)
     convolve(x, weight).sum().backward()

@@ -17,10 +17,12 @@ HERE = Path(__file__).parent
 SOURCES = HERE / "cpp"
 NAME = "kernels" + {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 # one table of kernels for each set of instructions; the processor chooses when it runs
+AVX512 = ("-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma")
 LEVELS = {
     "BASE": (),
     "AVX2": ("-mavx2", "-mfma"),
-    "AVX512": ("-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"),
+    "AVX512": AVX512,
+    "AMX": (*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"),  # Linux only, and not every compiler has it
 }
 FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-pthread", "-Wall")
 
@@ -65,9 +67,10 @@ def build(folder: Path = HERE, extra: Sequence[str] = (), cxx: str = "") -> Path
     cxx = cxx or compiler()
     intel = _run([cxx, "-dumpmachine"]).startswith(("x86_64", "amd64"))
     position = () if sys.platform == "win32" else ("-fPIC",)
+    levels = [name for name in LEVELS if name == "BASE" or (intel and (name != "AMX" or _has_amx(cxx)))]
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         objects = []
-        for name, command in _units(intel):
+        for name, command in _units(levels):
             objects.append(str(Path(temporary) / f"{name}.o"))
             _run([cxx, *FLAGS, *position, *extra, *command, "-c", "-o", objects[-1]])
         library = Path(temporary) / NAME
@@ -76,12 +79,22 @@ def build(folder: Path = HERE, extra: Sequence[str] = (), cxx: str = "") -> Path
     return folder / NAME
 
 
-def _units(intel: bool) -> Iterator[tuple[str, list[str]]]:
+def _units(levels: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     for name in ("api", "pool"):
-        yield name, [str(SOURCES / f"{name}.cpp")]
-    for name, flags in LEVELS.items():
-        if intel or not flags:
-            yield name, [str(SOURCES / "kernels.cpp"), f"-DKERNELS={name}", *flags]
+        yield name, [str(SOURCES / f"{name}.cpp"), *(["-DWITH_AMX"] if "AMX" in levels else [])]
+    for name in levels:
+        yield name, [str(SOURCES / "kernels.cpp"), f"-DKERNELS={name}", *LEVELS[name]]
+
+
+def _has_amx(cxx: str) -> bool:
+    """Whether the compiler knows these instructions, and the system gives leave to use them as Linux does."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        _run([cxx, *LEVELS["AMX"], "-fsyntax-only", "-x", "c++", os.devnull])
+    except CannotBuildError:
+        return False
+    return True
 
 
 def _run(command: list[str]) -> str:

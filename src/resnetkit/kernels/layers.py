@@ -109,7 +109,7 @@ class ConvLayer:
             self.weight = np.zeros((self.filters, self.channels, self.kernel, self.kernel), np.float32)
             self.weight[:filters, :channels] = weight
         self.weight = np.ascontiguousarray(self.weight, np.float32)
-        may = self.kernel == 3 and self.moves == Moves(padding=1) and not exact
+        may = self.kernel == 3 and self.moves == Moves(padding=1) and not exact and workers.level != "amx"
         self.may_transform = may and self.channels % GROUP == 0
 
     def shape(self, given: Shape) -> Shape:
@@ -174,8 +174,7 @@ class ConvLayer:
     @cached_property
     def packed(self) -> Floats:
         """The weights as `direct` takes them."""
-        depth = self.kernel**2 * self.channels // self.moves.groups
-        return self._prepared("pack", depth * self.filters)
+        return self._prepared("pack", self.workers.packed(self._describe((1, 1, 1))))
 
     @cached_property
     def transformed(self) -> Floats:

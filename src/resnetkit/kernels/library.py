@@ -11,7 +11,7 @@ from typing import Any
 from resnetkit.errors import ResourceError
 from resnetkit.kernels.build import HERE, NAME
 
-LEVELS = ("base", "avx2", "avx512")
+LEVELS = ("base", "avx2", "avx512", "amx")
 GROUP = 16  # channels and filters come in multiples of it
 MOST = 8192  # channels
 FIX = "python -m resnetkit.kernels.build, which needs a C++ compiler"
@@ -50,6 +50,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("direct", "winograd", "max_pool", "mean_pool", "mean", "add_relu"), (CONV,)),
     **dict.fromkeys(("pack", "transform"), (CONV, *PLACED, c_void_p)),
     **dict.fromkeys(("convolve", "weight_gradient"), (CONV, *PLACED)),
+    "input_gradient": (CONV, *PLACED, c_void_p),
     **dict.fromkeys(("norm_forward", "norm_backward", "relu_backward"), (POINTER(Norm),)),
 }
 
@@ -66,6 +67,7 @@ def library() -> ctypes.CDLL:
         found = ctypes.CDLL(str(path))
         found.resnetkit_pool.restype, found.resnetkit_pool.argtypes = c_void_p, (c_int, c_void_p)
         found.resnetkit_end.argtypes = (c_void_p,)
+        found.resnetkit_packed.restype, found.resnetkit_packed.argtypes = c_int64, (c_int, CONV)
         for name, arguments in SIGNATURES.items():
             getattr(found, f"resnetkit_{name}").argtypes = (c_void_p, c_int, *arguments)
     except (OSError, AttributeError) as error:
@@ -109,6 +111,10 @@ class Workers:
         if not self._pool:
             raise ResourceError(f"{threads} threads cannot be had", fix="set RESNETKIT_THREADS=1")
         weakref.finalize(self, library().resnetkit_end, self._pool)
+
+    def packed(self, conv: Convolution) -> int:
+        """Floats of the weights of a convolution as `pack` gives them."""
+        return int(library().resnetkit_packed(LEVELS.index(self.level), conv))
 
     def call(self, name: str, work: Convolution | Norm, *rest: Any) -> None:
         """Run one of SIGNATURES; the arrays that `work` points to must be as large as it says.

@@ -21,12 +21,13 @@ from resnetkit.nn.blocks import BasicBlock, Bottleneck
 from resnetkit.nn.resnet import ResNet
 from resnetkit.settings import Recipe
 from resnetkit.training.device import Setup
-from resnetkit.training.operations import LAST, Ending, convolve, convolve_small, normalise
+from resnetkit.training.operations import LAST, Ending, convolve, convolve_small, has, normalise
 
 # Multiplications saved for each weight, under which it takes longer to transform the weights: a batch of 8 at 7 x 7
 WORTH = 6000
 SMALL = 512  # places of a map to whose large weights matrix products come cheaper, see docs/results.md
 LARGE = 256 * 256  # channels * filters
+TINY = 4  # outputs of a map
 
 
 def kernels_wanted(recipe: Recipe, setup: Setup) -> bool:
@@ -63,8 +64,8 @@ class OwnConv2d(nn.Conv2d):
     """A convolution that runs on our kernels where they have it, its input lies as they take it, and it pays."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if _fits(self) and _pays(input, weight):
-            return convolve(input, weight)
+        if _fits(self) and _pays(self, input):
+            return convolve(input, weight, stride=self.stride[0])
         if bias is None and _is_small(self, input):
             return convolve_small(input, weight, self.stride[0], 1)
         found: Tensor = super()._conv_forward(input, weight, bias)
@@ -140,8 +141,8 @@ def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, shortcut: Tensor |
     assert norm.running_var is not None and norm.running_mean is not None
     factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
     bias = norm.bias - norm.running_mean * factor
-    if _fits(conv) and _pays(x, conv.weight):
-        return convolve(x, conv.weight, Ending(factor, bias, shortcut))
+    if _fits(conv) and _pays(conv, x):
+        return convolve(x, conv.weight, Ending(factor, bias, shortcut), conv.stride[0])
     if _is_small(conv, x):
         out = convolve_small(x, conv.weight, conv.stride[0], 1) * factor[:, None, None] + bias[:, None, None]
     else:
@@ -175,11 +176,12 @@ def _keep_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, place
 
 def _fits(conv: nn.Conv2d) -> bool:
     """Whether the kernels have a convolution."""
-    if conv.bias is not None or conv.padding_mode != "zeros":
+    if conv.bias is not None or conv.padding_mode != "zeros" or conv.dilation != (1, 1) or conv.groups != 1:
         return False
-    shape = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
+    if conv.stride[0] != conv.stride[1] or conv.padding != tuple(taps // 2 for taps in conv.kernel_size):
+        return False
     widths = (conv.in_channels, conv.out_channels)
-    return bool(shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and all(not w % GROUP and w <= MOST for w in widths))
+    return has(*conv.kernel_size, conv.stride[0]) and all(not w % GROUP and w <= MOST for w in widths)
 
 
 def _is_small(conv: nn.Conv2d, x: Tensor) -> bool:
@@ -190,11 +192,13 @@ def _is_small(conv: nn.Conv2d, x: Tensor) -> bool:
     return x.shape[0] * x.shape[2] * x.shape[3] <= SMALL * conv.stride[0] * conv.stride[1]
 
 
-def _pays(x: Tensor, weight: Tensor) -> bool:
+def _pays(conv: nn.Conv2d, x: Tensor) -> bool:
     """Whether the kernels can take a tensor as it is, and are expected to be faster."""
-    if weight.dtype != torch.float32 or not _lies_well(x):
+    if conv.weight.dtype != torch.float32 or not _lies_well(x):
         return False
     n, _, height, width = x.shape
+    if has(1, 1, 1):  # by matrix registers, where weights are prepared and each is used at least a few times
+        return height * width > TINY * conv.stride[0] ** 2 or not _is_small(conv, x)
     saved: int = 18 * n * height * width - 2 * n * points(height) * points(width)
     return saved > WORTH
 

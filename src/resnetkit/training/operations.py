@@ -38,49 +38,64 @@ class Ending:
     residual: Tensor | None = None
 
 
-def convolve(x: Tensor, weight: Tensor, ending: Ending | None = None) -> Tensor:
-    """A convolution [N, C, H, W] with [K, C, 3, 3], stride 1 and a border of zeros, to [N, K, H, W]; differentiable.
+def convolve(x: Tensor, weight: Tensor, ending: Ending | None = None, stride: int = 1) -> Tensor:
+    """A convolution [N, C, H, W] with [K, C, k, k] and a border of k // 2 zeros, to [N, K, rows, columns].
+
+    It is differentiable.
 
     Args:
         x: float32 on the CPU.
-        weight: likewise; C and K are multiples of 16.
+        weight: likewise; C and K are multiples of 16, k is 3; with AMX 1, 3, 5 or 7.
         ending: what follows.
+        stride: 1; with AMX also 2.
 
     Raises:
         ValueError: other shapes or types.
     """
-    fits = x.ndim == 4 and weight.shape[1:] == (x.shape[1], 3, 3) and not (x.shape[1] % GROUP or len(weight) % GROUP)
-    if not fits or {x.dtype, weight.dtype} != {torch.float32} or not x.numel() or max(weight.shape) > MOST:
+    sizes = x.ndim == 4 and weight.ndim == 4 and x.shape[1] == weight.shape[1] and max(weight.shape) <= MOST
+    fits = sizes and not (x.shape[1] % GROUP or len(weight) % GROUP) and has(*weight.shape[2:], stride)
+    if not fits or {x.dtype, weight.dtype} != {torch.float32} or not x.numel():
         raise ValueError(f"no convolution for these kernels: {x.dtype} {tuple(x.shape)}, {tuple(weight.shape)}")
     if ending is None:
-        found: Tensor = _Convolve.apply(x, weight)
+        found: Tensor = _Convolve.apply(x, weight, stride)
     else:
-        found = _ConvolveRelu.apply(x, weight, ending.factor, ending.bias, ending.residual)
+        found = _ConvolveRelu.apply(x, weight, ending.factor, ending.bias, ending.residual, stride)
     return found
+
+
+def has(rows: int, columns: int, stride: int) -> bool:
+    """Whether the kernels of this processor have convolutions of such taps and such a stride."""
+    if workers(torch.get_num_threads()).level == "amx":
+        return rows == columns and rows in (1, 3, 5, 7) and stride in (1, 2)
+    return (rows, columns, stride) == (3, 3, 1)
 
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
         x = x.contiguous(memory_format=LAST)
         ctx.save_for_backward(x, weight)
-        return _convolved(x, weight)
+        ctx.stride = stride
+        return _convolved(x, weight, stride)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=LAST)
-        of_x = _convolved(gradient, weight, turned=True) if ctx.needs_input_grad[0] else None
-        return of_x, _weight_gradient(x, gradient, weight) if ctx.needs_input_grad[1] else None
+        of_x = _input_gradient(x, gradient, weight, ctx.stride) if ctx.needs_input_grad[0] else None
+        return of_x, _weight_gradient(x, gradient, weight, ctx.stride) if ctx.needs_input_grad[1] else None, None
 
 
 class _ConvolveRelu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, factor: Tensor, bias: Tensor, residual: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, factor: Tensor, bias: Tensor, residual: Tensor | None, stride: int
+    ) -> Tensor:
         x = x.contiguous(memory_format=LAST)
-        out = _convolved(x, weight, Ending(factor, bias, residual))
+        out = _convolved(x, weight, stride, Ending(factor, bias, residual))
         ctx.save_for_backward(x, weight, factor, out)
+        ctx.stride = stride
         return out
 
     @staticmethod
@@ -94,32 +109,36 @@ class _ConvolveRelu(torch.autograd.Function):
         norm.relu, norm.y, norm.gradient, norm.weight = 1, out.data_ptr(), gradient.data_ptr(), factor.data_ptr()
         norm.to_x, norm.to_residual, norm.to_bias = before.data_ptr(), _address(of_residual), of_bias.data_ptr()
         workers(torch.get_num_threads()).call("relu_backward", norm)
-        of_x = _convolved(before, weight, turned=True) if ctx.needs_input_grad[0] else None
+        of_x = _input_gradient(x, before, weight, ctx.stride) if ctx.needs_input_grad[0] else None
         if not (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]):
-            return of_x, None, None, of_bias, of_residual
-        of_weight = _weight_gradient(x, before, weight)
+            return of_x, None, None, of_bias, of_residual, None
+        of_weight = _weight_gradient(x, before, weight, ctx.stride)
         # the outputs are factor * weight * x, so that both have the same product with their gradients
         product = torch.einsum("ki,ki->k", _rows(of_weight), _rows(_evenly(weight)))
-        return of_x, of_weight, product / factor, of_bias, of_residual
+        return of_x, of_weight, product / factor, of_bias, of_residual, None
 
 
-def _convolved(x: Tensor, weight: Tensor, ending: Ending | None = None, *, turned: bool = False) -> Tensor:
-    """A convolution; `turned`: from the outputs back to the inputs, with the taps in the other order."""
+def _convolved(x: Tensor, weight: Tensor, stride: int, ending: Ending | None = None) -> Tensor:
     weight = _evenly(weight)
-    filter_, channel, _, tap = weight.stride()
-    first, strides, filters = weight.data_ptr(), Strides(filter_, channel, tap), weight.shape[0]
-    if turned:
-        first += 8 * tap * weight.element_size()
-        strides, filters = Strides(channel, filter_, -tap), weight.shape[1]
-    out = torch.empty((len(x), filters, *x.shape[2:]), memory_format=LAST)
-    conv = _describe(x, filters)
+    sides = [(side - 1) // stride + 1 for side in x.shape[2:]]
+    out = torch.empty((len(x), len(weight), *sides), memory_format=LAST)
+    conv = _describe(x, weight, stride)
     conv.x, conv.y = x.data_ptr(), out.data_ptr()
     if ending is not None:
         residual = None if ending.residual is None else ending.residual.contiguous(memory_format=LAST)
         conv.factor, conv.bias, conv.residual = ending.factor.data_ptr(), ending.bias.data_ptr(), _address(residual)
         conv.relu = 1
-    workers(torch.get_num_threads()).call("convolve", conv, first, strides)
+    workers(torch.get_num_threads()).call("convolve", conv, weight.data_ptr(), _strides(weight))
     return out
+
+
+def _input_gradient(x: Tensor, gradient: Tensor, weight: Tensor, stride: int) -> Tensor:
+    weight, found = _evenly(weight), torch.empty_like(x)
+    conv = _describe(x, weight, stride)
+    conv.y = gradient.data_ptr()
+    given = (weight.data_ptr(), _strides(weight), found.data_ptr())
+    workers(torch.get_num_threads()).call("input_gradient", conv, *given)
+    return found
 
 
 def _address(tensor: Tensor | None) -> int | None:
@@ -132,24 +151,27 @@ def _rows(weight: Tensor) -> Tensor:
     return (weight.permute(0, 2, 3, 1) if last else weight).flatten(1)
 
 
-def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
+def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, stride: int) -> Tensor:
     found = torch.empty_like(_evenly(weight))
-    conv = _describe(x, len(weight))
+    conv = _describe(x, found, stride)
     conv.x, conv.y = x.data_ptr(), gradient.data_ptr()
-    strides = Strides(found.stride(0), found.stride(1), found.stride(3))
-    workers(torch.get_num_threads()).call("weight_gradient", conv, found.data_ptr(), strides)
+    workers(torch.get_num_threads()).call("weight_gradient", conv, found.data_ptr(), _strides(found))
     return found
 
 
 def _evenly(weight: Tensor) -> Tensor:
-    """Weights whose nine taps are evenly apart, as they are in both memory formats."""
-    return weight if weight.stride(2) == 3 * weight.stride(3) else weight.contiguous()
+    """Weights whose taps are evenly apart, as they are in both memory formats."""
+    return weight if weight.stride(2) == weight.shape[3] * weight.stride(3) else weight.contiguous()
 
 
-def _describe(x: Tensor, filters: int) -> Convolution:
+def _strides(weight: Tensor) -> Strides:
+    return Strides(weight.stride(0), weight.stride(1), weight.stride(3))
+
+
+def _describe(x: Tensor, weight: Tensor, stride: int) -> Convolution:
     n, channels, height, width = x.shape
-    conv = Convolution(n, height, width, channels, filters)
-    conv.kernel, conv.stride, conv.padding, conv.dilation, conv.groups = 3, 1, 1, 1, 1
+    conv = Convolution(n, height, width, channels, len(weight), weight.shape[2], stride)
+    conv.padding, conv.dilation, conv.groups = weight.shape[2] // 2, 1, 1
     return conv
 
 

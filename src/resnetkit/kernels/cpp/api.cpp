@@ -1,6 +1,12 @@
 // The C interface, which `library.py` declares for ctypes.
 #include <exception>
 
+#if defined(WITH_AMX)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "kernels.h"
 #include "pool.h"
 
@@ -13,6 +19,9 @@
 namespace {
 
 const Kernels& kernels(int level) {
+#if defined(WITH_AMX)
+    if (level == 3) return AMX;
+#endif
 #if defined(__x86_64__)
     if (level == 2) return AVX512;
     if (level == 1) return AVX2;
@@ -28,10 +37,27 @@ int with(void* pool, int level, Function&& function) {
     return function(kernels(level), threads);
 }
 
+#if defined(WITH_AMX)
+// Whether the processor has its instructions, and the system lets this process have its registers.
+bool has_amx() {
+    unsigned a, b, c, d, more, none;
+    constexpr unsigned BF16 = 1u << 22, TILE = 1u << 24, AVX512_BF16 = 1u << 5;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !__get_cpuid_count(7, 1, &more, &none, &none, &none)) return false;
+    if ((d & BF16) == 0 || (d & TILE) == 0 || (more & AVX512_BF16) == 0) return false;
+    constexpr int REQUEST = 0x1023, REGISTERS = 18;  // ARCH_REQ_XCOMP_PERM of Linux
+    return syscall(SYS_arch_prctl, REQUEST, REGISTERS) == 0;
+}
+#endif
+
 }  // namespace
 
-// the highest set of instructions that this processor has: 0 what its family begins with, 1 AVX2 and FMA, 2 AVX-512
+// the highest set of instructions that this processor has: 0 what its family begins with, 1 AVX2 and FMA, 2 AVX-512,
+// 3 AMX for bfloat16
 PUBLIC int resnetkit_level() {
+#if defined(WITH_AMX)
+    static const bool amx = has_amx();
+    if (amx) return 3;
+#endif
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) return 2;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
@@ -58,22 +84,21 @@ PUBLIC int resnetkit_winograd(void* pool, int level, const Convolution* conv) {
     return with(pool, level, [&](const Kernels& k, Pool& p) { return k.winograd(p, *conv); });
 }
 
-// with weights as they are, which are transformed on the way: for those that change with every step
 PUBLIC int resnetkit_convolve(void* pool, int level, const Convolution* conv, const float* weight, const Strides* at) {
-    return with(pool, level, [&](const Kernels& k, Pool& p) {
-        float* transformed = p.weights(36 * (conv->channels * conv->filters + 16));
-        if (!transformed) return NO_MEMORY;
-        k.transform(p, *conv, weight, *at, transformed);
-        Convolution whole = *conv;
-        whole.weight = transformed;
-        return k.winograd(p, whole);
-    });
+    return with(pool, level, [&](const Kernels& k, Pool& p) { return k.convolve(p, *conv, weight, *at); });
+}
+
+PUBLIC int resnetkit_input_gradient(void* pool, int level, const Convolution* conv, const float* weight,
+                                    const Strides* at, float* to) {
+    return with(pool, level, [&](const Kernels& k, Pool& p) { return k.input_gradient(p, *conv, weight, *at, to); });
 }
 
 PUBLIC int resnetkit_weight_gradient(void* pool, int level, const Convolution* conv, float* gradient,
                                       const Strides* at) {
     return with(pool, level, [&](const Kernels& k, Pool& p) { return k.weight_gradient(p, *conv, gradient, *at); });
 }
+
+PUBLIC int64_t resnetkit_packed(int level, const Convolution* conv) { return kernels(level).packed(*conv); }
 
 PUBLIC int resnetkit_pack(void* pool, int level, const Convolution* conv, const float* weight, const Strides* at,
                           float* to) {

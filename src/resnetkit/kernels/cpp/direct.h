@@ -140,11 +140,13 @@ int direct(Pool& pool, const Convolution& conv) {
     return DONE;
 }
 
+int64_t packed(const Convolution& conv) { return conv.kernel * conv.kernel * conv.channels / conv.groups * conv.filters; }
+
 // [filters, channels / groups, kernel, kernel] to [filters / 16, kernel * kernel * channels / groups, 16]
-void pack(Pool& pool, const Convolution& conv, const float* weight, Strides strides, float* packed) {
+void pack(Pool& pool, const Convolution& conv, const float* weight, Strides strides, float* to_panels) {
     Size taps = conv.kernel * conv.kernel, channels = conv.channels / conv.groups;
     parallel(pool, conv.filters / PANEL, [&](Size group, int) {
-        float* to = packed + group * taps * channels * PANEL;
+        float* to = to_panels + group * taps * channels * PANEL;
         for (Size tap = 0; tap < taps; tap++)
             for (Size c = 0; c < channels; c++)
                 for (Size k = 0; k < PANEL; k++)

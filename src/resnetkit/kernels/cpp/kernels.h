@@ -51,9 +51,14 @@ struct Norm {
 struct Kernels {
     int (*direct)(Pool&, const Convolution&);
     int (*winograd)(Pool&, const Convolution&);
-    // of y, which is read, with respect to the weights, which are written
+    // with weights as they are, which are prepared on the way: for those that change with every step
+    int (*convolve)(Pool&, const Convolution&, const float* weight, Strides);
+    // of y, which is read, with respect to x or to the weights, which are written
+    int (*input_gradient)(Pool&, const Convolution&, const float* weight, Strides, float* gradient);
     int (*weight_gradient)(Pool&, const Convolution&, float* gradient, Strides);
-    // [filters, channels / groups, kernel, kernel] to panels [filters / 16, kernel * kernel * channels / groups, 16]
+    // [filters, channels / groups, kernel, kernel] as `direct` takes them, and how many floats these are: panels
+    // [filters / 16, kernel * kernel * channels / groups, 16], or what `flat.h` says
+    int64_t (*packed)(const Convolution&);
     void (*pack)(Pool&, const Convolution&, const float* weight, Strides, float* packed);
     // [filters, channels, 3, 3] to [36, filters / 16, channels, 16], each of the 36 with 16 floats behind it
     void (*transform)(Pool&, const Convolution&, const float* weight, Strides, float* transformed);
@@ -70,6 +75,6 @@ struct Kernels {
     int (*relu_backward)(Pool&, const Norm&);
 };
 
-extern const Kernels BASE, AVX2, AVX512;
+extern const Kernels BASE, AVX2, AVX512, AMX;
 
 constexpr int DONE = 0, NO_MEMORY = 1;

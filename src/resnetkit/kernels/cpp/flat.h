@@ -1,0 +1,266 @@
+// Convolutions of any kernel and stride as products of halves: what is read lies flat, so that a tap of the kernel is a
+// step in memory.
+//
+// Images [rows, columns, channels] become planes of one chunk of 32 channels. In them the zeros at the end of a row are
+// those at the begin of the next, and images are as far apart as their borders need; where the stride is two, even and
+// odd rows lie apart. Then all outputs are rows of one matrix, each a constant step behind the one before, but for some
+// between the rows of an image that nobody reads. Few channels (those of photos) are not chunks of 32: the taps of a
+// row of the kernel are read together.
+#pragma once
+
+#include <cstring>
+
+#include "amx.h"
+#include "direct.h"
+#include "kernels.h"
+#include "pool.h"
+
+namespace {
+
+constexpr Size HELD = 1 << 18;        // floats of images, as halves, that a thread's cache shall hold
+constexpr Size HEAVY = 1 << 20;       // weights that threads share out, since each would read all of them
+constexpr Size MOST_STEPS = 49 + 7;   // in a chunk
+
+inline Size up_to(Size value, Size multiple) { return ceil_of(value, multiple) * multiple; }
+
+// What is computed: outputs [rows, columns] of each image from `down` x `across` taps, and where they go.
+struct View {
+    Convolution conv;  // its x is read, its y is written, with its weights and what follows
+    Size height, width, channels, filters;  // of what is read, and of what is written
+    Size rows, columns;
+    Size stride, dilation, top, left;
+    Size down, across;
+    // outputs in memory: images of `tall` x `wide`, where these are every `apart`-th from a row and a column on
+    Size tall, wide, apart, row, column;
+    // the tap of the weights [kernel, kernel] that is the first one, and how far it is to the next
+    Size tap_row, tap_column, tap_step;
+
+    explicit View(const Convolution& c)
+        : conv(c), height(c.height), width(c.width), channels(c.channels), filters(c.filters), stride(c.stride),
+          dilation(c.dilation), top(c.padding), left(c.padding), down(c.kernel), across(c.kernel), apart(1), row(0),
+          column(0), tap_row(0), tap_column(0), tap_step(1) {
+        rows = tall = outputs(c, c.height);
+        columns = wide = outputs(c, c.width);
+    }
+
+    static Size outputs(const Convolution& c, Size side) {
+        return (side + 2 * c.padding - c.dilation * (c.kernel - 1) - 1) / c.stride + 1;
+    }
+};
+
+// How halves lie in a chunk: [high, low][rows modulo stride][rows][columns][channels].
+struct Flat {
+    Size deep, chunks;          // channels of a chunk, and how many there are
+    Size pitch, between;        // columns from row to row, and rows from image to image
+    Size rows, plane, low, chunk;  // rows of a plane; halves of a plane, of all of one kind, and of a chunk
+    Size steps, offset[MOST_STEPS];
+
+    // for `most` images of `band` output rows
+    Flat(const View& v, Size most, Size band) {
+        deep = v.channels > STEP / 2 ? STEP : v.channels, chunks = ceil_of(v.channels, deep);
+        pitch = up_to(v.width + border(v.left, v.columns, v.across, v.width, v), v.stride);
+        between = up_to(v.height + border(v.top, v.rows, v.down, v.height, v), v.stride);
+        rows = ceil_of((most - 1) * between + v.stride * (band - 1) + reach(v.down, v), v.stride);
+        Size behind = (BLOCK * v.stride + reach(v.across, v) + pitch) * deep + STEP;  // is read for nobody
+        plane = up_to(rows * pitch * deep + behind, STEP), low = v.stride * plane, chunk = 2 * low;
+        find_steps(v);
+    }
+
+    static Size reach(Size taps, const View& v) { return (taps - 1) * v.dilation + 1; }
+
+    static Size border(Size before, Size outputs, Size taps, Size side, const View& v) {
+        Size behind = (outputs - 1) * v.stride + reach(taps, v) - before - side;
+        return before > behind ? before : behind;
+    }
+
+    void find_steps(const View& v) {
+        Size line = deep < STEP ? ceil_of(v.across * deep, STEP) : v.across;  // steps of a row of the kernel
+        Size next = deep < STEP ? STEP : v.dilation * deep;
+        steps = v.down * line;
+        for (Size i = 0; i < steps; i++) {
+            Size row = i / line * v.dilation;
+            offset[i] = row % v.stride * plane + row / v.stride * pitch * deep + i % line * next;
+        }
+    }
+
+    Size floats() const { return chunks * chunk / 2; }
+    Size weights(Size filters) const { return chunks * steps * STEP * filters; }  // in floats
+};
+
+// How a convolution is shared out: some output rows of an image, or some images; and some panels of filters.
+struct Shares {
+    Size images, pixels, places;  // pixels of all inputs and of all outputs
+    Size most, band, wide;
+
+    // For a 1x1 convolution all pixels of all images are one image, of which the last row may be shorter.
+    Shares(View& v, Size threads)
+        : images(v.conv.images), pixels(images * v.height * v.width), places(images * v.tall * v.wide) {
+        bool point = v.down * v.across * v.stride * v.apart == 1 && !v.top && !v.left && !v.conv.pixels;
+        if (point) {
+            Size some = HELD / v.channels < 8 * BLOCK ? 8 * BLOCK : HELD / v.channels;
+            v.width = v.columns = v.wide = 2 * BLOCK;
+            v.height = v.rows = v.tall = ceil_of(pixels, v.width);
+            images = most = 1, band = limited_to(some / v.width, v.height, threads);
+        } else {
+            Size row = (v.width + v.left) * v.channels * v.stride, each = v.rows * row;
+            most = each < HELD ? limited_to(HELD / each, images, threads) : 1;
+            band = each < HELD ? v.rows : ceil_of(v.rows, ceil_of(each, HELD));
+        }
+        Size panels = v.filters / PANEL, weights = v.filters * v.down * v.across * v.channels;
+        wide = panels;
+        if (weights > HEAVY) {
+            wide = up_to(ceil_of(panels, 2 * threads), 2);
+            if (!point) most = limited_to(most * threads, images, 1);
+        } else if (images < threads && !point) {
+            band = ceil_of(v.rows, up_to(ceil_of(v.rows, band), threads));
+        }
+    }
+
+    // at most `some` of `all`, so that there are as many parts as threads, or twice as many, ...
+    static Size limited_to(Size some, Size all, Size threads) {
+        some = some < 1 ? 1 : some;
+        return ceil_of(all, up_to(ceil_of(all, some), threads));
+    }
+};
+
+// A row of floats [columns, channels] as halves.
+inline void put_row(const Flat& flat, const float* from, Size columns, Size channels, Half* to) {
+    if (flat.deep < STEP) {
+        for (Size i = 0; i < columns * channels; i += PAIR) {
+            Halves halves = split_some(from + i, columns * channels - i);
+            store_some(to + i, halves.high, columns * channels - i);
+            store_some(to + flat.low + i, halves.low, columns * channels - i);
+        }
+        return;
+    }
+    for (Size chunk = 0; chunk < flat.chunks; chunk++, to += flat.chunk) {
+        const float* some = from + chunk * STEP;
+        for (Size i = 0; i < columns; i++) {
+            Halves halves = split_some(some + i * channels, channels - chunk * STEP);
+            _mm512_storeu_si512(to + i * STEP, halves.high);
+            _mm512_storeu_si512(to + flat.low + i * STEP, halves.low);
+        }
+    }
+}
+
+inline void put_zeros(const Flat& flat, Half* to, Size columns) {
+    Size bytes = columns * flat.deep * sizeof(Half);
+    for (Size chunk = 0; bytes > 0 && chunk < flat.chunks; chunk++, to += flat.chunk) {
+        memset(to, 0, bytes);
+        memset(to + flat.low, 0, bytes);
+    }
+}
+
+// A row of an image as floats, in `line` where they are pixels that are normalised first.
+inline const float* row_of(const Convolution& conv, Size index, Size columns, Size channels, float* line) {
+    if (!conv.pixels) return conv.x + index * channels;
+    const uint8_t* pixels = conv.pixels + index * channels;
+    for (Size i = 0; i < columns * channels; i++) line[i] = float(pixels[i]) * conv.scale[i] + conv.shift[i];
+    return line;
+}
+
+// The images from `image` on, `count` of them, from a row of outputs on, with their borders.
+void put_images(const View& v, const Shares& shares, const Flat& flat, Range images, Range rows, float* line, Half* to) {
+    Size first = rows.begin * v.stride - v.top, count = images.end - images.begin;
+    Size all = (count - 1) * flat.between + v.stride * (rows.end - rows.begin - 1) + Flat::reach(v.down, v);
+    for (Size i = 0; i < up_to(all, v.stride) + v.stride; i++) {
+        if (i % v.stride >= Flat::reach(v.down, v)) continue;  // no tap reads them
+        Size image = count > 1 ? i / flat.between : 0, y = first + i - image * flat.between;
+        Half* row = to + i % v.stride * flat.plane + i / v.stride * flat.pitch * flat.deep;
+        Size index = ((images.begin + image) * v.height + y) * v.width;
+        Size columns = shares.pixels - index < v.width ? shares.pixels - index : v.width;
+        if (i >= all || y < 0 || y >= v.height || image >= count || columns <= 0) {
+            put_zeros(flat, row, i >= all ? ceil_of(STEP, flat.deep) + v.across * v.dilation : flat.pitch);
+            continue;
+        }
+        put_zeros(flat, row, v.left);
+        put_row(flat, row_of(v.conv, index, columns, v.channels, line), columns, v.channels, row + v.left * flat.deep);
+        put_zeros(flat, row + (v.left + columns) * flat.deep, flat.pitch - v.left - columns);
+    }
+}
+
+// Where the outputs of rows of the matrix go, in pixels, -1 for nowhere; how many rows there are.
+Size find_places(const View& v, const Shares& shares, const Flat& flat, Range images, Range rows, int32_t* places) {
+    Size line = flat.pitch / v.stride, band = rows.end - rows.begin, count = 0;
+    for (Size image = images.begin; image < images.end; image++) {
+        Size lines = image + 1 < images.end ? flat.between / v.stride : band;
+        for (Size row = 0; row < lines; row++, count += line) {
+            Size y = v.row + (rows.begin + row) * v.apart, first = (image * v.tall + y) * v.wide + v.column;
+            for (Size column = 0; column < line; column++) {
+                Size index = first + column * v.apart;
+                bool there = row < band && column < v.columns && index < shares.places;
+                places[count + column] = there ? int32_t(index) : -1;
+            }
+        }
+    }
+    for (Size i = count; i < up_to(count, BLOCK); i++) places[i] = -1;
+    return count;
+}
+
+// Sums [32, 32] to outputs, with what follows the convolution.
+inline void put_sums(const Convolution& conv, const float* sums, const int32_t* places, Size filters, Size filter,
+                     Size panels) {
+    for (Size panel = 0; panel < panels; panel++, filter += PANEL, sums += PANEL) {
+        Vector bias = conv.bias ? load(conv.bias + filter) : Vector{};
+        Vector factor = conv.factor ? load(conv.factor + filter) : Vector{} + 1.0f;
+        for (Size i = 0; i < BLOCK; i++) {
+            if (places[i] < 0) continue;
+            Size at = places[i] * filters + filter;
+            Vector y = load(sums + i * BLOCK) * factor + bias;
+            if (conv.residual) y += load(conv.residual + at);
+            store(conv.y + at, conv.relu ? relu(y) : y);
+        }
+    }
+}
+
+// All outputs of some images and rows, for some panels of filters.
+void multiply_flat(const View& v, const Flat& flat, const Half* a, const int32_t* places, Size all, Range panels) {
+    Sum sum{flat.chunks, flat.steps, flat.offset, flat.chunk, v.stride * flat.deep, flat.low, 0};
+    sum.panel = flat.chunks * flat.steps * 2 * TILE;
+    const Half* weight = reinterpret_cast<const Half*>(v.conv.weight);
+    alignas(64) float sums[BLOCK * BLOCK];
+    for (Size panel = panels.begin; panel < panels.end; panel += 2) {
+        Size some = panels.end - panel < 2 ? 1 : 2;
+        for (Size i = 0; i < all; i += BLOCK) {
+            Size rows = all - i > PANEL ? 2 : 1;
+            add_up(rows, some, sum, a + i * sum.row, weight + panel * sum.panel, sums, BLOCK);
+            put_sums(v.conv, sums, places + i, v.filters, panel * PANEL, some);
+        }
+    }
+}
+
+int run_flat(Pool& pool, View v) {
+    Shares shares(v, pool.size());
+    Flat flat(v, shares.most, shares.band);
+    Size panels = v.filters / PANEL, across = ceil_of(panels, shares.wide), down = ceil_of(v.rows, shares.band);
+    Size groups = ceil_of(shares.images, shares.most), line = flat.pitch / v.stride;
+    Size places = up_to((flat.rows + flat.between) * line + BLOCK, PANEL), row = up_to(v.width * v.channels, PANEL);
+    Size each = up_to(flat.floats(), PANEL) + places + row;
+    float* room = pool.room(each * pool.size());
+    if (!room) return NO_MEMORY;
+    parallel(pool, groups * down * across, [&](Size item, int worker) {
+        float *pixels = room + worker * each, *to = pixels + row + places;
+        int32_t* table = reinterpret_cast<int32_t*>(pixels + row);
+        Half* halves = reinterpret_cast<Half*>(to);
+        Size group = item / across / down * shares.most, first = item / across % down * shares.band;
+        Range images{group, group + shares.most < shares.images ? group + shares.most : shares.images};
+        Range rows{first, first + shares.band < v.rows ? first + shares.band : v.rows};
+        Size panel = item % across * shares.wide, last = panel + shares.wide < panels ? panel + shares.wide : panels;
+        put_images(v, shares, flat, images, rows, pixels, halves);
+        Size all = find_places(v, shares, flat, images, rows, table);
+        Taken registers;
+        multiply_flat(v, flat, halves, table, all, {panel, last});
+    });
+    return DONE;
+}
+
+// Whether it is one of these convolutions; `direct.h` has the others.
+inline bool is_flat(const Convolution& conv) {
+    return conv.groups == 1 && (conv.channels > STEP / 2 || conv.dilation == 1);
+}
+
+int direct_flat(Pool& pool, const Convolution& conv) {
+    return is_flat(conv) ? run_flat(pool, View(conv)) : direct(pool, conv);
+}
+
+}  // namespace
