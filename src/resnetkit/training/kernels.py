@@ -181,7 +181,7 @@ def _fits(conv: nn.Conv2d) -> bool:
     if conv.stride[0] != conv.stride[1] or conv.padding != tuple(taps // 2 for taps in conv.kernel_size):
         return False
     widths = (conv.in_channels, conv.out_channels)
-    return has(*conv.kernel_size, conv.stride[0]) and all(not w % GROUP and w <= MOST for w in widths)
+    return has(conv.kernel_size, conv.stride[0]) and all(not w % GROUP and w <= MOST for w in widths)
 
 
 def _is_small(conv: nn.Conv2d, x: Tensor) -> bool:
@@ -197,7 +197,7 @@ def _pays(conv: nn.Conv2d, x: Tensor) -> bool:
     if conv.weight.dtype != torch.float32 or not _lies_well(x):
         return False
     n, _, height, width = x.shape
-    if has(1, 1, 1):  # by matrix registers, where weights are prepared and each is used at least a few times
+    if has((1, 1), 1):  # by matrix registers, where weights are prepared and each is used at least a few times
         return height * width > TINY * conv.stride[0] ** 2 or not _is_small(conv, x)
     saved: int = 18 * n * height * width - 2 * n * points(height) * points(width)
     return saved > WORTH

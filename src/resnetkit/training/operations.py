@@ -7,7 +7,7 @@ weights, and that of the weights is the transpose of the forward pass (see kerne
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -53,7 +53,7 @@ def convolve(x: Tensor, weight: Tensor, ending: Ending | None = None, stride: in
         ValueError: other shapes or types.
     """
     sizes = x.ndim == 4 and weight.ndim == 4 and x.shape[1] == weight.shape[1] and max(weight.shape) <= MOST
-    fits = sizes and not (x.shape[1] % GROUP or len(weight) % GROUP) and has(*weight.shape[2:], stride)
+    fits = sizes and not (x.shape[1] % GROUP or len(weight) % GROUP) and has(weight.shape[2:], stride)
     if not fits or {x.dtype, weight.dtype} != {torch.float32} or not x.numel():
         raise ValueError(f"no convolution for these kernels: {x.dtype} {tuple(x.shape)}, {tuple(weight.shape)}")
     if ending is None:
@@ -63,11 +63,11 @@ def convolve(x: Tensor, weight: Tensor, ending: Ending | None = None, stride: in
     return found
 
 
-def has(rows: int, columns: int, stride: int) -> bool:
-    """Whether the kernels of this processor have convolutions of such taps and such a stride."""
+def has(taps: Sequence[int], stride: int) -> bool:
+    """Whether the kernels of this processor have convolutions of [rows, columns] of taps and a stride."""
     if workers(torch.get_num_threads()).level == "amx":
-        return rows == columns and rows in (1, 3, 5, 7) and stride in (1, 2)
-    return (rows, columns, stride) == (3, 3, 1)
+        return taps[0] == taps[1] and taps[0] in (1, 3, 5, 7) and stride in (1, 2)
+    return (*taps, stride) == (3, 3, 1)
 
 
 class _Convolve(torch.autograd.Function):
