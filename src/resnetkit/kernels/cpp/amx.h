@@ -34,11 +34,13 @@ struct Sum {
     Size next = 2 * TILE, behind = TILE;  // from a register of B to the next, and from its high to its low halves
 };
 
-// `sums` [32, stride] = A B, or += A B, for 16 R rows and P panels of columns
-template <Size R, Size P, bool ADD = false>
-inline void add_up(const Sum& sum, const Half* a, const Half* b, float* sums, Size stride) {
-    const Size bytes = stride * sizeof(float), row = sum.row * sizeof(Half), below = PANEL * sum.row;
-    float* next = sums + PANEL * stride;
+// `sums` [32, 32] = A B, or += A B, for 16 R rows and P panels of columns; meanwhile(), which the processor does while
+// the registers are at work, is called with each step
+template <Size R, Size P, bool ADD, class Meanwhile>
+inline void add_up(const Sum& sum, const Half* a, const Half* b, float* sums, Meanwhile&& meanwhile) {
+    constexpr Size bytes = BLOCK * sizeof(float);
+    const Size row = sum.row * sizeof(Half), below = PANEL * sum.row;
+    float* next = sums + PANEL * BLOCK;
     asm volatile("" ::: "memory");  // what is read has been written
     if constexpr (ADD) {
         _tile_loadd(0, sums, bytes);
@@ -74,6 +76,7 @@ inline void add_up(const Sum& sum, const Half* a, const Half* b, float* sums, Si
             if constexpr (R == 2) _tile_loadd(5, low + below, row);
             if constexpr (R == 2) _tile_dpbf16ps(2, 5, 6);
             if constexpr (R == 2 && P == 2) _tile_dpbf16ps(3, 5, 7);
+            meanwhile();
         }
     }
     _tile_stored(0, sums, bytes);
@@ -83,16 +86,17 @@ inline void add_up(const Sum& sum, const Half* a, const Half* b, float* sums, Si
 }
 
 // the same for as many rows and panels as there are, at most two of each
-template <bool ADD = false>
-inline void add_up(Size rows, Size panels, const Sum& sum, const Half* a, const Half* b, float* sums, Size stride) {
+template <bool ADD, class Meanwhile>
+inline void add_up(Size rows, Size panels, const Sum& sum, const Half* a, const Half* b, float* sums,
+                   Meanwhile&& meanwhile) {
     if (rows > 1 && panels > 1)
-        add_up<2, 2, ADD>(sum, a, b, sums, stride);
+        add_up<2, 2, ADD>(sum, a, b, sums, meanwhile);
     else if (rows > 1)
-        add_up<2, 1, ADD>(sum, a, b, sums, stride);
+        add_up<2, 1, ADD>(sum, a, b, sums, meanwhile);
     else if (panels > 1)
-        add_up<1, 2, ADD>(sum, a, b, sums, stride);
+        add_up<1, 2, ADD>(sum, a, b, sums, meanwhile);
     else
-        add_up<1, 1, ADD>(sum, a, b, sums, stride);
+        add_up<1, 1, ADD>(sum, a, b, sums, meanwhile);
 }
 
 }  // namespace

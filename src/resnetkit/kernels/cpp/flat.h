@@ -19,6 +19,7 @@ namespace {
 
 constexpr Size HELD = 1 << 18;        // floats of images, as halves, that a thread's cache shall hold
 constexpr Size HEAVY = 1 << 20;       // weights that threads share out, since each would read all of them
+constexpr Size LIGHT = 1 << 19;       // halves of weights that a thread's cache holds beside them
 constexpr Size MOST_STEPS = 49 + 7;   // in a chunk
 
 inline Size up_to(Size value, Size multiple) { return ceil_of(value, multiple) * multiple; }
@@ -197,36 +198,73 @@ Size find_places(const View& v, const Shares& shares, const Flat& flat, Range im
     return count;
 }
 
-// Sums [32, 32] to outputs, with what follows the convolution.
-inline void put_sums(const Convolution& conv, const float* sums, const int32_t* places, Size filters, Size filter,
-                     Size panels) {
-    for (Size panel = 0; panel < panels; panel++, filter += PANEL, sums += PANEL) {
-        Vector bias = conv.bias ? load(conv.bias + filter) : Vector{};
-        Vector factor = conv.factor ? load(conv.factor + filter) : Vector{} + 1.0f;
+// Sums [32, 32] on their way to outputs, a few rows at a time, with what follows the convolution.
+struct Leaving {
+    const Convolution& conv;
+    Size filters, each;  // rows at a time
+    const float* sums = nullptr;
+    const int32_t* places = nullptr;
+    Size filter = 0, panels = 0, row = BLOCK;
+
+    Leaving(const Convolution& c, Size filters, Size steps) : conv(c), filters(filters), each(ceil_of(BLOCK, steps)) {}
+
+    void begin(const float* from, const int32_t* to, Size first, Size some) {
+        sums = from, places = to, filter = first, panels = some, row = 0;
+    }
+
+    void operator()() {
+        for (Size last = row + each < BLOCK ? row + each : BLOCK; row < last; row++) put();
+    }
+
+    void end() {
+        for (; row < BLOCK; row++) put();
+    }
+
+    // what will be read and written is fetched
+    void announce(const int32_t* next, Size first, Size some) const {
         for (Size i = 0; i < BLOCK; i++) {
-            if (places[i] < 0) continue;
-            Size at = places[i] * filters + filter;
-            Vector y = load(sums + i * BLOCK) * factor + bias;
+            Size at = (next[i] < 0 ? next[0] < 0 ? 0 : next[0] : next[i]) * filters + first;
+            for (Size panel = 0; panel < some; panel++, at += PANEL) {
+                __builtin_prefetch(conv.y + at, 1);
+                if (conv.residual) __builtin_prefetch(conv.residual + at);
+            }
+        }
+    }
+
+  private:
+    void put() {
+        if (places[row] < 0) return;
+        for (Size panel = 0; panel < panels; panel++) {
+            Size column = filter + panel * PANEL, at = places[row] * filters + column;
+            Vector y = load(sums + row * BLOCK + panel * PANEL);
+            if (conv.factor) y *= load(conv.factor + column);
+            if (conv.bias) y += load(conv.bias + column);
             if (conv.residual) y += load(conv.residual + at);
             store(conv.y + at, conv.relu ? relu(y) : y);
         }
     }
-}
+};
 
-// All outputs of some images and rows, for some panels of filters.
+// All outputs of some images and rows, for some panels of filters. Where the weights stay in a cache, all filters of a
+// place come after each other, else all places of a filter.
 void multiply_flat(const View& v, const Flat& flat, const Half* a, const int32_t* places, Size all, Range panels) {
     Sum sum{flat.chunks, flat.steps, flat.offset, flat.chunk, v.stride * flat.deep, flat.low, 0};
     sum.panel = flat.chunks * flat.steps * 2 * TILE;
     const Half* weight = reinterpret_cast<const Half*>(v.conv.weight);
-    alignas(64) float sums[BLOCK * BLOCK];
-    for (Size panel = panels.begin; panel < panels.end; panel += 2) {
-        Size some = panels.end - panel < 2 ? 1 : 2;
-        for (Size i = 0; i < all; i += BLOCK) {
-            Size rows = all - i > PANEL ? 2 : 1;
-            add_up(rows, some, sum, a + i * sum.row, weight + panel * sum.panel, sums, BLOCK);
-            put_sums(v.conv, sums, places + i, v.filters, panel * PANEL, some);
-        }
+    Size down = ceil_of(all, BLOCK), across = ceil_of(panels.end - panels.begin, 2), number = 0;
+    bool light = (panels.end - panels.begin) * sum.panel <= LIGHT;
+    alignas(64) float sums[2][BLOCK * BLOCK];
+    Leaving leaving(v.conv, v.filters, flat.chunks * flat.steps);
+    for (Size item = 0; item < down * across; item++) {
+        Size i = (light ? item / across : item % down) * BLOCK;
+        Size panel = panels.begin + (light ? item % across : item / down) * 2, some = panels.end - panel < 2 ? 1 : 2;
+        float* own = sums[number++ % 2];
+        leaving.announce(places + i, panel * PANEL, some);
+        add_up<false>(all - i > PANEL ? 2 : 1, some, sum, a + i * sum.row, weight + panel * sum.panel, own, leaving);
+        leaving.end();
+        leaving.begin(own, places + i, panel * PANEL, some);
     }
+    leaving.end();
 }
 
 int run_flat(Pool& pool, View v) {

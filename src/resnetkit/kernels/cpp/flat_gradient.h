@@ -49,7 +49,7 @@ struct Grid {
             band = band < 1 ? 1 : ceil_of(rows, ceil_of(rows, band));
             lines = band + 2 * most;
         }
-        places = up_to(images * lines * line, STEP), margin = up_to(most * (line + 1), STEP);
+        places = up_to(images * lines * line, STEP), margin = up_to(most * (line + 1) + 1, STEP);
         pitch = places / STEP % 2 ? places : places + STEP;  // an odd number of cache lines
         panels = c.channels / PANEL, planes = c.kernel < c.stride ? 1 : c.stride * c.stride;
         kind = (places + 2 * margin) * PANEL, panel = 4 * kind, plane = panels * panel;
@@ -166,9 +166,9 @@ void add_taps(const Grid& grid, const Half* gradients, const Half* inputs, Range
                     const Half* b = inputs + plane * grid.plane + panel * sum.panel + (far & 1) * 2 * grid.kind;
                     float* to = sums + sums_of(conv, filter, panel * PANEL) + tap * BLOCK * BLOCK;
                     if (add || step)
-                        add_up<true>(rows, some, sum, a, b + pairs * PAIR, to, BLOCK);
+                        add_up<true>(rows, some, sum, a, b + pairs * PAIR, to, [] {});
                     else
-                        add_up(rows, some, sum, a, b + pairs * PAIR, to, BLOCK);
+                        add_up<false>(rows, some, sum, a, b + pairs * PAIR, to, [] {});
                 }
             }
         }
