@@ -34,13 +34,12 @@ struct Sum {
     Size next = 2 * TILE, behind = TILE;  // from a register of B to the next, and from its high to its low halves
 };
 
-// `sums` [32, 32] = A B, or += A B, for 16 R rows and P panels of columns; meanwhile(), which the processor does while
+// `sums` [32, stride] = A B, or += A B, for 16 R rows and P panels of columns; meanwhile(), which the processor does while
 // the registers are at work, is called with each step
 template <Size R, Size P, bool ADD, class Meanwhile>
-inline void add_up(const Sum& sum, const Half* a, const Half* b, float* sums, Meanwhile&& meanwhile) {
-    constexpr Size bytes = BLOCK * sizeof(float);
-    const Size row = sum.row * sizeof(Half), below = PANEL * sum.row;
-    float* next = sums + PANEL * BLOCK;
+inline void add_up(const Sum& sum, const Half* a, const Half* b, float* sums, Size stride, Meanwhile&& meanwhile) {
+    const Size bytes = stride * sizeof(float), row = sum.row * sizeof(Half), below = PANEL * sum.row;
+    float* next = sums + PANEL * stride;
     asm volatile("" ::: "memory");  // what is read has been written
     if constexpr (ADD) {
         _tile_loadd(0, sums, bytes);
@@ -87,16 +86,16 @@ inline void add_up(const Sum& sum, const Half* a, const Half* b, float* sums, Me
 
 // the same for as many rows and panels as there are, at most two of each
 template <bool ADD, class Meanwhile>
-inline void add_up(Size rows, Size panels, const Sum& sum, const Half* a, const Half* b, float* sums,
+inline void add_up(Size rows, Size panels, const Sum& sum, const Half* a, const Half* b, float* sums, Size stride,
                    Meanwhile&& meanwhile) {
     if (rows > 1 && panels > 1)
-        add_up<2, 2, ADD>(sum, a, b, sums, meanwhile);
+        add_up<2, 2, ADD>(sum, a, b, sums, stride, meanwhile);
     else if (rows > 1)
-        add_up<2, 1, ADD>(sum, a, b, sums, meanwhile);
+        add_up<2, 1, ADD>(sum, a, b, sums, stride, meanwhile);
     else if (panels > 1)
-        add_up<1, 2, ADD>(sum, a, b, sums, meanwhile);
+        add_up<1, 2, ADD>(sum, a, b, sums, stride, meanwhile);
     else
-        add_up<1, 1, ADD>(sum, a, b, sums, meanwhile);
+        add_up<1, 1, ADD>(sum, a, b, sums, stride, meanwhile);
 }
 
 }  // namespace

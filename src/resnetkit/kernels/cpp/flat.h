@@ -98,7 +98,7 @@ struct Shares {
         : images(v.conv.images), pixels(images * v.height * v.width), places(images * v.tall * v.wide) {
         bool point = v.down * v.across * v.stride * v.apart == 1 && !v.top && !v.left && !v.conv.pixels;
         if (point) {
-            Size some = HELD / v.channels < 8 * BLOCK ? 8 * BLOCK : HELD / v.channels;
+            Size some = HELD / 4 / v.channels < 2 * BLOCK ? 2 * BLOCK : HELD / 4 / v.channels;
             v.width = v.columns = v.wide = 2 * BLOCK;
             v.height = v.rows = v.tall = ceil_of(pixels, v.width);
             images = most = 1, band = limited_to(some / v.width, v.height, threads);
@@ -134,12 +134,12 @@ inline void put_row(const Flat& flat, const float* from, Size columns, Size chan
         }
         return;
     }
-    for (Size chunk = 0; chunk < flat.chunks; chunk++, to += flat.chunk) {
-        const float* some = from + chunk * STEP;
-        for (Size i = 0; i < columns; i++) {
-            Halves halves = split_some(some + i * channels, channels - chunk * STEP);
-            _mm512_storeu_si512(to + i * STEP, halves.high);
-            _mm512_storeu_si512(to + flat.low + i * STEP, halves.low);
+    for (Size i = 0; i < columns; i++, to += STEP) {
+        for (Size chunk = 0; chunk < flat.chunks; chunk++) {
+            Size channel = chunk * STEP;
+            Halves halves = split_some(from + i * channels + channel, channels - channel);
+            _mm512_storeu_si512(to + chunk * flat.chunk, halves.high);
+            _mm512_storeu_si512(to + chunk * flat.chunk + flat.low, halves.low);
         }
     }
 }
@@ -198,15 +198,16 @@ Size find_places(const View& v, const Shares& shares, const Flat& flat, Range im
     return count;
 }
 
-// Sums [32, 32] on their way to outputs, a few rows at a time, with what follows the convolution.
+// From row to row of sums of all filters: an odd number of cache lines.
+inline Size sums_stride(const View& v) { return v.filters / PANEL % 2 ? v.filters : v.filters + PANEL; }
+
+// Sums [32, stride] on their way to outputs, a few rows at a time, with what follows the convolution.
 struct Leaving {
     const Convolution& conv;
-    Size filters, each;  // rows at a time
+    Size filters, stride, each;  // rows at a time
     const float* sums = nullptr;
     const int32_t* places = nullptr;
     Size filter = 0, panels = 0, row = BLOCK;
-
-    Leaving(const Convolution& c, Size filters, Size steps) : conv(c), filters(filters), each(ceil_of(BLOCK, steps)) {}
 
     void begin(const float* from, const int32_t* to, Size first, Size some) {
         sums = from, places = to, filter = first, panels = some, row = 0;
@@ -220,23 +221,12 @@ struct Leaving {
         for (; row < BLOCK; row++) put();
     }
 
-    // what will be read and written is fetched
-    void announce(const int32_t* next, Size first, Size some) const {
-        for (Size i = 0; i < BLOCK; i++) {
-            Size at = (next[i] < 0 ? next[0] < 0 ? 0 : next[0] : next[i]) * filters + first;
-            for (Size panel = 0; panel < some; panel++, at += PANEL) {
-                __builtin_prefetch(conv.y + at, 1);
-                if (conv.residual) __builtin_prefetch(conv.residual + at);
-            }
-        }
-    }
-
   private:
     void put() {
         if (places[row] < 0) return;
         for (Size panel = 0; panel < panels; panel++) {
             Size column = filter + panel * PANEL, at = places[row] * filters + column;
-            Vector y = load(sums + row * BLOCK + panel * PANEL);
+            Vector y = load(sums + row * stride + panel * PANEL);
             if (conv.factor) y *= load(conv.factor + column);
             if (conv.bias) y += load(conv.bias + column);
             if (conv.residual) y += load(conv.residual + at);
@@ -246,23 +236,27 @@ struct Leaving {
 };
 
 // All outputs of some images and rows, for some panels of filters. Where the weights stay in a cache, all filters of a
-// place come after each other, else all places of a filter.
-void multiply_flat(const View& v, const Flat& flat, const Half* a, const int32_t* places, Size all, Range panels) {
+// place come after each other, else all places of two panels.
+void multiply_flat(const View& v, const Flat& flat, const Half* a, const int32_t* places, Size all, Range panels,
+                   float* sums) {
     Sum sum{flat.chunks, flat.steps, flat.offset, flat.chunk, v.stride * flat.deep, flat.low, 0};
     sum.panel = flat.chunks * flat.steps * 2 * TILE;
     const Half* weight = reinterpret_cast<const Half*>(v.conv.weight);
-    Size down = ceil_of(all, BLOCK), across = ceil_of(panels.end - panels.begin, 2), number = 0;
-    bool light = (panels.end - panels.begin) * sum.panel <= LIGHT;
-    alignas(64) float sums[2][BLOCK * BLOCK];
-    Leaving leaving(v.conv, v.filters, flat.chunks * flat.steps);
-    for (Size item = 0; item < down * across; item++) {
-        Size i = (light ? item / across : item % down) * BLOCK;
-        Size panel = panels.begin + (light ? item % across : item / down) * 2, some = panels.end - panel < 2 ? 1 : 2;
-        float* own = sums[number++ % 2];
-        leaving.announce(places + i, panel * PANEL, some);
-        add_up<false>(all - i > PANEL ? 2 : 1, some, sum, a + i * sum.row, weight + panel * sum.panel, own, leaving);
-        leaving.end();
-        leaving.begin(own, places + i, panel * PANEL, some);
+    Size wide = (panels.end - panels.begin) * sum.panel <= LIGHT ? panels.end - panels.begin : 2, number = 0;
+    Size stride = sums_stride(v), steps = flat.chunks * flat.steps * ceil_of(wide, 2);
+    Leaving leaving{v.conv, v.filters, stride, ceil_of(BLOCK, steps)};
+    for (Size first = panels.begin; first < panels.end; first += wide) {
+        Size last = first + wide < panels.end ? first + wide : panels.end;
+        for (Size i = 0; i < all; i += BLOCK) {
+            float* own = sums + number++ % 2 * BLOCK * stride;
+            for (Size panel = first; panel < last; panel += 2) {
+                Size some = last - panel < 2 ? 1 : 2;
+                add_up<false>(all - i > PANEL ? 2 : 1, some, sum, a + i * sum.row, weight + panel * sum.panel,
+                              own + (panel - first) * PANEL, stride, leaving);
+            }
+            leaving.end();
+            leaving.begin(own, places + i, first * PANEL, last - first);
+        }
     }
     leaving.end();
 }
@@ -273,11 +267,11 @@ int run_flat(Pool& pool, View v) {
     Size panels = v.filters / PANEL, across = ceil_of(panels, shares.wide), down = ceil_of(v.rows, shares.band);
     Size groups = ceil_of(shares.images, shares.most), line = flat.pitch / v.stride;
     Size places = up_to((flat.rows + flat.between) * line + BLOCK, PANEL), row = up_to(v.width * v.channels, PANEL);
-    Size each = up_to(flat.floats(), PANEL) + places + row;
+    Size sums = 2 * BLOCK * sums_stride(v), each = up_to(flat.floats(), PANEL) + places + row + sums;
     float* room = pool.room(each * pool.size());
     if (!room) return NO_MEMORY;
     parallel(pool, groups * down * across, [&](Size item, int worker) {
-        float *pixels = room + worker * each, *to = pixels + row + places;
+        float *pixels = room + worker * each, *to = pixels + row + places + sums;
         int32_t* table = reinterpret_cast<int32_t*>(pixels + row);
         Half* halves = reinterpret_cast<Half*>(to);
         Size group = item / across / down * shares.most, first = item / across % down * shares.band;
@@ -287,7 +281,7 @@ int run_flat(Pool& pool, View v) {
         put_images(v, shares, flat, images, rows, pixels, halves);
         Size all = find_places(v, shares, flat, images, rows, table);
         Taken registers;
-        multiply_flat(v, flat, halves, table, all, {panel, last});
+        multiply_flat(v, flat, halves, table, all, {panel, last}, pixels + row + places);
     });
     return DONE;
 }

@@ -166,9 +166,9 @@ void add_taps(const Grid& grid, const Half* gradients, const Half* inputs, Range
                     const Half* b = inputs + plane * grid.plane + panel * sum.panel + (far & 1) * 2 * grid.kind;
                     float* to = sums + sums_of(conv, filter, panel * PANEL) + tap * BLOCK * BLOCK;
                     if (add || step)
-                        add_up<true>(rows, some, sum, a, b + pairs * PAIR, to, [] {});
+                        add_up<true>(rows, some, sum, a, b + pairs * PAIR, to, BLOCK, [] {});
                     else
-                        add_up<false>(rows, some, sum, a, b + pairs * PAIR, to, [] {});
+                        add_up<false>(rows, some, sum, a, b + pairs * PAIR, to, BLOCK, [] {});
                 }
             }
         }
