@@ -1,12 +1,14 @@
 """How near the kernels come to what the processor can do: each convolution of a network under its roof.
 
     python bench/roofline.py --picture docs/roofline.svg
+    python bench/roofline.py --level avx512 --picture docs/roofline-avx512.svg
 
-Two measured bounds: multiplications and additions of vectors that stay in registers (operations a second), and arrays
-far larger than any cache (bytes a second). A layer's roof is the lower of the two at its operations for each byte.
-Operations are those that are made: of a convolution by Winograd's way the products at its points, which are fewer than
-a direct convolution's; transforms are not counted. Bytes are inputs, outputs, what is added, and weights as they are
-kept, once each: what a cache of any size would leave. One thread, its processor time.
+Two measured bounds: multiplications and additions in registers, of vectors or with AMX of matrices (operations a
+second), and arrays far larger than any cache (bytes a second). A layer's roof is the lower of the two at its operations
+for each byte. Operations are those that are made: of a convolution by Winograd's way the products at its points, which
+are fewer than a direct convolution's, transforms are not counted; with AMX three products of halves for each of floats.
+Bytes are inputs, outputs, what is added, and weights as they are kept, once each: what a cache of any size would leave.
+One thread, its processor time.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import numpy as np
 import resnetkit
 from resnetkit.kernels import build, layers
 from resnetkit.kernels.layers import ConvLayer, Moves, Shape, empty, points
-from resnetkit.kernels.library import Workers, best_level
+from resnetkit.kernels.library import Workers
 from resnetkit.runtime import native
 from resnetkit.runtime.backends import preprocess_of
 from resnetkit.runtime.graph import graph_of
@@ -43,8 +45,21 @@ extern "C" float turns(long count, float factor) {{
     for (int j = 0; j < {SUMS}; j++) all += sums[j];
     return all[0];
 }}
-extern "C" int lanes() {{ return LANES; }}
+extern "C" double operations() {{ return 2.0 * {SUMS} * LANES; }}
 """
+MATRICES = """
+#include "amx.h"
+extern "C" float turns(long count, float) {
+    Taken registers;
+    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+    for (long i = 0; i < count; i++) {
+        _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7); _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
+    }
+    return 0;
+}
+extern "C" double operations() { return 4 * 2.0 * PANEL * PANEL * STEP; }
+"""
+HALVES = 3  # products of halves for one of floats
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,7 @@ class Kind:
 
     def __str__(self) -> str:
         side, channels = self.given[1], self.given[3]
-        way = "Winograd" if self.transforms else "direct"
+        way = "Winograd" if self.transforms else "direct"  # with AMX as halves
         return f"{self.kernel}x{self.kernel}/{self.stride}, {channels} to {self.filters}, {side} px, {way}"
 
 
@@ -85,18 +100,19 @@ def seconds_of(work: Callable[[], object]) -> float:
     return statistics.median(found)
 
 
-def peak() -> float:
+def peak(level: str) -> float:
     """Operations a second in registers."""
-    flags = build.LEVELS[best_level().upper()]
+    flags = build.LEVELS[level.upper()]
     with tempfile.TemporaryDirectory() as temporary:
         source, library = Path(temporary) / "peak.cpp", Path(temporary) / "peak.so"
-        source.write_text(PEAK, encoding="ascii")
+        source.write_text(MATRICES if level == "amx" else PEAK, encoding="ascii")
         command = [build.compiler(), *build.FLAGS, *flags, "-shared", "-fPIC", f"-I{build.SOURCES}", str(source)]
         subprocess.run([*command, "-fvisibility=default", "-o", str(library)], check=True)
         loaded = ctypes.CDLL(str(library))
         loaded.turns.argtypes, loaded.turns.restype = (ctypes.c_long, ctypes.c_float), ctypes.c_float
+        loaded.operations.restype = ctypes.c_double
         count = 5_000_000
-        return 2 * SUMS * loaded.lanes() * count / seconds_of(lambda: loaded.turns(count, 0.5))
+        return loaded.operations() * count / seconds_of(lambda: loaded.turns(count, 0.5))
 
 
 def bandwidth(workers: Workers) -> float:
@@ -107,7 +123,7 @@ def bandwidth(workers: Workers) -> float:
     return 3 * x.nbytes / seconds_of(lambda: layers.add_relu(workers, x, other, out))
 
 
-def kinds_of(variant: str, batch: int) -> Counter[Kind]:
+def kinds_of(variant: str, batch: int, level: str) -> Counter[Kind]:
     """The convolutions of a network at 224 px as the backend runs them, and how many there are of each."""
     found: Counter[Kind] = Counter()
     run = ConvLayer._run
@@ -121,7 +137,7 @@ def kinds_of(variant: str, batch: int) -> Counter[Kind]:
     with tempfile.TemporaryDirectory() as temporary:
         resnetkit.save(getattr(resnetkit, variant)(num_classes=1000).eval(), temporary)
         checkpoint = resnetkit.load(temporary, backend="torch", device="cpu").checkpoint
-        network = native.open_network(graph_of(checkpoint), preprocess_of(checkpoint))
+        network = native.open_network(graph_of(checkpoint), preprocess_of(checkpoint), level)
         ConvLayer._run = noted  # type: ignore[method-assign]
         network(np.zeros((batch, 224, 224, 3), np.uint8))
         ConvLayer._run = run  # type: ignore[method-assign]
@@ -139,6 +155,7 @@ def measured(kind: Kind, workers: Workers) -> Measured:
     residual = out.copy() if kind.residual else None
     direct = 2.0 * out.size * channels * kind.kernel**2
     made = 2.0 * n * points(height) * points(width) * channels * kind.filters if kind.transforms else direct
+    made *= HALVES if workers.level == "amx" else 1
     held = (layer.transformed if kind.transforms else layer.packed).nbytes
     moved = x.nbytes + out.nbytes + held + (0 if residual is None else residual.nbytes)
     return Measured(made, direct, moved, seconds_of(lambda: layer._run(x, residual, out, kind.transforms)))
@@ -157,15 +174,18 @@ def draw(path: Path, rows: dict[Kind, Measured], most: float, moved: float) -> N
     axis.plot(across, np.minimum(most, across * moved) / 1e9, color="black", label="the processor's roof")
     for name, colour, way in (("Winograd", "tab:blue", True), ("direct", "tab:orange", False)):
         some = [row for kind, row in rows.items() if kind.transforms is way]
+        if not some:
+            continue
         x, y = [row.operations / row.bytes for row in some], [row.operations / row.seconds / 1e9 for row in some]
         axis.scatter(x, y, color=colour, label=f"{name}, products that are made")
-        if way:
+        if any(row.operations != row.direct for row in some):
             equal = [row.direct / row.seconds / 1e9 for row in some]
             axis.scatter(x, equal, facecolors="none", edgecolors=colour, label="the direct ones that they stand for")
     axis.set(xscale="log", yscale="log", xlabel="operations for each byte", ylabel="GFLOP/s of a thread")
-    axis.set(xlim=(4, 400), ylim=(40, 600))
-    for each, ticks in ((axis.xaxis, (5, 10, 20, 50, 100, 200)), (axis.yaxis, (50, 100, 200, 400))):
-        each.set_ticks(ticks, [str(tick) for tick in ticks])
+    axis.set(xlim=(4, 1200), ylim=(40, 1.5 * most / 1e9))
+    for each, ticks in ((axis.xaxis, (5, 20, 100, 500)), (axis.yaxis, (50, 100, 200, 500, 1000, 2000, 4000))):
+        each.set_ticks([tick for tick in ticks if tick < 1.5 * most / 1e9], minor=False)
+        each.set_major_formatter("{x:.0f}")
         each.set_ticks([], minor=True)
     axis.legend(frameon=False, fontsize="small")
     axis.spines[["top", "right"]].set_visible(False)
@@ -177,12 +197,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", default="resnet34")
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--level", default="", help="fewer instructions than the processor has")
     parser.add_argument("--picture", type=Path, help="draw this file as well")
     options = parser.parse_args()
-    workers = Workers(1)
-    most, moved = peak(), bandwidth(workers)
+    workers = Workers(1, options.level)
+    most, moved = peak(workers.level), bandwidth(workers)
     print(f"in registers {most / 1e9:.0f} GFLOP/s, memory {moved / 1e9:.1f} GB/s: one thread, {workers.level}")
-    kinds = kinds_of(options.variant, options.batch)
+    kinds = kinds_of(options.variant, options.batch, workers.level)
     rows = {kind: measured(kind, workers) for kind in kinds}
     for kind, row in rows.items():
         roof = min(most, row.operations / row.bytes * moved)

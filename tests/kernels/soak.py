@@ -72,22 +72,29 @@ def check_layer(workers: Workers, rng: np.random.Generator) -> None:
 
 
 def check_gradient(workers: Workers, rng: np.random.Generator) -> None:
-    """The gradient of weights, against that of the sum of products with it."""
+    """The gradients of inputs and weights, against those of the sum of products with the outputs."""
     n, height, width = (int(number) for number in rng.integers(1, 20, 3))
     channels, filters = (GROUP * int(number) for number in rng.choice([1, 2, 3, 9], 2))
-    x, y, found = (
-        exactly((n, height, width, channels)),
-        exactly((n, height, width, filters)),
-        exactly((filters, channels, 9)),
-    )
-    x[:], y[:] = rng.standard_normal(x.shape, np.float32), rng.standard_normal(y.shape, np.float32)
-    conv = Convolution(n, height, width, channels, filters, 3, 1, 1, 1, 1)
+    taps, stride = (int(rng.choice([1, 3, 5])), int(rng.choice([1, 2]))) if workers.level == "amx" else (3, 1)
+    weight = exactly((filters, channels, taps, taps))
+    x, found, back = exactly((n, height, width, channels)), exactly(weight.shape), exactly((n, height, width, channels))
+    y = exactly((n, (height - 1) // stride + 1, (width - 1) // stride + 1, filters))
+    for each in (x, y, weight):
+        each[:] = rng.standard_normal(each.shape, np.float32)
+    conv = Convolution(n, height, width, channels, filters, taps, stride, taps // 2, 1, 1)
     conv.x, conv.y, conv.block = x.ctypes.data, y.ctypes.data, int(rng.choice([0, 0, 3, -3]))
-    workers.call("weight_gradient", conv, found.ctypes.data, Strides(9 * channels, 9, 1))
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (1, 2))
-    expected = np.einsum("nyxcij,nyxk->kcij", windows.astype(np.float64), y, optimize=True).reshape(found.shape)
-    assert np.abs(found - expected).max() <= 3e-5 * np.abs(expected).max(), (x.shape, y.shape)
-    free(x, y, found)
+    placed = Strides(taps**2 * channels, taps**2, 1)
+    workers.call("weight_gradient", conv, found.ctypes.data, placed)
+    workers.call("input_gradient", conv, weight.ctypes.data, placed, back.ctypes.data)
+    border = ((0, 0), (taps // 2, taps // 2), (taps // 2, taps // 2), (0, 0))
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, border), (taps, taps), (1, 2))[:, ::stride, ::stride]
+    expected = np.einsum("nyxcij,nyxk->kcij", windows.astype(np.float64), y, optimize=True)
+    assert np.abs(found - expected).max() <= 3e-5 * np.abs(expected).max(), (x.shape, y.shape, taps)
+    # the product of the gradient with any inputs is that of the outputs with what these inputs give
+    product = (y * convolved(x, weight, stride, taps // 2)).sum()
+    most = np.abs(y).sum() * np.abs(weight).max()
+    assert abs((back.astype(np.float64) * x).sum() - product) <= 1e-5 * most, (x.shape, y.shape, taps)
+    free(x, y, weight, found, back)
 
 
 def check_pools(workers: Workers, rng: np.random.Generator) -> None:

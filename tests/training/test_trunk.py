@@ -129,6 +129,20 @@ def test_the_fastest_is_measured_once_and_said(monkeypatch: pytest.MonkeyPatch, 
     assert again == found and "as measured before" in told, "whatever the head"
 
 
+@pytest.mark.skipif(not choice.is_here("native"), reason="needs the compiled kernels")
+def test_a_short_pass_is_worth_comparing_our_own_kernels_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(choice, "installed", lambda: ("native", "onnxruntime"))
+    monkeypatch.setattr(choice, "_speeds", lambda running, *_: {name: float(len(name)) for name in running})
+    for seconds, expected in ((1.0, "torch"), (3.0, "native"), (30.0, "onnxruntime")):
+        monkeypatch.setattr(trunk, "seconds_of", lambda work, seconds=seconds: seconds)
+        batch = max(2, min(trunk.BATCH, trunk.PIXELS // trunk.preprocess_of(recipe()).size ** 2))
+        found, told = trunk.with_engine(network(), recipe(), SETUP, batch)
+        assert found == chosen(recipe(), expected) and (expected in told or expected == "torch"), told
+        assert (tmp_path / "cache-home" / choice.MEMORY).exists() == (seconds == 30), (
+            "what was not tried is not decided"
+        )
+
+
 def test_other_maps_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """In what is chosen, and in what a recipe names."""
     net = network()

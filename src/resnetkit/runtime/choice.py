@@ -28,7 +28,7 @@ from resnetkit.tasks.task import task_named
 
 log = logging.getLogger("resnetkit")
 NO_GRAPH = ("wave34",)  # of sounds, and in one dimension: none of the nodes of `graph`
-ENGINES = ("onnxruntime", "openvino", "ncnn", "native")
+ENGINES = ("native", "onnxruntime", "openvino", "ncnn")  # what opens soonest comes first
 MEMORY = "backends.json"
 MOST = 1e-3  # largest difference of two logits over the largest logit, from torch's
 SECONDS = 2.0  # of all measuring

@@ -14,6 +14,7 @@ from torch import distributed, nn
 
 from resnetkit.runtime.backends import refuse_old_torch, torch_device
 from resnetkit.runtime.pipeline import num_threads
+from resnetkit.settings import Recipe
 
 T = TypeVar("T")
 Precision = Literal["f32", "bf16", "f16"]
@@ -154,3 +155,8 @@ def wait_for_first(setup: Setup) -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory was refused: torch's CPU allocator has no class of its own for it."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def layout_of(recipe: Recipe) -> torch.memory_format:
+    """How images lie in memory while a network learns, and while it is validated meanwhile."""
+    return torch.channels_last if recipe.train.memory_format == "channels_last" else torch.contiguous_format

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from resnetkit.errors import DivergedError
 from resnetkit.settings import Recipe
-from resnetkit.training.device import Setup, largest, on_device, parallel, summed
+from resnetkit.training.device import Setup, largest, layout_of, on_device, parallel, summed
 from resnetkit.training.kernels import kernels_wanted, own_kernels
 from resnetkit.training.loader import Batch, Loader
 from resnetkit.training.objective import Objective
@@ -116,9 +116,7 @@ class Learner(nn.Module):
 
 
 def _loss(learner: Callable[..., Tensor], batch: Batch, plan: Plan) -> Tensor:
-    channels_last = plan.recipe.train.memory_format == "channels_last"
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    images = batch.images.to(plan.setup.device, memory_format=layout, non_blocking=True)
+    images = batch.images.to(plan.setup.device, memory_format=layout_of(plan.recipe), non_blocking=True)
     with plan.setup.autocast():
         return learner(images, on_device(batch.targets, plan.setup.device), plan.weights)
 

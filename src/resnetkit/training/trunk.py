@@ -32,6 +32,7 @@ from resnetkit.training.objective import preprocess_of
 BATCH = 32  # images that the trunk sees at a time
 PIXELS = 32 * 64**2  # of a batch on which engines are compared, at most: less than a quarter of a second on one core
 WORTH = 10.0  # seconds of torch under which comparing engines would take longer than what is won
+OWN = 1.5  # seconds of torch from which our own kernels, which open at once, are compared with it
 SHARE = 0.05  # of these seconds, or choice.SECONDS, to compare
 Run = Callable[[Tensor], Tensor]  # images [n, C, H, W] to maps [n, D, h, w], both on the device
 
@@ -118,10 +119,13 @@ def _fastest(network: ResNet, recipe: Recipe, setup: Setup, images: int, keep: b
     reference: choice.Run = partial(_logits, network.eval())
     needed = images / len(batch) * seconds_of(partial(reference, batch))
     if needed < WORTH:
+        names, keep = tuple(name for name in names if name == "native" and needed > OWN), False
+    if not names:
         return "torch", ""
     graph = cache(partial(graph_of, found))  # made once for all engines, and not for torch
     openers = {name: partial(_opened, graph, name) for name in names}
-    best, _, told = choice.compared(batch, reference, openers, max(choice.SECONDS, SHARE * needed))
+    most = max(choice.SECONDS, SHARE * needed) if needed >= WORTH else SHARE * needed
+    best, _, told = choice.compared(batch, reference, openers, most)
     if keep:
         choice.remember(key, best)
     return best, told

@@ -27,7 +27,7 @@ from resnetkit.settings import Recipe
 from resnetkit.tasks.evaluate import Scores, calibrated_loss, score
 from resnetkit.tasks.scenes import SCENES, SceneTask, seconds_to_score
 from resnetkit.tasks.task import TASKS, Task
-from resnetkit.training.device import Setup, from_first, gathered, same_as_first
+from resnetkit.training.device import Setup, from_first, gathered, layout_of, same_as_first
 from resnetkit.training.loader import Loader
 from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.optim import make_optimizer
@@ -317,7 +317,7 @@ def validate(job: Job, inputs: Inputs, state: TrainState) -> tuple[dict[str, flo
 
     @torch.inference_mode()
     def infer(batch: NDArray[np.float32]) -> NDArray[np.floating]:
-        on_device = torch.from_numpy(batch).to(job.setup.device)
+        on_device = torch.from_numpy(batch).to(job.setup.device, memory_format=layout_of(job.recipe))
         logits: NDArray[np.floating] = functional_call(state.network, weights, (on_device,)).float().cpu().numpy()
         return logits
 
