@@ -251,7 +251,7 @@ class Train:
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """auto: whichever is faster in a few steps."""
     kernels: Literal["auto", "own", "torch"] = "auto"
-    """own: 3x3 convolutions and their gradients by our kernels, on CPUs in channels_last; auto: own if compiled."""
+    """own: convolutions and their gradients by our kernels, on CPUs in channels_last; auto: own if compiled."""
     workers: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
     """Processes that decode, where the decoded images do not fit the cache; auto: one a core."""
 

@@ -1,4 +1,4 @@
-"""The backend of our own kernels: a graph in float32, with Winograd's convolutions for a whole batch; no torch."""
+"""The backend of our own kernels: a graph in float32, with convolutions for a whole batch; no torch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Our own kernels as functions of torch, forward and backward, on float32 in channels_last on a CPU.
 
-The three passes of a 3x3 convolution are Winograd's: the gradient of the inputs is a convolution with the turned
+With AMX the three passes of a convolution are products of halves (see kernels/cpp/flat.h). Without it those of a 3x3
+convolution are Winograd's: the gradient of the inputs is a convolution with the turned
 weights, and that of the weights is the transpose of the forward pass (see kernels/cpp/winograd.h).
 """
 
