@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from torch import nn
 
 from resnetkit import checkpoint
@@ -60,8 +61,16 @@ def save(
     meta = checkpoint.Meta(
         task, variant_of(network), options_of(network), names, preprocess.as_dict(), weights, dict(scores or {})
     )
-    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
-    return checkpoint.write(Path(folder), meta, tensors)
+    return checkpoint.write(Path(folder), meta, tensors_of(network))
+
+
+def tensors_of(network: nn.Module) -> dict[str, NDArray[Any]]:
+    """What a network holds, by name, but what is of use in training alone."""
+    training = "others." if isinstance(network, SpeakerResNet) else None
+    found = network.state_dict().items()
+    return {
+        name: tensor.detach().cpu().numpy() for name, tensor in found if not (training and name.startswith(training))
+    }
 
 
 def variant_of(network: Network) -> str:
