@@ -70,6 +70,24 @@ def test_long_files_are_kept_in_part(tmp_path):
         hearing.settle(short, with_splits(audio.scan(tmp_path / "a")))
 
 
+@pytest.mark.parametrize(
+    ("settings", "stem"),
+    [
+        ({"seconds": 1.0}, "spectrum"),
+        ({"seconds": 3.0, "hop": 0.01}, "auto"),
+        ({"seconds": 1.0, "stem": "imagenet"}, "imagenet"),
+        ({"seconds": 1.0, "variant": "resnet20"}, "auto"),
+        ({"seconds": 1.0, "variant": "speaker34"}, "auto"),
+    ],
+)
+def test_few_frames_are_kept(settings, stem, tmp_path):
+    source = write_tones(tmp_path / "tones", 4)
+    keys = {name: "model" if name in ("stem", "variant") else "sound" for name in settings}
+    recipe = recipe_of(source, **{f"{keys[name]}_{name}": value for name, value in settings.items()})
+    settled = hearing.settle(recipe, with_splits(audio.scan(source)))
+    assert settled.model.stem == stem, "auto is what the variant has"
+
+
 def test_inputs_without_changes_are_those_of_evaluation():
     recipe = recipes.read("", {**MADE, **STILL, "model.variant": "resnet18"})
     preprocess = hearing.preprocess_of(recipe)

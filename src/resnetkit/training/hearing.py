@@ -49,6 +49,7 @@ MOST_KEPT = 4  # clips that are kept of a training file
 HIGHEST_RATE = 16_000
 WORD = 2.0  # seconds up to which a clip is heard in frames short enough for the sounds of speech
 FRAMES, LONG_FRAMES = (0.025, 0.01), (0.04, 0.02)  # seconds of a frame, and from one to the next
+FEW_FRAMES = 128  # of which an eighth would be left after the second stage, and four at the end
 NEPERS = math.log(10) / 10  # of energy in a dB
 SPEEDS = 7  # different ones
 QUIETEST = 40.0  # dB that noise lies under the recording at most
@@ -85,8 +86,14 @@ def settle(recipe: Recipe, dataset: Dataset) -> Recipe:
         mean, std = _levels(files, replace(settled, {"sound.mean": 0.0, "sound.std": 1.0}))
         changes = {} if settled.sound.mean != "auto" else {"sound.mean": mean}
         settled = replace(settled, changes | ({} if settled.sound.std != "auto" else {"sound.std": std}))
-    preprocess_of(settled)  # what cannot be is told now
-    return settled
+    return replace(settled, {"model.stem": _stem(settled)})  # what cannot be is told now
+
+
+def _stem(recipe: Recipe) -> str:
+    """What is asked for; of a spectrum of few frames the one that keeps more of them, where the usual would be."""
+    usual = models.VARIANTS[recipe.model.variant].stem if recipe.model.variant in models.VARIANTS else ""
+    few = preprocess_of(recipe).frames < FEW_FRAMES
+    return "spectrum" if recipe.model.stem == "auto" and usual == "imagenet" and few else recipe.model.stem
 
 
 def _spread(files: Sequence[File]) -> Sequence[File]:
