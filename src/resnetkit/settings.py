@@ -202,7 +202,7 @@ class Augment:
     erasing: Probability = 0.0
     """Chance that a rectangle is blanked (random erasing, arXiv 1708.04896)."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
-    """Alpha of mixup (arXiv 1710.09412); 0: off."""
+    """Alpha of mixup (arXiv 1710.09412); 0: off; of sounds 0.2, if left out, of speaker34 0."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of cutmix (arXiv 1905.04899); 0: off. With mixup, one of both by turns at random."""
 

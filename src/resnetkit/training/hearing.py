@@ -37,10 +37,11 @@ USUAL = {
     "optim.optimizer": "adamw",
     "optim.weight_decay": 0.05,
     "optim.label_smoothing": 0.05,
+    "augment.mixup": 0.2,
     "train.epochs": 25,
 }
 # of networks for voices: what tells speakers apart is not varied, and each speed is another speaker
-OF_VOICES = {"sound.voice": 0.0, "sound.speed": 0.2, "optim.label_smoothing": 0.0}
+OF_VOICES = {"sound.voice": 0.0, "sound.speed": 0.2, "optim.label_smoothing": 0.0, "augment.mixup": 0.0}
 COPIES = (-1.0, -0.5, 0.5, 1.0)  # of each speaker, by their share of `sound.speed`
 RATE = 2e-3  # of AdamW for batches of 32
 PROBED = 200  # files that are looked at
