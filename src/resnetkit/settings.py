@@ -60,8 +60,9 @@ class Model:
     """Channels of the first stage; auto: the variant's; of sounds 32, if left out."""
     weights: str = "auto"
     """A published name, a weights file, hf://owner/name, or "none"; auto: IMAGENET1K_V1, or none under 64 px."""
-    stem: Literal["auto", "imagenet", "small", "deep"] = "auto"
-    """small: 3x3, stride 1, no pooling; deep: three of 3x3; auto: the variant's, small under 64 px without weights."""
+    stem: Literal["auto", "imagenet", "small", "deep", "spectrum"] = "auto"
+    """small: 3x3, stride 1, no pooling; deep: three of 3x3; spectrum: keeps twice the frames of a sound; auto: the
+    variant's, small under 64 px without weights, of sounds spectrum where there are fewer than 128 frames."""
     shortcut: Literal["auto", "none", "A", "B", "C", "D"] = "auto"
     """A pads, B projects where shapes change, C everywhere, D averages and projects; none: for texts; auto: the
     variant's."""
@@ -128,9 +129,11 @@ class Sound:
     std: Annotated[float, Field(gt=0)] | Auto = "auto"
     """Deviation of all log-mel values, by which they are divided; auto: as measured on training files."""
     speed: Annotated[float, Field(ge=0, le=0.5)] = 0.25
-    """Largest relative change of speed, and pitch with it."""
+    """Largest relative change of speed, and pitch with it; to speaker34 a voice at each of four speeds up to it is
+    another speaker (0.2, if left out)."""
     voice: Annotated[float, Field(ge=0, le=0.5)] = 0.15
-    """Largest relative change of all frequencies at the same tempo, as other throats make it."""
+    """Largest relative change of all frequencies at the same tempo, as other throats make it; speaker34: 0, if left
+    out."""
     pace: Annotated[float, Field(ge=0, le=0.5)] = 0.2
     """Largest relative change of tempo at the same pitch."""
     shift: Annotated[float, Field(ge=0)] = 0.125
@@ -199,7 +202,7 @@ class Augment:
     erasing: Probability = 0.0
     """Chance that a rectangle is blanked (random erasing, arXiv 1708.04896)."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
-    """Alpha of mixup (arXiv 1710.09412); 0: off."""
+    """Alpha of mixup (arXiv 1710.09412); 0: off; of sounds 0.2, if left out, of speaker34 0."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of cutmix (arXiv 1905.04899); 0: off. With mixup, one of both by turns at random."""
 

@@ -85,6 +85,14 @@ def test_stem(stem, stride, kernel, in_channels):
     assert [f.shape[-1] * stride * 2**i for i, f in enumerate(features.values())] == [32] * 4
 
 
+def test_stem_of_spectra_halves_bands_twice_and_frames_once():
+    usual, own = network(in_channels=1).eval(), network(stem="spectrum", in_channels=1).eval()
+    own.load_state_dict(usual.state_dict())  # the same tensors
+    spectra = torch.randn(2, 1, 40, 73)
+    assert usual.forward_stem(spectra).shape[2:] == (10, 19) and own.forward_stem(spectra).shape[2:] == (10, 37)
+    assert torch.equal(usual.forward_stem(spectra), own.forward_stem(spectra)[..., ::2])
+
+
 def test_deep_stem_is_three_convolutions_that_see_11_pixels():
     net = network(stem="deep", in_channels=2).eval()
     assert [tuple(m.weight.shape) for m in net.conv1 if isinstance(m, nn.Conv2d)] == [

@@ -15,6 +15,7 @@ import resnetkit
 from resnetkit import api
 from resnetkit import recipe as recipes
 from resnetkit.recipe import parse_setting
+from resnetkit.verbs import doctor
 from senses import GOOD, TINY, babble, data_of, sentences, tone, write_reviews, write_tones, write_wav
 
 pytest.importorskip("soundfile")
@@ -240,7 +241,9 @@ def test_other_networks(variant: str, tmp_path: Path, run_cli) -> None:
     code, _, err = run_cli("train", source, "--model", variant, *flags(kind, *more), "--out", "run", "--quiet")
     assert code == 0, err
     own = recipes.read(Path("run/recipe.toml")).sound
-    assert (own.voice == own.speed == 0) == (variant == "speaker34"), "a voice is what it shall be known by"
+    assert (own.voice == 0) == (variant == "speaker34"), "a voice is what it shall be known by"
+    names = safetensors.numpy.load_file("run/model/model.safetensors")
+    assert not [name for name in names if name.startswith("others")], "what only training tells apart stays there"
     code, out, err = run_cli("predict", "run", source, "--backend", "torch", "--format", "jsonl")
     assert code == 0, err
     pytest.importorskip("onnxruntime")
@@ -300,6 +303,14 @@ def test_bench(learnt, run_cli) -> None:
     assert all(each["agreement"] == 1 for each in found["measured"])
     code, out, _ = run_cli("bench", run, "--backend", "torch", "--seconds", "0.05", "--batch", "2", "--quiet")
     assert code == 0 and f"{kind}/s" in out
+
+
+def test_doctor_counts_what_the_model_takes(learnt, run_cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, _, run = learnt
+    monkeypatch.setattr(doctor, "SECONDS", 0.01)
+    code, out, _ = run_cli("doctor", run)
+    assert code == 0 and f"{kind}/s in batches of 16" in out and "images/s" not in out
+    assert f" at {'0.75 s at 8,000 Hz' if kind == 'sounds' else '16 tokens'}: " in out
 
 
 def test_mirror_is_of_images(learnt, run_cli) -> None:

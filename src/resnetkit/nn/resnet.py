@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from resnetkit.nn.blocks import BasicBlock, Bottleneck, Branch, Norm, PadShortcut, PlainBlock, conv1x1, conv3x3
 
 Shortcut = Literal["A", "B", "C", "D"]
-Stem = Literal["imagenet", "small", "deep"]
+Stem = Literal["imagenet", "small", "deep", "spectrum"]
 Pool = Literal["last", "all"]
 
 
@@ -45,7 +45,8 @@ class ResNet(nn.Module):
             D is B that averages 2x2 pixels first, where B's stride skips three of four (arXiv 1812.01187, figure 2c).
         width: channels of the stem and the first stage; each next stage has twice as many.
         stem: "imagenet" is 7x7 stride 2 and max-pool; "small" is 3x3 stride 1 without pooling, for images under 64 px;
-            "deep" has three 3x3 for the 7x7 (arXiv 1812.01187, figure 2b).
+            "deep" has three 3x3 for the 7x7 (arXiv 1812.01187, figure 2b); "spectrum" is "imagenet" whose max-pool
+            halves the bands [H] of a spectrum and not its frames [W].
         pool: stages whose pooled features are the embedding: the last, or all of them side by side (after Head2Toe,
             arXiv 2201.03529).
         stochastic_depth: chance to skip the last block's branch in training, rising linearly from the first block.
@@ -86,7 +87,7 @@ class ResNet(nn.Module):
         self.conv1 = _stem(stem, in_channels, width, norm)
         self.bn1 = norm(width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.Identity() if stem == "small" else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.maxpool = _pooling(stem)
         branch = Branch(groups, width_per_group, 1, norm)
         drops = iter(stochastic_depth * i / max(1, sum(layers) - 1) for i in range(sum(layers)))
         dilate = [False, *replace_stride_with_dilation]
@@ -153,7 +154,7 @@ class ResNet(nn.Module):
     def forward_stem(self, x: Tensor) -> Tensor:
         """Images [N, in_channels, H, W] to what the first stage takes: [N, width, H/4, W/4], rounded up.
 
-        [N, width, H, W] where the stem is small.
+        [N, width, H, W] where the stem is small, and [N, width, H/4, W/2] where it is that of spectra.
         """
         return self.maxpool(self.relu(self.bn1(self.conv1(x))))  # type: ignore[no-any-return]
 
@@ -185,12 +186,19 @@ def _stem(stem: Stem, in_channels: int, width: int, norm: Norm) -> nn.Module:
     """The convolutions before the first norm: [N, in_channels, H, W] to [N, width, H, W], or half of H and W."""
     if stem == "small":
         return conv3x3(in_channels, width)
-    if stem == "imagenet":
+    if stem in ("imagenet", "spectrum"):
         return nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
     half = width // 2
     first = conv3x3(in_channels, half, 2), norm(half), nn.ReLU(inplace=True)
     second = conv3x3(half, half), norm(half), nn.ReLU(inplace=True)
     return nn.Sequential(*first, *second, conv3x3(half, width))
+
+
+def _pooling(stem: Stem) -> nn.Module:
+    """What follows the first convolutions and their norm."""
+    if stem == "small":
+        return nn.Identity()
+    return nn.MaxPool2d(kernel_size=3, stride=(2, 1) if stem == "spectrum" else 2, padding=1)
 
 
 def _check(
@@ -203,8 +211,8 @@ def _check(
         raise ValueError(f"replace_stride_with_dilation must have three elements, not {list(dilate)}")
     if shortcut not in ("A", "B", "C", "D"):
         raise ValueError(f'shortcut must be "A", "B", "C" or "D", not {shortcut!r}')
-    if stem not in ("imagenet", "small", "deep"):
-        raise ValueError(f'stem must be "imagenet", "small" or "deep", not {stem!r}')
+    if stem not in get_args(Stem):
+        raise ValueError(f'stem must be "imagenet", "small", "deep" or "spectrum", not {stem!r}')
     if pool not in ("last", "all"):
         raise ValueError(f'pool must be "last" or "all", not {pool!r}')
     if not 0 <= stochastic_depth < 1:

@@ -77,7 +77,10 @@ class SpeakerResNet(ResNet):
         embedding: numbers of an embedding.
         scale: of the `CosineHead`.
         margin: that a training is to keep between speakers, see `with_margin`; the network itself has no use for it.
+        copies: of every speaker, made of its voice, that training tells apart too; see `training.hearing`.
     """
+
+    others: CosineHead | None
 
     def __init__(
         self,
@@ -89,6 +92,7 @@ class SpeakerResNet(ResNet):
         embedding: int = 256,
         scale: float = SCALE,
         margin: float = MARGIN,
+        copies: int = 0,
     ) -> None:
         super().__init__(BasicBlock, layers, 1, in_channels=1, width=width, stem="small")
         self.scale, self.margin = scale, margin
@@ -98,8 +102,15 @@ class SpeakerResNet(ResNet):
         self.avgpool = StatisticsPooling()  # type: ignore[assignment]  # in the place of a mean
         self.seg_1 = nn.Linear(2 * width * 2**halvings * bands, embedding)
         self.fc = CosineHead(embedding, num_classes, scale)  # type: ignore[assignment]
+        self.others = CosineHead(embedding, num_classes * copies, scale) if copies else None
 
     def forward_head(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The stages' features to the embedding [N, embedding] and the logits [N, num_classes]."""
+        """The stages' features to the embedding [N, embedding] and the logits [N, num_classes].
+
+        In training there are as many logits more for each copy.
+        """
         embedding = self.seg_1(self.avgpool(list(features.values())[-1]))
-        return embedding, self.fc(embedding)
+        logits = self.fc(embedding)
+        if self.others is None or not self.training:
+            return embedding, logits
+        return embedding, torch.cat([logits, self.others(embedding)], 1)

@@ -42,10 +42,11 @@ class Conv:
 
 @dataclass(frozen=True)
 class MaxPool:
-    """The largest of 3 x 3, every second pixel."""
+    """The largest of 3 x 3, every second pixel; of a spectrum, where `frames`, of every second band in every frame."""
 
     name: str
     source: str
+    frames: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def _until(end: str, nodes: Iterable[Node]) -> Iterator[Node]:
 def _nodes(tensors: Mapping[str, NDArray[Any]], checkpoint: Checkpoint) -> Iterator[Node]:
     options = checkpoint.meta.options
     last = INPUT
-    for node in _stem(tensors):
+    for node in _stem(tensors, options.get("stem") == "spectrum"):
         last = node.name
         yield node
     ends = []
@@ -221,7 +222,7 @@ def _folded(tensors: Mapping[str, NDArray[Any]], conv: str, norm: str) -> tuple[
     return weight * scale.astype(np.float32)[:, None, None, None], (beta - mean * scale).astype(np.float32)
 
 
-def _stem(tensors: Mapping[str, NDArray[Any]]) -> Iterator[Node]:
+def _stem(tensors: Mapping[str, NDArray[Any]], frames: bool) -> Iterator[Node]:
     if "conv1.0.weight" in tensors:  # three of 3 x 3
         yield Conv("stem0", INPUT, *_folded(tensors, "conv1.0", "conv1.1"), stride=2, padding=1, relu=True)
         yield Conv("stem1", "stem0", *_folded(tensors, "conv1.3", "conv1.4"), padding=1, relu=True)
@@ -233,7 +234,7 @@ def _stem(tensors: Mapping[str, NDArray[Any]]) -> Iterator[Node]:
         yield Conv("stem", INPUT, weight, bias, padding=1, relu=True)
         return
     yield Conv("stem", INPUT, weight, bias, stride=2, padding=3, relu=True)
-    yield MaxPool("pool", "stem")
+    yield MaxPool("pool", "stem", frames)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ def _layers(node: Node) -> Iterator[Layer]:
     if isinstance(node, Conv):
         yield _conv(node)
     elif isinstance(node, MaxPool):
-        yield Layer("Pooling", node.name, (node.source,), (node.name,), ((0, 0), (1, 3), (2, 2), (3, 1), (5, 1)))
+        how = ((0, 0), (1, 3), (2, 1 if node.frames else 2), (3, 1), (5, 1), (12, 2))  # 12: its step from band to band
+        yield Layer("Pooling", node.name, (node.source,), (node.name,), how)
     elif isinstance(node, AveragePool):
         yield Layer("Pooling", node.name, (node.source,), (node.name,), ((0, 1), (1, 2), (2, 2), (5, 0), (6, 0)))
     elif isinstance(node, AddRelu):

@@ -172,7 +172,7 @@ class _Writer(Sheet):
         if isinstance(node, Conv):
             self._conv(node)
         elif isinstance(node, MaxPool):
-            shape = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
+            shape = {"kernel_shape": [3, 3], "strides": [2, 1 if node.frames else 2], "pads": [1, 1, 1, 1]}
             self._node("MaxPool", [self._near(node.source)], node.name, **shape)
         elif isinstance(node, AveragePool):
             shape = {"kernel_shape": [2, 2], "strides": [2, 2]}

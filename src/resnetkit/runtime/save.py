@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from torch import nn
 
 from resnetkit import checkpoint
@@ -50,18 +51,26 @@ def save(
     if not isinstance(network.bn1, nn.BatchNorm2d):
         what = f"a network with {type(network.bn1).__name__} cannot be saved"
         raise UsageError(what, path=folder, fix="build it with BatchNorm, or keep its state_dict")
-    channels = network.in_channels
+    channels, options = network.in_channels, options_of(network)
+    if options.get("stem") == "spectrum":
+        raise UsageError("the stem of spectra is not one of images", path=folder, fix="imagenet, small or deep")
     if preprocess is None:
         mean, std = mean_and_std(channels)
         preprocess = Preprocess(mean=mean, std=std)
     if preprocess.channels != channels:
         fix = "give a Preprocess whose mean and std have as many numbers"
         raise UsageError(f"the network takes {channels} channels, its preprocess {preprocess.channels}", fix=fix)
-    meta = checkpoint.Meta(
-        task, variant_of(network), options_of(network), names, preprocess.as_dict(), weights, dict(scores or {})
-    )
-    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
-    return checkpoint.write(Path(folder), meta, tensors)
+    meta = checkpoint.Meta(task, variant_of(network), options, names, preprocess.as_dict(), weights, dict(scores or {}))
+    return checkpoint.write(Path(folder), meta, tensors_of(network))
+
+
+def tensors_of(network: nn.Module) -> dict[str, NDArray[Any]]:
+    """What a network holds, by name, but what is of use in training alone."""
+    training = "others." if isinstance(network, SpeakerResNet) else None
+    found = network.state_dict().items()
+    return {
+        name: tensor.detach().cpu().numpy() for name, tensor in found if not (training and name.startswith(training))
+    }
 
 
 def variant_of(network: Network) -> str:
@@ -123,7 +132,8 @@ def _options_of_text(network: TextResNet | VDCNN) -> dict[str, Any]:
 def _changes(network: ResNet, variant: Variant) -> dict[str, str]:
     """Stem, shortcut and pooling, where they are not those of the variant."""
     deep = isinstance(network.conv1, nn.Sequential)
-    stem = "small" if isinstance(network.maxpool, nn.Identity) else "deep" if deep else "imagenet"
+    steps = getattr(network.maxpool, "stride", None)
+    stem = "small" if steps is None else "deep" if deep else "imagenet" if steps == 2 else "spectrum"
     changes = {} if stem == variant.stem else {"stem": stem}
     changes |= {} if network.shortcut == variant.shortcut else {"shortcut": network.shortcut}
     return changes if network.pool == "last" else {**changes, "pool": network.pool}

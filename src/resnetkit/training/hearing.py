@@ -37,10 +37,12 @@ USUAL = {
     "optim.optimizer": "adamw",
     "optim.weight_decay": 0.05,
     "optim.label_smoothing": 0.05,
+    "augment.mixup": 0.2,
     "train.epochs": 25,
 }
-# what tells speakers apart must not be varied where that is what is learnt
-OF_VOICES = {"sound.voice": 0.0, "sound.speed": 0.0}
+# of networks for voices: what tells speakers apart is not varied, and each speed is another speaker
+OF_VOICES = {"sound.voice": 0.0, "sound.speed": 0.2, "optim.label_smoothing": 0.0, "augment.mixup": 0.0}
+COPIES = (-1.0, -0.5, 0.5, 1.0)  # of each speaker, by their share of `sound.speed`
 RATE = 2e-3  # of AdamW for batches of 32
 PROBED = 200  # files that are looked at
 SHORTEST, LONGEST = 0.5, 5.0  # seconds of a clip, if nobody says
@@ -48,6 +50,7 @@ MOST_KEPT = 4  # clips that are kept of a training file
 HIGHEST_RATE = 16_000
 WORD = 2.0  # seconds up to which a clip is heard in frames short enough for the sounds of speech
 FRAMES, LONG_FRAMES = (0.025, 0.01), (0.04, 0.02)  # seconds of a frame, and from one to the next
+FEW_FRAMES = 128  # of which the strides of an image's network would leave four
 NEPERS = math.log(10) / 10  # of energy in a dB
 SPEEDS = 7  # different ones
 QUIETEST = 40.0  # dB that noise lies under the recording at most
@@ -84,8 +87,14 @@ def settle(recipe: Recipe, dataset: Dataset) -> Recipe:
         mean, std = _levels(files, replace(settled, {"sound.mean": 0.0, "sound.std": 1.0}))
         changes = {} if settled.sound.mean != "auto" else {"sound.mean": mean}
         settled = replace(settled, changes | ({} if settled.sound.std != "auto" else {"sound.std": std}))
-    preprocess_of(settled)  # what cannot be is told now
-    return settled
+    return replace(settled, {"model.stem": _stem(settled)})  # what cannot be is told now
+
+
+def _stem(recipe: Recipe) -> str:
+    """What is asked for; of a spectrum of few frames the one that keeps more of them, where the usual would be."""
+    usual = models.VARIANTS[recipe.model.variant].stem if recipe.model.variant in models.VARIANTS else ""
+    few = preprocess_of(recipe).frames < FEW_FRAMES
+    return "spectrum" if recipe.model.stem == "auto" and usual == "imagenet" and few else recipe.model.stem
 
 
 def _spread(files: Sequence[File]) -> Sequence[File]:
@@ -163,7 +172,7 @@ def build(recipe: Recipe, num_classes: int) -> Network:
     if model.width != "auto":
         options["width"] = model.width
     if model.variant == models.SPEAKER:
-        options |= {"mels": recipe.sound.mels, "margin": recipe.sound.margin}
+        options |= {"mels": recipe.sound.mels, "margin": recipe.sound.margin, "copies": len(copies_of(recipe))}
     return models.assembled(model.variant, options)
 
 
@@ -172,16 +181,47 @@ def loss(network: Any, inputs: Tensor, targets: Tensor, weights: Tensor | None) 
     logits = network(inputs).float()
     if isinstance(network, SpeakerResNet):
         logits = with_margin(logits, targets, network.margin, network.scale)
+    if weights is not None and logits.shape[1] > len(weights):  # every copy of a speaker counts as that one
+        weights = weights.repeat(logits.shape[1] // len(weights))
     return F.cross_entropy(logits, targets, weights)
 
 
-def inputs(clips: Clip, aspects: NDArray[np.floating], recipe: Recipe, rng: Draws) -> Tensor:
-    """Stored clips [n, kept] to a network's input, each another part of its file, and changed."""
+def copies_of(recipe: Recipe) -> tuple[float, ...]:
+    """The speeds at which a network for voices hears each speaker as yet another one; none for other networks.
+
+    Somebody who talks faster, at a higher pitch and with a smaller throat, is somebody else (Yamamoto et al. 2019,
+    "Speaker augmentation and bandwidth extension for deep speaker embedding"). Few speakers become many so, and where
+    they are few a network learns which of them a voice resembles, not what makes two voices differ.
+    """
+    most = recipe.sound.speed
+    if not most or recipe.model.variant != models.SPEAKER or recipe.data.task != "sound":
+        return ()
+    return tuple(round(1 + share * most, 3) for share in COPIES)
+
+
+def heard(
+    clips: Clip, targets: Tensor, aspects: NDArray[np.floating], recipe: Recipe, rng: Draws
+) -> tuple[Tensor, Tensor]:
+    """Stored clips [n, kept] to a network's input, each another part of its file, and changed; and their targets.
+
+    Of a network for voices the targets are those of all copies side by side [n, K (1 + copies)].
+    """
     preprocess, own, shared = preprocess_of(recipe), recipe.sound, Shared(rng)
     waves = audio.to_floats(_parts(clips, aspects, preprocess.samples, shared))
-    if own.speed:
+    copies = copies_of(recipe)
+    if copies:
+        chosen = shared.integers(0, 1 + len(copies), len(clips))
+        waves = sounds.at_speeds(waves, (1.0, *copies), chosen)
+        targets = (F.one_hot(torch.from_numpy(chosen), 1 + len(copies))[:, :, None] * targets[:, None]).flatten(1)
+    elif own.speed:
         factors = np.linspace(1 - own.speed, 1 + own.speed, SPEEDS).round(3).tolist()
         waves = sounds.random_speed(waves, factors, shared)
+    return _changed(waves, recipe, shared), targets
+
+
+def _changed(waves: NDArray[np.float32], recipe: Recipe, shared: Shared) -> Tensor:
+    """Samples [n, length] to a network's input, changed in all that is no matter of speed."""
+    preprocess, own = preprocess_of(recipe), recipe.sound
     if own.shift:
         waves = sounds.time_shift(waves, round(own.shift * preprocess.rate), shared)
     if own.room:

@@ -154,7 +154,7 @@ def _loss_of_labels(network: nn.Module, images: Tensor, targets: Tensor, weights
 
 
 def _hear(clips: Tensor, targets: Any, aspects: NDArray[np.floating], recipe: Recipe, rng: Draws) -> tuple[Tensor, Any]:
-    return hearing.inputs(clips.numpy(), aspects, recipe, rng), targets
+    return hearing.heard(clips.numpy(), targets, aspects, recipe, rng)
 
 
 def _hear_plainly(clips: Tensor, aspects: NDArray[np.floating], recipe: Recipe) -> Tensor:

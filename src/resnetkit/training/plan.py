@@ -159,6 +159,8 @@ def _refuse_others(recipe: Recipe) -> None:
     if recipe.image.width not in ("auto", 0) or recipe.model.head != "auto":
         key = "image.width" if recipe.model.head == "auto" else "model.head"
         raise UsageError(f"{key} is for boxes and masks", fix="leave it out")
+    if recipe.model.stem == "spectrum":
+        raise UsageError("model.stem = 'spectrum' is of sounds", fix="imagenet, small or deep")
     if recipe.image.resize == "window":
         raise UsageError("image.resize = 'window' is for masks", fix="crop, squash or letterbox")
 

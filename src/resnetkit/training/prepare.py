@@ -7,13 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from resnetkit import models
 from resnetkit.data.dataset import Dataset
 from resnetkit.data.masks import Masked
 from resnetkit.data.text import Chosen
 from resnetkit.data.tokens import TextPreprocess
 from resnetkit.settings import Recipe
-from resnetkit.training import hearing, plan, reading
-from resnetkit.training.objective import preprocess_of, store_preprocess
+from resnetkit.tasks.scenes import SCENES
+from resnetkit.training import hearing, places, plan, reading
+from resnetkit.training.objective import OBJECTIVES, preprocess_of, store_preprocess
 from resnetkit.training.places import whole_store
 
 
@@ -92,6 +94,25 @@ MOST_TIMES = 4  # the usual number of epochs, where samples are few
 def preparing_of(dataset: Dataset) -> Preparing:
     """Of what a data set holds."""
     return PREPARING[dataset.noun]
+
+
+def defaults_of(task: str, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """Settings by dotted key where the user gives none: those of the task, of the network, of the data.
+
+    Args:
+        task: key of the data.
+        recipe: what the user gives, over the defaults of images.
+        dataset: with its splits.
+    """
+    found = dict(OBJECTIVES[task].defaults)
+    if recipe.model.variant == models.SPEAKER:
+        found |= hearing.OF_VOICES
+    if task in SCENES:
+        times = places.times_shown(recipe)
+        found["train.epochs"] = places.default_epochs(times * dataset.num_samples("train"))
+    elif "train.epochs" in found:
+        found["train.epochs"] = default_epochs(dataset, found["train.epochs"])
+    return found
 
 
 def default_epochs(dataset: Dataset, usual: int) -> int:

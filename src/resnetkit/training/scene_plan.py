@@ -101,8 +101,8 @@ def _refuse_meaningless(recipe: Recipe, heads: tuple[str, ...]) -> None:
         raise UsageError("optim.class_weights: the losses of boxes weigh no classes", fix="leave it out")
     if recipe.optim.label_smoothing or recipe.finetune.head or recipe.finetune.views:
         raise UsageError("optim.label_smoothing and finetune.* are for classes of images", fix="leave them out")
-    if recipe.model.shortcut == "none":
-        raise UsageError("model.shortcut = 'none' is of texts", fix="leave it out")
+    if recipe.model.shortcut == "none" or recipe.model.stem == "spectrum":
+        raise UsageError("model.shortcut = 'none' is of texts, model.stem = 'spectrum' of sounds", fix="leave it out")
     if heads == MASK_HEADS and recipe.finetune.keep_statistics:
         raise UsageError("finetune.keep_statistics: the norms of masks learn", fix="leave it out")
 

@@ -107,7 +107,11 @@ def _low_pass(rate: int) -> Samples:
 
 def random_speed(clips: Samples, factors: Sequence[float], rng: Rng) -> Samples:
     """Clips each at one of some speeds [N, L]."""
-    chosen = rng.integers(0, len(factors), len(clips))
+    return at_speeds(clips, factors, rng.integers(0, len(factors), len(clips)))
+
+
+def at_speeds(clips: Samples, factors: Sequence[float], chosen: NDArray[np.integer]) -> Samples:
+    """Clips [N, L], each at the speed that is chosen for it [N]."""
     played = clips.copy()
     for i in np.unique(chosen).tolist():
         if factors[i] != 1:

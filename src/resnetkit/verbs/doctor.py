@@ -347,10 +347,12 @@ def _speed_lines(found: Diagnosis) -> Iterator[str]:
     if found.not_timed:
         yield _line("model", f"cannot be run: {found.not_timed}")
     if found.bench is not None:
+        rate_of = f"{found.bench.noun}/s"
         rates = [
-            f"{each.timing.images_per_second:,.1f} images/s in batches of {each.batch}" for each in found.bench.measured
+            f"{each.timing.images_per_second:,.1f} {rate_of} in batches of {each.batch}"
+            for each in found.bench.measured
         ]
-        yield _line("model", f"{found.bench.variant} at {found.bench.size} px: {', '.join(rates)}")
+        yield _line("model", f"{found.bench.variant} at {found.bench.input}: {', '.join(rates)}")
 
 
 def _line(label: str, text: str) -> str:

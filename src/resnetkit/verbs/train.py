@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from resnetkit import checkpoint, models, run
+from resnetkit import checkpoint, run
 from resnetkit import recipe as recipes
 from resnetkit.data.annotated import Boxed
 from resnetkit.data.dataset import Dataset
@@ -23,18 +23,17 @@ from resnetkit.errors import ResourceError, UsageError
 from resnetkit.files import read_errors, write
 from resnetkit.models import Network
 from resnetkit.ops.calibration import Calibration
-from resnetkit.runtime.save import options_of, variant_of
+from resnetkit.runtime.save import options_of, tensors_of, variant_of
 from resnetkit.settings import Recipe
-from resnetkit.tasks.scenes import SCENES
 from resnetkit.tasks.task import Task, task_for
-from resnetkit.training import hearing, places
+from resnetkit.training import places
 from resnetkit.training import state as states
 from resnetkit.training.device import Setup, is_out_of_memory, processes, wait_for_first
 from resnetkit.training.kernels import kernels_for
 from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.optim import freeze
 from resnetkit.training.plan import memory_format
-from resnetkit.training.prepare import default_epochs, preparing_of
+from resnetkit.training.prepare import defaults_of, preparing_of
 from resnetkit.training.scene_plan import settle_scene
 from resnetkit.trust.report import Story, doubts
 from resnetkit.verbs import scenes
@@ -143,15 +142,7 @@ def _run(folder: Path, wanted: Callable[[Mapping[str, Any]], Recipe], choices: C
     read = recipes.replace(recipe, {"data.fixes": str(own)}) if choices.resume and own.is_file() else recipe
     dataset = read_dataset(read, choices.quiet)
     task = task_for(dataset)
-    defaults = dict(OBJECTIVES[task].defaults)
-    if recipe.model.variant == models.SPEAKER:
-        defaults |= hearing.OF_VOICES
-    if task in SCENES:
-        times = places.times_shown(recipe)
-        defaults["train.epochs"] = places.default_epochs(times * dataset.num_samples("train"))
-    elif "train.epochs" in defaults:
-        defaults["train.epochs"] = default_epochs(dataset, defaults["train.epochs"])
-    recipe = recipes.replace(wanted(defaults), {"data.task": task})
+    recipe = recipes.replace(wanted(defaults_of(task, recipe, dataset)), {"data.task": task})
     if isinstance(dataset, Boxed | Masked):
         settled = settle_scene(recipe, dataset)
     else:
@@ -254,7 +245,7 @@ def _bytes_needed(job: Job, network: nn.Module, fingerprint: str) -> int:
 def _finish(job: Job, trained: nn.Module, reached: Reached) -> run.Run:
     """Score the held-out split with the best weights, write metrics and report, and publish the model."""
     network = trained.to(memory_format=torch.contiguous_format).cpu().eval()
-    tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    tensors = tensors_of(network)
     checkpoint.refuse_unsound(tensors, job.folder)
     recipe = job.recipe
     named = (
