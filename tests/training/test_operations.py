@@ -38,6 +38,7 @@ SHAPES = [
     (2, 32, 64, 28, 13),
     (5, 160, 144, 14, 14),
     (4, 256, 256, 7, 7),
+    (2, 352, 352, 31, 33),  # weights and images that no cache holds
 ]
 
 

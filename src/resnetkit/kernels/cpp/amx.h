@@ -34,8 +34,8 @@ struct Sum {
     Size next = 2 * TILE, behind = TILE;  // from a register of B to the next, and from its high to its low halves
 };
 
-// `sums` [32, stride] = A B, or += A B, for 16 R rows and P panels of columns; meanwhile(), which the processor does while
-// the registers are at work, is called with each step
+// `sums` [32, stride] = A B, or += A B, for 16 R rows and P panels of columns. meanwhile(), which the processor does
+// while the registers are at work, is called with each step.
 template <Size R, Size P, bool ADD, class Meanwhile>
 inline void add_up(const Sum& sum, const Half* a, const Half* b, float* sums, Size stride, Meanwhile&& meanwhile) {
     const Size bytes = stride * sizeof(float), row = sum.row * sizeof(Half), below = PANEL * sum.row;

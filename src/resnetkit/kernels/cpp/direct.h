@@ -140,7 +140,9 @@ int direct(Pool& pool, const Convolution& conv) {
     return DONE;
 }
 
-int64_t packed(const Convolution& conv) { return conv.kernel * conv.kernel * conv.channels / conv.groups * conv.filters; }
+int64_t packed(const Convolution& conv) {
+    return conv.kernel * conv.kernel * conv.channels / conv.groups * conv.filters;
+}
 
 // [filters, channels / groups, kernel, kernel] to [filters / 16, kernel * kernel * channels / groups, 16]
 void pack(Pool& pool, const Convolution& conv, const float* weight, Strides strides, float* to_panels) {

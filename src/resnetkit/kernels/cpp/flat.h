@@ -111,7 +111,7 @@ struct Shares {
         wide = panels;
         if (weights > HEAVY) {
             wide = up_to(ceil_of(panels, 2 * threads), 2);
-            if (!point) most = limited_to(most * threads, images, 1);
+            if (band == v.rows && !point) most = limited_to(most * threads, images, 1);
         } else if (images < threads && !point) {
             band = ceil_of(v.rows, up_to(ceil_of(v.rows, band), threads));
         }
@@ -161,7 +161,8 @@ inline const float* row_of(const Convolution& conv, Size index, Size columns, Si
 }
 
 // The images from `image` on, `count` of them, from a row of outputs on, with their borders.
-void put_images(const View& v, const Shares& shares, const Flat& flat, Range images, Range rows, float* line, Half* to) {
+void put_images(const View& v, const Shares& shares, const Flat& flat, Range images, Range rows, float* line,
+                Half* to) {
     Size first = rows.begin * v.stride - v.top, count = images.end - images.begin;
     Size all = (count - 1) * flat.between + v.stride * (rows.end - rows.begin - 1) + Flat::reach(v.down, v);
     for (Size i = 0; i < up_to(all, v.stride) + v.stride; i++) {

@@ -1,4 +1,5 @@
-// The gradient of weights as products of halves: for each tap, the sum over places of a channel there and a filter here.
+// The gradient of weights as products of halves: for each tap, the sum over places of a channel there and a filter
+// here.
 //
 // Inputs and gradients of outputs lie on one grid, so that a tap is a step in memory. Where the stride is two, the
 // inputs are four images, of even and odd rows and columns. Gradients are turned, so that places follow each other;
@@ -144,7 +145,8 @@ void clear_margins(const Grid& grid, Half* inputs) {
 
 // Sums [filters / 32, channels / 32, taps][32 filters, 32 channels]: where those of the first tap are.
 inline Size sums_of(const Convolution& conv, Size filter, Size channel) {
-    return (filter / BLOCK * ceil_of(conv.channels, BLOCK) + channel / BLOCK) * conv.kernel * conv.kernel * BLOCK * BLOCK;
+    Size block = filter / BLOCK * ceil_of(conv.channels, BLOCK) + channel / BLOCK;
+    return block * conv.kernel * conv.kernel * BLOCK * BLOCK;
 }
 
 // The sums over all places of a part, for some filters and panels of channels.
@@ -182,7 +184,8 @@ void leave_sums(Pool& pool, const Convolution& conv, const float* sums, Size cop
         for (Size tap = 0; tap < taps; tap++) {
             float* to = gradient + filter * strides.filter + tap * strides.tap;
             for (Size c = 0; c < conv.channels; c += PANEL) {
-                const float* from = sums + sums_of(conv, filter, c) + (tap * BLOCK + filter % BLOCK) * BLOCK + c % BLOCK;
+                Size row = (tap * BLOCK + filter % BLOCK) * BLOCK;
+                const float* from = sums + sums_of(conv, filter, c) + row + c % BLOCK;
                 Vector sum = load(from);
                 for (Size copy = 1; copy < copies; copy++) sum += load(from + copy * whole);
                 if (strides.channel == 1)

@@ -110,7 +110,8 @@ int input_gradient_flat(Pool& pool, const Convolution& conv, const float* weight
     whole.height = View::outputs(conv, conv.height), whole.width = View::outputs(conv, conv.width);
     whole.tall = conv.height, whole.wide = conv.width;
     whole.stride = 1, whole.apart = conv.stride, whole.tap_step = -conv.stride;
-    if (conv.kernel < conv.stride) memset(to, 0, conv.images * conv.height * conv.width * conv.channels * sizeof(float));
+    Size all = conv.images * conv.height * conv.width * conv.channels;
+    if (conv.kernel < conv.stride) memset(to, 0, all * sizeof(float));  // no tap reaches some of them
     for (Size i = 0; i < conv.stride * conv.stride; i++) {
         View view = whole;
         view.row = i / conv.stride, view.column = i % conv.stride;
