@@ -96,7 +96,7 @@ def processes(marker: str) -> dict[str, bytes]:
                 name, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
         except OSError:
             continue
-        if marker.encode() in environment:
+        if marker.encode() in environment and not name.startswith(b"ray::"):  # a title is written over the environment
             found[name.replace(b"\0", b" ").decode()] = environment
     return found
 
