@@ -1,7 +1,7 @@
 """How near the kernels come to what the processor can do: each convolution of a network under its roof.
 
     python bench/roofline.py --picture docs/roofline.svg
-    python bench/roofline.py --level avx512 --picture docs/roofline-avx512.svg
+    python bench/roofline.py --level avx512
 
 Two measured bounds: multiplications and additions in registers, of vectors or with AMX of matrices (operations a
 second), and arrays far larger than any cache (bytes a second). A layer's roof is the lower of the two at its operations

@@ -1,13 +1,16 @@
 """The backend native gives torch's answers with every set of instructions, in batches of any size, and keeps little."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from networks import NETWORKS, saved
 from resnetkit.data.image import normalise
+from resnetkit.errors import ResourceError
 from resnetkit.kernels.library import LEVELS, available, best_level
 from resnetkit.runtime.backends import open_backend, preprocess_of
-from resnetkit.runtime.graph import AddRelu, graph_of
+from resnetkit.runtime.graph import AddRelu, MaxPool, graph_of
 from resnetkit.runtime.native import MOST, open_network
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs the compiled kernels: python -m resnetkit.kernels.build")
@@ -84,3 +87,10 @@ def test_batches_of_many_sizes_take_no_more_memory_than_the_largest(tmp_path):
     for count in (3, 8, 1, 5):
         run(batch[:count])
         assert held() == most
+
+
+def test_spectra_of_sounds_are_refused(tmp_path):
+    graph = graph_of(saved(tmp_path / "model", "resnet18", {}, 33))
+    nodes = tuple(replace(node, frames=True) if isinstance(node, MaxPool) else node for node in graph.nodes)
+    with pytest.raises(ResourceError, match="not spectra of sounds"):
+        open_network(replace(graph, nodes=nodes))

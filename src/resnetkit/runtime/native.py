@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit.data.image import Preprocess
+from resnetkit.errors import ResourceError
 from resnetkit.kernels import layers
 from resnetkit.kernels.layers import ConvLayer, Floats, Moves, Pixels, Shape
 from resnetkit.kernels.library import Workers
@@ -166,6 +167,8 @@ def _conv(node: Conv, workers: Workers, pixels: Pixels | None, relu: bool) -> La
 
 
 def _other(node: Node, workers: Workers, widths: dict[str, int]) -> Layer:
+    if isinstance(node, MaxPool) and node.frames:
+        raise ResourceError("our kernels take images, not spectra of sounds", fix="another --backend")
     if isinstance(node, MaxPool | AveragePool):
         pool = layers.max_pool if isinstance(node, MaxPool) else layers.mean_pool
 
