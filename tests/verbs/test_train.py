@@ -23,7 +23,7 @@ from resnetkit.runtime import choice
 from resnetkit.training import features, trunk
 from resnetkit.training import state as states
 from resnetkit.training import train as loop
-from resnetkit.verbs import job
+from resnetkit.verbs import fit, job
 
 FILES = {
     "recipe.toml",
@@ -108,6 +108,20 @@ def test_being_told_to_end_saves(photos: Path, run_cli, monkeypatch, number: int
     code, _, err = run_cli("train", photos, *tiny(), "--out", "r")
     assert code == 128 + number and "saved at step 3" in err
     assert [folder.name for folder in Path("r/state").iterdir()] == ["00000003"]
+
+
+def test_a_signal_while_processes_agree_is_not_lost(photos: Path, run_cli, monkeypatch) -> None:
+    """Most come just then, where one process waits for another; the next step ends with it."""
+    agreed = iter(range(99))
+
+    def interrupt_and_agree(value, setup):
+        if next(agreed) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return value
+
+    monkeypatch.setattr(fit, "largest", interrupt_and_agree)
+    code, _, err = run_cli("train", photos, *tiny(), "--out", "r")
+    assert code == 128 + signal.SIGTERM and "saved at step 4" in err
 
 
 @pytest.mark.parametrize("step", [0, 4, 8])

@@ -127,18 +127,22 @@ def _fit(job: Job, stage: Stage, state: TrainState, signals: Signals) -> None:
         Interrupted, DivergedError: both say how to go on.
     """
     try:
-        _loop(job, stage, state, signals)
+        stopped_by = _loop(job, stage, state, signals)
     except DivergedError as error:
         kept = states.saved_states(stage.folder)
         run.log_event(job.folder, "diverged", {"stage": stage.name, "step": state.step})
         where = f"the last good state is {kept[-1].relative_to(job.folder)}" if kept else "no state was saved yet"
         raise DivergedError(f"{error.what}; {where}", path=job.folder, fix=error.fix) from error
-    if signals.received:
+    if stopped_by:
         command = f"resnetkit train --resume --out {job.folder}"
-        raise Interrupted(signals.received, path=job.folder, fix=f"saved at step {state.step}; go on with: {command}")
+        raise Interrupted(stopped_by, path=job.folder, fix=f"saved at step {state.step}; go on with: {command}")
 
 
-def _loop(job: Job, stage: Stage, state: TrainState, signals: Signals) -> None:
+def _loop(job: Job, stage: Stage, state: TrainState, signals: Signals) -> int:
+    """Step after step; gives the number of the signal that all processes stopped for, or 0.
+
+    A signal that comes while they agree is acted on after the next step, so what one has received is never unset.
+    """
     saver = Saver()
     own = [row["seconds"] for row in state.history if row["stage"] == stage.name]
     started = time.monotonic() - (float(own[-1]) if own else 0.0)
@@ -150,11 +154,12 @@ def _loop(job: Job, stage: Stage, state: TrainState, signals: Signals) -> None:
             over = bool(tick.epoch) and _patience_is_over(job.recipe, state)
             reason = signals.received or (ENOUGH if over or time.monotonic() > job.deadline else 0)
             stop = largest(reason, job.setup)
-            signals.received = stop if stop < ENOUGH else 0
-            if job.setup.rank == 0 and (signals.received or (saver.due(tick.epoch is not None) and not stop)):
+            signal = stop if stop < ENOUGH else 0
+            if job.setup.rank == 0 and (signal or (saver.due(tick.epoch is not None) and not stop)):
                 saver.save(state, stage.folder)
             if stop:
-                break
+                return signal
+    return 0
 
 
 def _ticks(job: Job, stage: Stage, state: TrainState) -> Iterator[Tick]:
