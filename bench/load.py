@@ -58,7 +58,7 @@ def ours(root: Path) -> Iterator[float]:
     from resnetkit.training.loader import Loader
     from resnetkit.training.objective import OBJECTIVES, store_preprocess
     from resnetkit.training.pixels import cached, key_of
-    from resnetkit.training.plan import settle
+    from resnetkit.training.settle import settle
 
     torch.set_num_threads(2)
     chosen = {"image.size": SIZE, "train.batch_size": BATCH, "augment.min_scale": 0.08, "augment.color": 0.0}

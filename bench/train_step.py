@@ -51,7 +51,8 @@ def ours(root: Path, size: int, batch: int, steps: int) -> dict[str, float]:
     from resnetkit.training.objective import OBJECTIVES, store_preprocess
     from resnetkit.training.optim import make_optimizer
     from resnetkit.training.pixels import in_memory
-    from resnetkit.training.plan import measure, memory_format, settle
+    from resnetkit.training.plan import measure, memory_format
+    from resnetkit.training.settle import settle
     from resnetkit.training.state import TrainState
     from resnetkit.training.train import plan_of, train
 

@@ -273,8 +273,8 @@ class Finetune:
     layer4_epochs: Annotated[int, Field(ge=0, le=100_000)] | Auto = "auto"
     """Passes over the training images of that stage, one view in each."""
     engine: Literal["auto", "torch", "onnxruntime", "openvino", "ncnn", "native"] = "auto"
-    """What runs the frozen network on a CPU; auto: the fastest that gives torch's answers, where it is worth measuring;
-    elsewhere, and in several processes, torch."""
+    """What runs the frozen network on a CPU, and the final one that is scored; auto: the fastest with torch's answers,
+    where it is worth measuring; elsewhere, and in several processes, torch."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -18,7 +18,7 @@ from resnetkit.training.loader import Loader
 from resnetkit.training.maps import CHUNK
 from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.pixels import Pixels
-from resnetkit.training.plan import settle
+from resnetkit.training.settle import settle
 
 SETUP = Setup("cpu", "f32")
 

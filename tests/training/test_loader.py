@@ -11,7 +11,7 @@ from resnetkit.errors import UsageError
 from resnetkit.training.loader import Loader, num_batches, rows_of, share_of, share_of_work, size_at
 from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.pixels import Pixels
-from resnetkit.training.plan import settle
+from resnetkit.training.settle import settle
 
 
 def loader(n: int = 21, rank: int = 0, world: int = 1, **changes: object) -> Loader:

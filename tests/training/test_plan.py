@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
-from resnetkit.training.plan import MARGIN, Costs, Stages, choose, predicted
+from resnetkit.training.plan import MARGIN, UPPER, Costs, Stages, choose, epochs_that_fit, predicted
 
 COSTS = Costs(
-    forward=0.08, features=0.08, trunk=0.066, top=0.014, tail=0.04, step=0.23
+    forward=0.08, features=0.08, trunk=0.066, top=0.014, tail=0.04, step=0.23, upper=0.15
 )  # ResNet-34 at 224 px on two cores, seconds an image
 
 
@@ -18,10 +19,11 @@ def chosen(minutes: float, train: int = 1_000, wanted: int = 10) -> Stages:
 
 
 def test_more_time_buys_more() -> None:
-    head, layer4, whole = chosen(1), chosen(10), chosen(60)
+    head, layer4, upper, whole = chosen(1), chosen(8), chosen(14), chosen(60)
     assert head == Stages(True, 0, 0, 0)
     assert layer4.views >= 2 and layer4.layer4_epochs >= 2 * layer4.views and not layer4.epochs
-    assert whole.epochs >= 3 and not whole.views
+    assert upper.epochs >= 3 and upper.frozen == UPPER and not upper.views
+    assert whole.epochs >= 5 and whole.frozen == "none" and not whole.views
     assert chosen(600).epochs == 10, "no more than is wanted"
 
 
@@ -54,3 +56,16 @@ def test_features_take_what_their_engine_takes() -> None:
     assert alone["features"] == pytest.approx(110 * 0.04)
     stored = [predicted(costs, (100, 10), 5_120, Stages(True, 4, 8, 0)) for costs in (COSTS, quick)]
     assert stored[1]["features"] == pytest.approx(410 * 0.033) and stored[0]["head"] == stored[1]["head"]
+
+
+def test_what_is_frozen_already_is_no_choice() -> None:
+    """Stages that the user has frozen stay as they are, and no plan freezes others."""
+    frozen = dataclasses.replace(COSTS, upper=math.inf)
+    found = [choose(frozen, (1_000, 150), 5_120, 10, 60 * minutes) for minutes in (1, 10, 14, 60)]
+    assert {stages.frozen for stages in found} == {"none"} and found[-1].epochs
+
+
+def test_the_time_limit_cuts_epochs() -> None:
+    assert epochs_that_fit(50, 100, 0.5, 600) == 10
+    assert epochs_that_fit(5, 100, 0.5, 600) == 5
+    assert epochs_that_fit(5, 100, 0.5, 1) == 1

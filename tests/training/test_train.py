@@ -16,7 +16,7 @@ from resnetkit.training.loader import Loader
 from resnetkit.training.objective import OBJECTIVES, class_weights
 from resnetkit.training.optim import lr_at, make_optimizer
 from resnetkit.training.pixels import Pixels
-from resnetkit.training.plan import default_lr, epochs_that_fit, settle
+from resnetkit.training.settle import settle
 from resnetkit.training.state import TrainState
 from resnetkit.training.train import plan_of, train
 
@@ -118,30 +118,6 @@ def test_balanced_weights_count_every_class_the_same() -> None:
     targets = np.array([0] * 6 + [1] * 3 + [2])
     weights = class_weights(targets, 4)
     assert weights.tolist() == pytest.approx([10 / 24, 10 / 12, 10 / 4, 0])
-
-
-def test_choices_by_size_of_the_images() -> None:
-    small = settle(recipes.read(""), 28)
-    assert (small.model.weights, small.image.size, small.model.stem, small.image.crop_ratio) == (
-        "none",
-        32,
-        "small",
-        1.0,
-    )
-    large = settle(recipes.read(""), 900)
-    assert (large.model.weights, large.image.size, large.model.stem) == ("IMAGENET1K_V1", 224, "imagenet")
-    assert (large.optim.optimizer, small.optim.optimizer) == ("adamw", "sgd")
-    assert large.optim.lr == default_lr("adamw", 32, True) == 2e-4 and small.optim.lr == 0.05
-    for side, stem in ((28, "small"), (900, "deep")):
-        model = settle(recipes.read("", {"model.variant": "resnet34d"}), side).model
-        assert (model.weights, model.stem, model.shortcut) == ("none", stem, "D")
-    assert settle(recipes.read("", {"image.size": 96, "optim.lr": 0.3}), 900).image.size == 96
-
-
-def test_the_time_limit_cuts_epochs() -> None:
-    assert epochs_that_fit(50, 100, 0.5, 600) == 10
-    assert epochs_that_fit(5, 100, 0.5, 600) == 5
-    assert epochs_that_fit(5, 100, 0.5, 1) == 1
 
 
 def test_cpus_train_in_f32() -> None:

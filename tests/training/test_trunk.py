@@ -22,7 +22,7 @@ from resnetkit.runtime.graph import Graph
 from resnetkit.settings import Recipe
 from resnetkit.training import trunk
 from resnetkit.training.device import Setup
-from resnetkit.training.plan import settle
+from resnetkit.training.settle import settle
 
 SETUP = Setup("cpu", "f32")
 CUTS = [
@@ -50,7 +50,7 @@ def network(name: str = "resnet20", classes: int = 3, **options: object) -> ResN
 
 def recipe(channels: int = 3, **changes: object) -> Recipe:
     given = {"model.weights": "none", "image.size": 32, "image.channels": channels, **changes}
-    return recipes.replace(settle(recipes.read("", given), 32), {"finetune.head": True})
+    return recipes.replace(settle(recipes.read("", given), 32), {"finetune.head": True, "finetune.views": 0})
 
 
 @pytest.mark.parametrize("engine", choice.ENGINES)
@@ -167,3 +167,19 @@ def test_an_engine_for_which_there_is_no_time_is_not_opened() -> None:
     batch = np.ones((2, 3, 4, 4), np.float32)
     best, _, told = choice.compared(batch, lambda x: x[:, :, 0, 0], {"slow": lambda: pytest.fail("opened")}, -1.0)
     assert best == "torch" and "slow left out: no time to try it" in told
+
+
+@pytest.mark.parametrize("engine", ["native", "onnxruntime"])
+def test_the_final_network_is_scored_by_the_engine_of_its_features(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless that gives other answers than torch, or no features were made."""
+    if not choice.is_here(engine):
+        pytest.skip(f"needs {engine}")
+    wanted = recipe(**{"finetune.engine": engine})
+    found = trunk._checkpoint(network(), wanted)
+    assert trunk.open_whole(found, wanted, SETUP).name == engine
+    for other in (recipes.replace(wanted, {"finetune.head": False}), chosen(wanted, "torch")):
+        assert trunk.open_whole(found, other, SETUP).name == "torch"
+    monkeypatch.setattr(choice, "disagreement", lambda *_: "other logits")
+    assert trunk.open_whole(found, wanted, SETUP).name == "torch"

@@ -5,175 +5,36 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from resnetkit import models
-from resnetkit.data.dataset import File
-from resnetkit.data.image import stored_size
-from resnetkit.errors import UsageError
-from resnetkit.nn.cifar import WIDTH
 from resnetkit.nn.cut import cut, last_cut
 from resnetkit.nn.resnet import ResNet
-from resnetkit.recipe import Recipe, replace
+from resnetkit.recipe import replace
 from resnetkit.training.device import Setup
 from resnetkit.training.kernels import kernels_wanted, own_kernels
 from resnetkit.training.loader import Loader, share_of_work
-from resnetkit.training.objective import OBJECTIVES
-from resnetkit.training.optim import in_memory_order, make_optimizer, train_mode
+from resnetkit.training.optim import freeze, in_memory_order, make_optimizer, train_mode
+from resnetkit.training.settle import EPOCHS_A_VIEW
 from resnetkit.training.state import TrainState
 from resnetkit.training.train import plan_of, train
 from resnetkit.training.trunk import engine_of, open_trunk, seconds_of
 
-SMALL = 64  # images under this are too small for ImageNet's weights and its stem
 STEPS, SECONDS = 8, 2.0  # measured for each memory format: so many steps, or what fits but three at least
 MARGIN = 0.92  # of the time that is left is planned: steps take longer than they took when they were measured
-FEWEST = 3  # epochs of the whole network that are worth more than layer4 on stored maps
-FEWEST_VIEWS, MOST_VIEWS, MOST_EPOCHS, EPOCHS_A_VIEW = 2, 8, 24, 2  # of layer4 on stored maps
+UPPER = "layer2"  # what lies above it, layer3 to the head, learns as well on few images, in two thirds of the time
+FEWEST, FEWEST_UPPER = 5, 3  # epochs of the whole network, and of that, which are worth more than less of it
+FEWEST_VIEWS, MOST_VIEWS, MOST_EPOCHS = 2, 8, 24  # of layer4 on stored maps
 LEAST_STEP = 2.0  # times what evaluation takes, a training step takes for certain: three to four were measured
 SMALLEST_BATCH = 8  # on which costs are measured, at 224 px
 SECONDS_A_HEAD, SECONDS_A_FEATURE = 1.0, 4e-7  # to fit the head: measured with scikit-learn 1.9 on one core
-PROBED = 200  # images whose header is read; steps under which measuring costs more than it brings
-
-
-def typical_side(files: Sequence[File]) -> int:
-    """Median short side of up to 200 images, spread over the data set, in pixels."""
-    stride = max(1, math.ceil(len(files) / PROBED))
-    sizes = [stored_size(files[row]) for row in range(0, len(files), stride)]
-    return int(statistics.median([min(size) for size in sizes if size] or [224]))
-
-
-def settle(recipe: Recipe, side: int) -> Recipe:
-    """Decide what depends on the variant and the size of the images: weights, size, stem, shortcut, crop, rate.
-
-    Args:
-        recipe: with "auto" in it.
-        side: typical short side of the images, in pixels.
-
-    Raises:
-        UsageError: there is no such variant, or grow.from cannot grow into it.
-    """
-    _refuse_others(recipe)
-    model, image, optim = recipe.model, recipe.image, recipe.optim
-    variant = models.variant_named(model.variant)
-    weights = model.weights
-    first = recipe.grow.from_ or model.variant
-    if weights == "auto":
-        weights = "none" if side < SMALL or first not in models.PUBLISHED else "IMAGENET1K_V1"
-    largest = 32 if variant.width == WIDTH else 224
-    size = image.size if image.size != "auto" else min(largest, max(32, 32 * math.ceil(side / 32)))
-    stem = model.stem
-    if stem == "auto":
-        stem = "small" if size < SMALL and weights == "none" else variant.stem
-    shortcut = variant.shortcut if model.shortcut == "auto" else model.shortcut
-    assert shortcut != "none", "it is refused"
-    if recipe.grow.from_:
-        with torch.device("meta"):  # no memory is taken and nothing is computed
-            models.grow(models.build(first, shortcut=shortcut, stem=stem), model.variant)
-    changes: dict[str, Any] = {"model.weights": weights, "image.size": size, "model.stem": stem}
-    changes |= {"model.shortcut": shortcut, "image.width": 0}
-    if image.crop_ratio == "auto":
-        changes["image.crop_ratio"] = 1.0 if side < SMALL else 0.875
-    optimizer = optim.optimizer
-    if optimizer == "auto":
-        optimizer = "sgd" if weights == "none" else "adamw"
-    changes["optim.optimizer"] = optimizer
-    if optim.lr == "auto":
-        changes["optim.lr"] = default_lr(optimizer, recipe.train.batch_size, weights != "none")
-    if weights != "none":
-        changes["model.zero_init_residual"] = False
-    if weights == "none" or recipe.grow.from_:  # there are no features yet, or soon others
-        changes |= {"finetune.head": False, "finetune.keep_statistics": False}
-        changes |= {"finetune.views": 0, "finetune.layer4_epochs": 0}
-    elif not recipe.train.time_limit or recipe.finetune.views != "auto":
-        views = recipe.finetune.views if recipe.finetune.views != "auto" else 0
-        changes["finetune.views"] = views
-        if recipe.finetune.layer4_epochs == "auto":
-            changes["finetune.layer4_epochs"] = EPOCHS_A_VIEW * views
-    if image.start_size and not 8 <= image.start_size <= size:
-        fix = f"0, or 8 to the {size} of image.size"
-        raise UsageError(f"image.start_size = {image.start_size} is too small or too large", fix=fix)
-    if recipe.data.task != "auto" and OBJECTIVES[recipe.data.task].heads is None:
-        changes["finetune.head"] = False
-    settled = replace(recipe, changes)
-    if model.pool == "all" and settled.finetune.views not in ("auto", 0):
-        fix = "leave one of them out"
-        raise UsageError("model.pool=all needs features that finetune.views does not store", fix=fix)
-    tune = settled.finetune
-    if not (settled.train.epochs or tune.head or (tune.views and tune.layer4_epochs)):
-        raise UsageError("train.epochs = 0 leaves nothing to learn", fix="give --epochs 1 or more, or --weights")
-    return settled
-
-
-def settle_others(recipe: Recipe, rate: float) -> Recipe:
-    """Decide what is left to decide where the data are no images: weights, stem, shortcut, optimiser and its rate.
-
-    Args:
-        recipe: whose data are sounds or texts.
-        rate: of AdamW for batches of 32.
-
-    Raises:
-        UsageError: there is no such variant, or a setting is of images only.
-    """
-    model, optim, texts = recipe.model, recipe.optim, recipe.text.units != "auto"
-    fitting = models.of_texts() if texts else models.of_sounds()
-    if model.variant not in fitting:
-        what = f"there is no model {model.variant!r} for {'texts' if texts else 'sounds'}"
-        raise UsageError(what, fix=f"one of {', '.join(fitting)}")
-    weights = "none" if model.weights == "auto" else model.weights
-    if weights != "none" and model.variant in models.SEQUENCES:
-        raise UsageError(f"{model.variant} takes no weights", fix="leave --weights out")
-    if recipe.grow.from_ or recipe.augment.cutmix or recipe.image.start_size or (texts and recipe.augment.mixup):
-        what = "grow.from, augment.cutmix and image.start_size are of images, augment.mixup of images and sounds"
-        raise UsageError(what, fix="leave them out")
-    optimizer = "adamw" if optim.optimizer == "auto" else optim.optimizer
-    changes: dict[str, Any] = {"model.weights": weights, "optim.optimizer": optimizer}
-    if model.variant in models.VARIANTS:
-        variant = models.variant_named(model.variant)
-        changes["model.stem"] = variant.stem if model.stem == "auto" else model.stem
-        changes["model.shortcut"] = variant.shortcut if model.shortcut == "auto" else model.shortcut
-    if optim.lr == "auto":
-        scale = math.sqrt(min(recipe.train.batch_size, 128) / 32)
-        changes["optim.lr"] = (
-            rate * scale if optimizer == "adamw" else default_lr("sgd", recipe.train.batch_size, False)
-        )
-    for name, value in (("head", False), ("keep_statistics", False), ("views", 0), ("layer4_epochs", 0)):
-        changes[f"finetune.{name}"] = value
-    if not recipe.train.epochs:
-        raise UsageError("train.epochs = 0 leaves nothing to learn", fix="give --epochs 1 or more")
-    return replace(recipe, changes)
-
-
-def _refuse_others(recipe: Recipe) -> None:
-    """Refuse what is for boxes and masks, or for texts, alone."""
-    if recipe.model.shortcut == "none":
-        raise UsageError("model.shortcut = 'none' is of texts", fix="take plain18, plain34, ... of images")
-    if recipe.image.width not in ("auto", 0) or recipe.model.head != "auto":
-        key = "image.width" if recipe.model.head == "auto" else "model.head"
-        raise UsageError(f"{key} is for boxes and masks", fix="leave it out")
-    if recipe.model.stem == "spectrum":
-        raise UsageError("model.stem = 'spectrum' is of sounds", fix="imagenet, small or deep")
-    if recipe.image.resize == "window":
-        raise UsageError("image.resize = 'window' is for masks", fix="crop, squash or letterbox")
-
-
-def default_lr(optimizer: str, batch_size: int, fine_tune: bool) -> float:
-    """Peak learning rate: for SGD in proportion to the batch (arXiv 1706.02677) up to 128, for AdamW to its root.
-
-    To fine-tune on 250 to 1,300 images, AdamW's 2e-4 was better in three epochs than SGD's 0.01 and safer: SGD diverged
-    where images were unlike photos.
-    """
-    if optimizer == "adamw":  # arXiv 2205.10287
-        return (2e-4 if fine_tune else 1e-3) * math.sqrt(min(batch_size, 128) / 32)
-    return (0.01 if fine_tune else 0.05) * min(batch_size, 128) / 32
 
 
 @dataclass(frozen=True)
@@ -236,6 +97,7 @@ class Costs:
         top: layer4 and the head in evaluation on stored maps, by torch.
         tail: a training step of layer4 and the head, on stored maps.
         step: a training step of the whole network.
+        upper: one in which the stages up to UPPER are frozen; none can be had where others are.
     """
 
     forward: float
@@ -244,16 +106,21 @@ class Costs:
     top: float
     tail: float
     step: float
+    upper: float = math.inf
 
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages of a training: whether a head is fitted, views and epochs of layer4 on stored maps, epochs of all."""
+    """The stages of a training: whether a head is fitted, views and epochs of layer4 on stored maps, epochs of all.
+
+    And up to where all is frozen.
+    """
 
     head: bool
     views: int
     layer4_epochs: int
     epochs: int
+    frozen: str = "none"
 
 
 def predicted(costs: Costs, images: tuple[int, int], features: int, stages: Stages) -> dict[str, float]:
@@ -269,18 +136,19 @@ def predicted(costs: Costs, images: tuple[int, int], features: int, stages: Stag
     stored = (train * stages.views + val) * costs.trunk if stages.views else (train + val) * costs.features
     rest = (train + val) * costs.top if stages.views else 0.0  # from the maps to the embedding
     fit = SECONDS_A_HEAD + SECONDS_A_FEATURE * train * features
+    name, step = ("all", costs.step) if stages.frozen == "none" else (f"above {stages.frozen}", costs.upper)
     return {
         "features": stored if stages.head or stages.views else 0.0,
         "head": fit + rest if stages.head else 0.0,
         "layer4": stages.layer4_epochs * (train + val / 3) * costs.tail,
-        "all": stages.epochs * (train * costs.step + val * costs.forward),
+        name: stages.epochs * (train * step + val * costs.forward) if stages.epochs else 0.0,
     }
 
 
 def choose(
     costs: Costs, images: tuple[int, int], features: int, wanted: int, seconds: float, most_views: int = MOST_VIEWS
 ) -> Stages:
-    """The best fine-tuning that fits: all of the network, else layer4 on stored maps, else the head alone.
+    """The best fine-tuning that fits: all, else what is above UPPER, else layer4 on stored maps, else the head alone.
 
     Args:
         costs: as for `predicted`.
@@ -295,9 +163,11 @@ def choose(
         return MARGIN * seconds - sum(predicted(costs, images, features, stages).values())
 
     alone = Stages(True, 0, 0, 0)
-    epochs = min(wanted, int(left(alone) / (left(alone) - left(dataclasses.replace(alone, epochs=1)))))
-    if epochs and epochs >= min(wanted, FEWEST):
-        return dataclasses.replace(alone, epochs=epochs)
+    for frozen, fewest in (("none", FEWEST), (UPPER, FEWEST_UPPER)):
+        more = dataclasses.replace(alone, epochs=1, frozen=frozen)
+        epochs = min(wanted, int(left(alone) / (left(alone) - left(more))))
+        if epochs and epochs >= min(wanted, fewest):
+            return dataclasses.replace(more, epochs=epochs)
     for views in range(min(most_views, MOST_VIEWS), FEWEST_VIEWS - 1, -1):
         stored = Stages(True, views, 0, 0)
         epoch = left(stored) - left(dataclasses.replace(stored, layer4_epochs=1))
@@ -307,23 +177,74 @@ def choose(
 
 
 def least_costs(loader: Loader, setup: Setup, network: nn.Module) -> tuple[str, Costs]:
-    """The memory format asked for, or the usual one, and what evaluation costs in it; steps at the least they can."""
+    """The memory format asked for, or the usual one, and what evaluation costs in it, on random images.
+
+    No step is measured: it takes LEAST_STEP times the evaluation at least, and so does one of a part.
+    """
     layout = _formats(loader)[0]
-    return layout, _costs(loader, setup, _trial(loader, setup, network, layout), None)
+    part, images = _trial(loader, setup, network, layout)
+    trunk, tail = _halves(part)
+
+    @torch.inference_mode()
+    def seconds(part: Callable[[Tensor], Tensor], x: Tensor) -> float:
+        # reading a number waits for a GPU
+        return seconds_of(lambda: float(part(x).flatten()[0])) / len(images)
+
+    with torch.inference_mode():
+        maps = trunk(images)
+    prepare, below, top = _prepare(loader), seconds(trunk, images), seconds(tail, maps)
+    engine = open_trunk(part, last_cut(part), loader.recipe, setup)  # type: ignore[arg-type]
+    gain = below / seconds(engine, images) if engine_of(loader.recipe, setup) != "torch" else 1.0
+    whole, small = LEAST_STEP * (below + top), share_of_work(loader.recipe)
+    return layout, Costs(
+        forward=prepare + below + top,
+        features=prepare + (below + top) / gain,
+        trunk=prepare + below / gain,
+        top=top,
+        tail=LEAST_STEP * top,
+        step=prepare + whole * small,
+        upper=prepare + whole * small / 2 if loader.recipe.model.freeze == "none" else math.inf,
+    )
 
 
-def measure_costs(loader: Loader, setup: Setup, network: nn.Module) -> tuple[str, Costs]:
-    """The memory format asked for, or that in which a step is faster, and what all costs in it, on random images."""
+def measure_costs(loader: Loader, setup: Setup, network: nn.Module, least: Costs) -> tuple[str, Costs]:
+    """The memory format asked for, or that in which a step is faster, and the costs with what learning takes in it."""
     trial = partial(_trial, loader, setup, network)
     # one copy at a time: with its gradients and moments it takes four times the memory of the weights
     steps = {layout: seconds_of(_step(loader, setup, *trial(layout))) for layout in _formats(loader)}
     layout = min(steps, key=steps.__getitem__)
-    return layout, _costs(loader, setup, trial(layout), steps[layout])
+    part, images = trial(layout)
+    trunk, tail = _halves(part)
+    with torch.inference_mode():
+        found = trunk(images)
+    maps = found.clone()  # from which gradients can be computed
+    tail_step, upper_step = seconds_of(_step(loader, setup, tail, maps)), math.inf
+    if loader.recipe.model.freeze == "none":
+        freeze(part, UPPER)
+        upper_step = seconds_of(_step(loader, setup, part, images))
+    prepare, small = _prepare(loader), share_of_work(loader.recipe) / len(images)
+    step, upper = (prepare + seconds * small for seconds in (steps[layout], upper_step))
+    return layout, dataclasses.replace(least, tail=tail_step / len(images), step=step, upper=upper)
+
+
+def _halves(network: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """What can be frozen and stored, and layer4 with the head, in evaluation mode."""
+    assert isinstance(network, ResNet)
+    trunk, tail = cut(network, last_cut(network))
+    return trunk.eval(), tail.eval()
+
+
+def _prepare(loader: Loader) -> float:
+    """Seconds to make a training image of the last size from what is stored."""
+    full = dataclasses.replace(loader, recipe=replace(loader.recipe, {"image.start_size": 0}))
+    return seconds_of(partial(full.batch, 0)) / len(full.batch(0).rows)
 
 
 def _formats(loader: Loader) -> tuple[str, ...]:
-    wanted = loader.recipe.train.memory_format
-    return ("contiguous", "channels_last") if wanted == "auto" else (wanted,)
+    wanted, own = loader.recipe.train.memory_format, loader.recipe.train.kernels == "own"
+    if wanted == "auto":
+        return ("channels_last",) if own else ("contiguous", "channels_last")  # that of our kernels
+    return (wanted,)
 
 
 def _trial(loader: Loader, setup: Setup, network: nn.Module, layout: str) -> tuple[nn.Module, Tensor]:
@@ -351,42 +272,6 @@ def _step(loader: Loader, setup: Setup, part: nn.Module, x: Tensor) -> Callable[
         loss.item()  # waits for a GPU
 
     return step
-
-
-def _costs(loader: Loader, setup: Setup, trial: tuple[nn.Module, Tensor], step: float | None) -> Costs:
-    """Seconds an image, of a copy of the network on a batch whose training step takes `step` seconds.
-
-    None: no step is measured; it takes LEAST_STEP times the evaluation at least, and so does one of layer4.
-    """
-    network, images = trial
-    assert isinstance(network, ResNet)
-    trunk, tail = cut(network, last_cut(network))
-    batch = len(images)
-
-    @torch.inference_mode()
-    def seconds(part: Callable[[Tensor], Tensor], x: Tensor) -> float:
-        # reading a number waits for a GPU
-        return seconds_of(lambda: float(part(x).flatten()[0])) / batch
-
-    with torch.inference_mode():
-        found = trunk.eval()(images)
-    maps = found.clone()  # from which gradients can be computed
-    full = dataclasses.replace(loader, recipe=replace(loader.recipe, {"image.start_size": 0}))
-    prepare = seconds_of(partial(full.batch, 0)) / len(full.batch(0).rows)
-    below, top = seconds(trunk, images), seconds(tail.eval(), maps)
-    engine = open_trunk(network, last_cut(network), loader.recipe, setup)
-    gain = below / seconds(engine, images) if engine_of(loader.recipe, setup) != "torch" else 1.0
-    tail_step, whole_step = LEAST_STEP * top, LEAST_STEP * (below + top)
-    if step is not None:
-        tail_step, whole_step = seconds_of(_step(loader, setup, tail, maps)) / batch, step / batch
-    return Costs(
-        forward=prepare + below + top,
-        features=prepare + (below + top) / gain,
-        trunk=prepare + below / gain,
-        top=top,
-        tail=tail_step,
-        step=prepare + whole_step * share_of_work(loader.recipe),
-    )
 
 
 def epochs_that_fit(wanted: int, steps_per_epoch: int, seconds_a_step: float, seconds_left: float) -> int:

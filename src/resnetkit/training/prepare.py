@@ -14,9 +14,10 @@ from resnetkit.data.text import Chosen
 from resnetkit.data.tokens import TextPreprocess
 from resnetkit.settings import Recipe
 from resnetkit.tasks.scenes import SCENES
-from resnetkit.training import hearing, places, plan, reading
+from resnetkit.training import hearing, places, reading
 from resnetkit.training.objective import OBJECTIVES, preprocess_of, store_preprocess
 from resnetkit.training.places import whole_store
+from resnetkit.training.settle import settle, settle_others, typical_side
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,16 @@ def stored(recipe: Recipe, dataset: Dataset) -> Any:
 
 
 def _settle_images(recipe: Recipe, dataset: Dataset) -> Recipe:
-    return plan.settle(recipe, plan.typical_side(dataset.files))
+    return settle(recipe, typical_side(dataset.files))
 
 
 def _settle_sounds(recipe: Recipe, dataset: Dataset) -> Recipe:
-    return plan.settle_others(hearing.settle(recipe, dataset), hearing.RATE)
+    return settle_others(hearing.settle(recipe, dataset), hearing.RATE)
 
 
 def _settle_texts(recipe: Recipe, dataset: Dataset) -> Recipe:
     settled = reading.settle(recipe, dataset)
-    return plan.settle_others(settled, reading.RATES.get(recipe.model.variant, reading.RATE))
+    return settle_others(settled, reading.RATES.get(recipe.model.variant, reading.RATE))
 
 
 def _told_of_images(recipe: Recipe) -> str:

@@ -1,4 +1,4 @@
-"""The frozen part of a network as it is run: by torch, or on a CPU by the fastest engine that gives torch's maps."""
+"""A network where it does not learn: run by torch, or on a CPU by the fastest engine that gives torch's answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from resnetkit.nn.cut import AVGPOOL, cut
 from resnetkit.nn.resnet import ResNet
 from resnetkit.ops.metrics import relative_difference
 from resnetkit.runtime import choice
-from resnetkit.runtime.backends import open_engine
+from resnetkit.runtime.backends import Backend, open_backend, open_engine
 from resnetkit.runtime.engines import PIP
 from resnetkit.runtime.graph import Graph, graph_of
 from resnetkit.runtime.save import options_of, variant_of
@@ -31,8 +31,8 @@ from resnetkit.training.objective import preprocess_of
 
 BATCH = 32  # images that the trunk sees at a time
 PIXELS = 32 * 64**2  # of a batch on which engines are compared, at most: less than a quarter of a second on one core
-WORTH = 10.0  # seconds of torch under which comparing engines would take longer than what is won
 OWN = 1.5  # seconds of torch from which our own kernels, which open at once, are compared with it
+WORTH = 10.0  # seconds of the faster of them under which comparing all engines would take longer than what is won
 SHARE = 0.05  # of these seconds, or choice.SECONDS, to compare
 Run = Callable[[Tensor], Tensor]  # images [n, C, H, W] to maps [n, D, h, w], both on the device
 
@@ -80,6 +80,22 @@ def open_trunk(network: ResNet, after: str, recipe: Recipe, setup: Setup) -> Run
     return run
 
 
+def open_whole(found: Checkpoint, recipe: Recipe, setup: Setup) -> Backend:
+    """A trained network that is to be scored: by the engine of its features, or by torch if that gives other answers.
+
+    Args:
+        found: the network.
+        recipe: settled.
+        setup: where it runs.
+    """
+    reference, name = open_backend(found, "torch", setup.device), engine_of(recipe, setup)
+    if name == "torch" or not (recipe.finetune.head or recipe.finetune.views):
+        return reference
+    engine, prepare = open_backend(found, name, setup.device), preprocess_of(recipe)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *prepare.shape), prepare.dtype)
+    return reference if choice.disagreement(reference(pixels), engine(pixels)) else engine
+
+
 def with_engine(network: ResNet, recipe: Recipe, setup: Setup, images: int, *, keep: bool = True) -> tuple[Recipe, str]:
     """The recipe with the engine that runs the frozen network, and why this one in words; "" if it had to be torch.
 
@@ -117,17 +133,18 @@ def _fastest(network: ResNet, recipe: Recipe, setup: Setup, images: int, keep: b
     if known:
         return known, "as measured before"
     reference: choice.Run = partial(_logits, network.eval())
-    needed = images / len(batch) * seconds_of(partial(reference, batch))
-    if needed < WORTH:
-        names, keep = tuple(name for name in names if name == "native" and needed > OWN), False
-    if not names:
-        return "torch", ""
+    times = images / len(batch)
+    needed = times * seconds_of(partial(reference, batch))
     graph = cache(partial(graph_of, found))  # made once for all engines, and not for torch
     openers = {name: partial(_opened, graph, name) for name in names}
-    most = max(choice.SECONDS, SHARE * needed) if needed >= WORTH else SHARE * needed
-    best, _, told = choice.compared(batch, reference, openers, most)
-    if keep:
-        choice.remember(key, best)
+    best, told = "torch", ""
+    if "native" in names and needed > OWN:
+        best, run, told = choice.compared(batch, reference, {"native": openers["native"]}, SHARE * needed)
+        needed = times * seconds_of(partial(run, batch))
+    if needed > WORTH:
+        best, _, told = choice.compared(batch, reference, openers, max(choice.SECONDS, SHARE * needed))
+        if keep:
+            choice.remember(key, best)
     return best, told
 
 

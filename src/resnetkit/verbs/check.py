@@ -32,7 +32,7 @@ from resnetkit.training.device import processes
 from resnetkit.training.embed import embed
 from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.pixels import refuse_unreadable
-from resnetkit.training.plan import settle, typical_side
+from resnetkit.training.settle import settle, typical_side
 from resnetkit.training.trunk import with_engine
 from resnetkit.trust.check import Findings, Seen, findings, inspected
 from resnetkit.trust.check_page import write_page

@@ -21,7 +21,7 @@ from resnetkit.data.dataset import Dataset
 from resnetkit.errors import DataError, UsageError
 from resnetkit.nn.cut import cut, last_cut
 from resnetkit.nn.resnet import ResNet
-from resnetkit.runtime.backends import Backend, open_backend
+from resnetkit.runtime.backends import Backend
 from resnetkit.runtime.model import Model
 from resnetkit.settings import Recipe
 from resnetkit.tasks.evaluate import Scores, calibrated_loss, score
@@ -46,7 +46,7 @@ from resnetkit.training.plan import (
 )
 from resnetkit.training.prepare import evaluated, stored
 from resnetkit.training.state import TrainState, growth_of
-from resnetkit.training.trunk import with_engine
+from resnetkit.training.trunk import open_whole, with_engine
 from resnetkit.trust.calibrate import calibrate
 from resnetkit.trust.gallery import OVERLAYS
 from resnetkit.verbs.console import note
@@ -147,10 +147,11 @@ def planned(job: Job, network: nn.Module, *, keep: bool = True) -> Job:
 
 
 def _num_frozen(job: Job) -> int:
-    """Images, each of its views for one, that the frozen network is to see."""
+    """Images, each of its views for one, that the frozen network is to see, and the final one at the end."""
     tune = job.recipe.finetune
     views = 1 if tune.views == "auto" else tune.views or int(tune.head)
-    return job.dataset.num_samples("train") * views + job.dataset.num_samples("val") if views else 0
+    counts = [job.dataset.num_samples(split) for split in ("train", "val", "val", "test")]
+    return counts[0] * views + sum(counts[1:]) if views else 0
 
 
 def _epochs_that_fit(job: Job, network: nn.Module) -> tuple[Job, dict[str, Any]]:
@@ -185,7 +186,7 @@ def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
     """Also the deadline, which leaves the time to score the held-out images and to write the report."""
     recipe = job.recipe
     layout, costs = _costs_that_matter(job, network)
-    after = _seconds_after(job, costs.forward)
+    after = _seconds_after(job, costs.features)
     after = from_first({"after": after}, job.setup)["after"]
     job = replace(job, deadline=job.started + recipe.train.time_limit - after)
     left = job.deadline - time.monotonic()
@@ -199,6 +200,7 @@ def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
     return job, {
         "train.memory_format": layout,
         "train.epochs": epochs,
+        "model.freeze": recipe.model.freeze if stages.frozen == "none" else stages.frozen,
         "finetune.views": stages.views,
         "finetune.layer4_epochs": stages.layer4_epochs,
     }
@@ -207,11 +209,11 @@ def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
 def _costs_that_matter(job: Job, network: ResNet) -> tuple[str, Costs]:
     """The memory format and what all costs in it; what learning takes is not measured where there is no time for it."""
     layout, least = least_costs(job.loader, job.setup, network)
-    left = job.started + job.recipe.train.time_limit - _seconds_after(job, least.forward) - time.monotonic()
+    left = job.started + job.recipe.train.time_limit - _seconds_after(job, least.features) - time.monotonic()
     stages = choose(least, *_sizes(job, network), job.recipe.train.epochs, left, _most_views(job, network))
     alone = job.recipe.finetune.head and not (stages.views or stages.epochs)
     alone = bool(from_first({"alone": alone}, job.setup)["alone"])
-    return (layout, least) if alone else measure_costs(job.loader, job.setup, network)
+    return (layout, least) if alone else measure_costs(job.loader, job.setup, network, least)
 
 
 def _most_views(job: Job, network: ResNet) -> int:
@@ -252,7 +254,8 @@ def tell_plan(job: Job, network: nn.Module) -> Job:
         tune = job.recipe.finetune
         assert tune.views != "auto" and tune.layer4_epochs != "auto", "they are decided"
         stages = Stages(tune.head, tune.views, tune.layer4_epochs, job.recipe.train.epochs)
-        _tell_prediction(job, network, measure_costs(job.loader, job.setup, network)[1], stages)
+        least = least_costs(job.loader, job.setup, network)[1]
+        _tell_prediction(job, network, measure_costs(job.loader, job.setup, network, least)[1], stages)
     return job
 
 
@@ -274,7 +277,7 @@ def _seconds_after(job: Job, forward: float) -> float:
 def _tell_prediction(job: Job, network: ResNet, costs: Costs, stages: Stages) -> float:
     """Say what each part takes; gives the seconds of all."""
     seconds = predicted(costs, *_sizes(job, network), stages)
-    seconds["scoring and report"] = _seconds_after(job, costs.forward)
+    seconds["scoring and report"] = _seconds_after(job, costs.features)
     words = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items() if value)
     learnt = f"{1000 * costs.step:.1f} ms to learn from, " if stages.epochs or stages.views else ""
     note(f"an image: {learnt}{1000 * costs.features:.1f} ms for its features", job.quiet)
@@ -341,12 +344,9 @@ def on_validation(job: Job, logits: NDArray[np.floating]) -> dict[str, float | N
 
 
 def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Model]:
-    """Scores of the finished model, by the backend that will run it, on the very pixels that it would be given.
-
-    And that model, which the validation images have calibrated.
-    """
+    """Scores of the model, on the very pixels that it would be given, and itself, which validation has calibrated."""
     assert isinstance(job.task, Task), "scenes have no logits"
-    backend = open_backend(read, "torch", job.setup.device)
+    backend = open_whole(read, job.recipe, job.setup)
     torch.set_num_threads(job.setup.threads)
 
     def infer(batch: NDArray[Any]) -> NDArray[np.floating]:

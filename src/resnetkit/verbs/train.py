@@ -213,6 +213,8 @@ def _trained(job: Job, network: nn.Module, choices: Choices, fingerprint: str) -
         freeze(network, job.recipe.model.freeze)
     if not choices.resume:
         job = planned(job, network)
+        if isinstance(network, Network):  # of which a plan may leave more as it is
+            freeze(network, job.recipe.model.freeze)
     network.to(memory_format=memory_format(job.recipe.train.memory_format))
     with run.locked(folder) if setup.rank == 0 else contextlib.nullcontext():
         if setup.rank == 0:
