@@ -35,6 +35,7 @@ TINY = (
     "train.batch_size=8",
     "train.epochs=3",
 )
+NARROW = (*TINY, "model.width=16")
 
 
 RUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--module", "resnetkit"]
@@ -152,8 +153,8 @@ def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 
 
 def tiny(*more: str, without: str = "") -> list[str]:
-    """Flags of a training of seconds; `more` replaces settings of the same key."""
-    settings = dict(setting.split("=", 1) for setting in (*TINY, *more))
+    """Flags of a training of a second, of a narrow network; `more` replaces settings of the same key."""
+    settings = dict(setting.split("=", 1) for setting in (*NARROW, *more))
     return [flag for key, value in settings.items() if key != without for flag in ("--set", f"{key}={value}")]
 
 

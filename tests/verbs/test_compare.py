@@ -18,7 +18,7 @@ from resnetkit.recipe import parse_setting
 @pytest.fixture(scope="module")
 def other(trained: Path) -> Path:
     """A run on the same images and splits that has hardly learnt."""
-    settings = dict(map(parse_setting, tiny("train.epochs=1", "optim.lr=1e-5")[1::2]))
+    settings = dict(map(parse_setting, tiny("train.epochs=1", "optim.lr=1e-5", "model.width=64")[1::2]))
     photos, folder = trained.parent.parent / "photos", trained.parent / "other"
     return api.train(photos, out=folder, settings=settings, quiet=True).folder
 

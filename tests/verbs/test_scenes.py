@@ -32,13 +32,15 @@ TASKS = {"boxes": "detect", "masks": "segment", "instances": "instances"}
 HEADLINES = {"boxes": "AP50", "masks": "mIoU", "instances": "mask_AP50"}
 SMALL = {
     "model.variant": "resnet18",
+    "model.width": 32,
     "model.weights": "none",
     "model.head_width": 64,
     "image.size": 64,
     "image.width": 96,
     "train.epochs": 2,
 }
-STILL = {"augment.flip": False, "augment.min_scale": 1, "augment.color": 0.0}  # so that little is learnt by heart soon
+# so that little is learnt by heart soon
+STILL = {"augment.flip": False, "augment.min_scale": 1, "augment.color": 0.0, "model.width": 64}
 BY_HEART = {
     "boxes": {**STILL, "train.epochs": 50, "optim.lr": 2e-3},
     "masks": {**STILL, "train.epochs": 36, "image.size": 128, "image.width": 192, "model.head_width": 24},

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from conftest import COLOURS, tiny, write_classes
+from conftest import COLOURS, NARROW, tiny, write_classes
 from resnetkit import api, run
 from resnetkit import recipe as recipes
 from resnetkit.runtime import choice
@@ -347,12 +347,20 @@ def test_dry_run_writes_nothing(photos: Path, run_cli) -> None:
     assert code == 0 and 'variant = "resnet18"' in err and not Path("runs").exists()
 
 
-def test_dry_run_of_a_fine_tuning_predicts_and_writes_nothing(photos: Path, run_cli, trained: Path) -> None:
-    weights = ("--weights", trained / "model" / "model.safetensors")
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `trained`, of a narrow network."""
+    root = tmp_path_factory.mktemp("narrow")
+    settings = dict(map(recipes.parse_setting, (*NARROW, "train.kernels=torch")))
+    return api.train(write_classes(root / "photos"), out=root / "run", settings=settings, quiet=True).folder
+
+
+def test_dry_run_of_a_fine_tuning_predicts_and_writes_nothing(photos: Path, run_cli, narrow: Path) -> None:
+    weights = ("--weights", narrow / "model" / "model.safetensors")
     code, _, err = run_cli("train", photos, *tiny(without="model.weights"), *weights, "--time-limit", "9h", "--dry-run")
     assert code == 0 and "decoding 36 images: " in err and "plan: features " in err and "views = 0" in err
     assert not Path("runs").exists() and not Path("cache-home").exists()
-    code, _, err = run_cli("train", photos, *staged(trained), "--dry-run")
+    code, _, err = run_cli("train", photos, *staged(narrow), "--dry-run")
     assert code == 0 and "layer4 " in err.partition("plan: ")[2].partition("\n")[0]
 
 
@@ -365,15 +373,15 @@ def test_no_weights_offline_is_exit_8_with_both_ways_out(tmp_path: Path, run_cli
     assert "decod" not in err, "said before any work"
 
 
-def test_fine_tuning_from_a_file_with_a_frozen_trunk(photos: Path, run_cli, trained: Path) -> None:
+def test_fine_tuning_from_a_file_with_a_frozen_trunk(photos: Path, run_cli, narrow: Path) -> None:
     """Frozen weights and statistics are those of the file, bit for bit, and the head is new."""
-    source = trained / "model" / "model.safetensors"
+    source = narrow / "model" / "model.safetensors"
     two = write_classes(Path("two"), 8, classes={"red": COLOURS["red"], "blue": COLOURS["blue"]})
     code, _, err = run_cli(
         "train", two, *tiny("model.freeze=layer4", without="model.weights"), "--weights", source, "--out", "r"
     )
     assert code == 0
-    before, after = weights(trained), weights(Path("r"))
+    before, after = weights(narrow), weights(Path("r"))
     moved = {name for name in before if not np.array_equal(before[name], after[name])}
     assert moved == {"fc.weight", "fc.bias"}
 
@@ -381,17 +389,17 @@ def test_fine_tuning_from_a_file_with_a_frozen_trunk(photos: Path, run_cli, trai
 STAGED = ("finetune.views=2", "finetune.layer4_epochs=2", "train.epochs=2", "optim.ema_decay=0.9")
 
 
-def staged(trained: Path, *more: str) -> list[str | Path]:
-    return [*tiny(*STAGED, *more, without="model.weights"), "--weights", trained / "model" / "model.safetensors"]
+def staged(narrow: Path, *more: str) -> list[str | Path]:
+    return [*tiny(*STAGED, *more, without="model.weights"), "--weights", narrow / "model" / "model.safetensors"]
 
 
 def results(run: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((run / "results.csv").read_text().splitlines()))
 
 
-def test_fine_tuning_in_stages(photos: Path, run_cli, trained: Path) -> None:
+def test_fine_tuning_in_stages(photos: Path, run_cli, narrow: Path) -> None:
     """The head, layer4 on stored maps, then all; each row says of which stage it is, and the best of all is kept."""
-    code, _, err = run_cli("train", photos, *staged(trained), "--out", "r")
+    code, _, err = run_cli("train", photos, *staged(narrow), "--out", "r")
     assert code == 0 and "head on frozen features: " in err and "features: " in err
     rows = results(Path("r"))
     assert [row["stage"] for row in rows] == ["head", "layer4", "layer4", "all", "all"]
@@ -403,37 +411,37 @@ def test_fine_tuning_in_stages(photos: Path, run_cli, trained: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_statistics_stay_those_of_the_weights_unless_told(photos: Path, run_cli, trained: Path, keep: bool) -> None:
+def test_statistics_stay_those_of_the_weights_unless_told(photos: Path, run_cli, narrow: Path, keep: bool) -> None:
     """In every stage; "frozen" norms whose statistics still move are the classic fault."""
-    flags = staged(trained, f"finetune.keep_statistics={str(keep).lower()}")
+    flags = staged(narrow, f"finetune.keep_statistics={str(keep).lower()}")
     assert run_cli("train", photos, *flags, "--out", "r")[0] == 0
-    before = weights(trained)
+    before = weights(narrow)
     after = safetensors.numpy.load_file(states.saved_states(Path("r/state"))[-1] / "network.safetensors")
     names = [name for name in before if "running" in name]
     same = [np.array_equal(before[name], after[name]) for name in names]
     assert all(same) if keep else not any(same)
 
 
-def test_a_head_alone_leaves_the_backbone_as_it_is(photos: Path, run_cli, trained: Path) -> None:
+def test_a_head_alone_leaves_the_backbone_as_it_is(photos: Path, run_cli, narrow: Path) -> None:
     """Weights and statistics of BatchNorm, bit for bit; the folder loads as any other."""
-    alone = staged(trained, "train.epochs=0", "finetune.views=0", "finetune.layer4_epochs=0")
+    alone = staged(narrow, "train.epochs=0", "finetune.views=0", "finetune.layer4_epochs=0")
     code, _, err = run_cli("train", photos, *alone, "--out", "r")
     assert code == 0, err
-    before, after = weights(trained), weights(Path("r"))
+    before, after = weights(narrow), weights(Path("r"))
     assert {name for name in before if not np.array_equal(before[name], after[name])} == {"fc.weight", "fc.bias"}
     assert [row["stage"] for row in results(Path("r"))] == ["head"]
     assert {path.name for path in Path("r").iterdir()} == FILES - {"state"}
     assert run_cli("predict", "r", photos / "red")[0] == 0
 
 
-def test_fine_tuning_with_features_of_all_stages(photos: Path, run_cli, trained: Path) -> None:
-    flags = [*tiny("model.pool=all", without="model.weights"), "--weights", trained / "model" / "model.safetensors"]
+def test_fine_tuning_with_features_of_all_stages(photos: Path, run_cli, narrow: Path) -> None:
+    flags = [*tiny("model.pool=all", without="model.weights"), "--weights", narrow / "model" / "model.safetensors"]
     last = [*tiny(without="model.weights"), *flags[-2:]]
     assert run_cli("train", photos, *last, "--out", "last")[0] == 0  # its features are in the cache too
     code, _, err = run_cli("train", photos, *flags, "--out", "r")
     assert code == 0, err
     assert [row["stage"] for row in results(Path("r"))] == ["head", "all", "all", "all"]
-    assert weights(Path("r"))["fc.weight"].shape == (3, 64 + 128 + 256 + 512)
+    assert weights(Path("r"))["fc.weight"].shape == (3, 16 + 32 + 64 + 128)
     code, out, _ = run_cli("eval", "r", photos, "--json")
     assert code == 0 and json.loads(out)["metrics"] == json.loads(Path("r/metrics.json").read_text())
     code, _, err = run_cli("train", photos, *flags, "--set", "finetune.views=2", "--out", "other")
@@ -447,7 +455,7 @@ def interrupting(stage: str, step: int):
     loss = loop._loss
 
     def learn_and_interrupt(learner, batch, plan):
-        if batch.step == step and batch.images.shape[1] == (3 if stage == "all" else 256):
+        if batch.step == step and batch.images.shape[1] == (3 if stage == "all" else 64):
             os.kill(os.getpid(), signal.SIGINT)
         return loss(learner, batch, plan)
 
@@ -455,12 +463,12 @@ def interrupting(stage: str, step: int):
 
 
 @pytest.mark.parametrize(("stage", "step"), [("layer4", 0), ("layer4", 5), ("all", 0), ("all", 4)])
-def test_stages_resume_exactly(photos: Path, run_cli, monkeypatch, trained: Path, stage: str, step: int) -> None:
+def test_stages_resume_exactly(photos: Path, run_cli, monkeypatch, narrow: Path, stage: str, step: int) -> None:
     """An interruption in any stage, with features in a cache that is emptied meanwhile."""
-    assert run_cli("train", photos, *staged(trained), "--out", "whole")[0] == 0
+    assert run_cli("train", photos, *staged(narrow), "--out", "whole")[0] == 0
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_loss", interrupting(stage, step))
-        assert run_cli("train", photos, *staged(trained), "--out", "parts")[0] == 130
+        assert run_cli("train", photos, *staged(narrow), "--out", "parts")[0] == 130
     shutil.rmtree("cache-home/features")
     code, _, err = run_cli("train", "--resume", "--out", "parts")
     assert code == 0 and f"resuming at step {step + 1} of" in err
@@ -470,18 +478,18 @@ def test_stages_resume_exactly(photos: Path, run_cli, monkeypatch, trained: Path
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_stages_with_an_engine_resume_exactly(photos: Path, run_cli, monkeypatch, trained: Path, engine: str) -> None:
+def test_stages_with_an_engine_resume_exactly(photos: Path, run_cli, monkeypatch, narrow: Path, engine: str) -> None:
     """The features are made anew, by the engine that was chosen then, though another one would be now."""
     pytest.importorskip(engine, reason=f"needs {engine}")
     with monkeypatch.context() as patch:
         patch.setattr(choice, "installed", lambda: (engine,))
         patch.setattr(choice, "_speeds", lambda running, *_: {name: float(len(name)) for name in running})
         patch.setattr(trunk, "WORTH", 0.0)
-        code, _, err = run_cli("train", photos, *staged(trained), "--out", "whole")
+        code, _, err = run_cli("train", photos, *staged(narrow), "--out", "whole")
         assert code == 0 and f"features are made by {engine} (" in err and f"made by {engine} " in err
         stored = np.load(next(Path("cache-home/features").rglob("*.npy")))
         patch.setattr(loop, "_loss", interrupting("layer4", 5))
-        code, _, err = run_cli("train", photos, *staged(trained), "--out", "parts")
+        code, _, err = run_cli("train", photos, *staged(narrow), "--out", "parts")
         assert code == 130 and f"{engine} (as measured before)" in err
     shutil.rmtree("cache-home")
     code, _, err = run_cli("train", "--resume", "--out", "parts")
@@ -491,7 +499,7 @@ def test_stages_with_an_engine_resume_exactly(photos: Path, run_cli, monkeypatch
     assert same(Path("whole"), Path("parts"))
 
 
-def test_ctrl_c_while_features_are_computed(photos: Path, run_cli, monkeypatch, trained: Path) -> None:
+def test_ctrl_c_while_features_are_computed(photos: Path, run_cli, monkeypatch, narrow: Path) -> None:
     """What is there is kept, and --resume goes on."""
     images = features.training_images
 
@@ -504,14 +512,14 @@ def test_ctrl_c_while_features_are_computed(photos: Path, run_cli, monkeypatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(features, "training_images", interrupted)
-        code, _, err = run_cli("train", photos, *staged(trained), "--out", "r")
+        code, _, err = run_cli("train", photos, *staged(narrow), "--out", "r")
     assert code == 130 and "resnetkit train --resume --out r" in err and not Path("r/model").exists()
     assert list(Path("cache-home/features").rglob("*.npy"))
     assert run_cli("train", "--resume", "--out", "r")[0] == 0
 
 
-def test_a_time_limit_plans_the_stages_and_writes_them_down(photos: Path, run_cli, trained: Path, monkeypatch) -> None:
-    limited = [*tiny(without="model.weights"), "--weights", trained / "model" / "model.safetensors"]
+def test_a_time_limit_plans_the_stages_and_writes_them_down(photos: Path, run_cli, narrow: Path, monkeypatch) -> None:
+    limited = [*tiny(without="model.weights"), "--weights", narrow / "model" / "model.safetensors"]
     code, _, err = run_cli("train", photos, *limited, "--time-limit", "9h", "--out", "r")
     assert code == 0 and "plan: features " in err
     chosen = recipes.read(Path("r/recipe.toml"))
@@ -522,16 +530,16 @@ def test_a_time_limit_plans_the_stages_and_writes_them_down(photos: Path, run_cl
 
 
 @pytest.mark.parametrize("settings", [("data.val=0",), ("cache.folder=none",), ("cache.gb=0",), ("cache.folder=here",)])
-def test_stages_without_validation_or_cache(photos: Path, run_cli, trained: Path, settings: tuple[str]) -> None:
+def test_stages_without_validation_or_cache(photos: Path, run_cli, narrow: Path, settings: tuple[str]) -> None:
     """Nothing chooses the best: the last epoch is kept; features stay in memory, or lie where one said."""
-    code, _, err = run_cli("train", photos, *staged(trained, *settings), "--out", "r")
+    code, _, err = run_cli("train", photos, *staged(narrow, *settings), "--out", "r")
     assert code == 0, err
     assert [row["stage"] for row in results(Path("r"))] == ["head", "layer4", "layer4", "all", "all"]
     assert Path("here/features").exists() == (settings == ("cache.folder=here",))
 
 
-def test_a_time_limit_with_stages_that_are_given(photos: Path, run_cli, trained: Path) -> None:
-    given = staged(trained, "train.epochs=0", "finetune.layer4_epochs=auto")
+def test_a_time_limit_with_stages_that_are_given(photos: Path, run_cli, narrow: Path) -> None:
+    given = staged(narrow, "train.epochs=0", "finetune.layer4_epochs=auto")
     code, _, err = run_cli("train", photos, *given, "--time-limit", "9h", "--out", "r")
     assert code == 0, err
     assert [row["stage"] for row in results(Path("r"))] == ["head"] + 4 * ["layer4"]
@@ -544,10 +552,6 @@ def test_no_epochs_and_no_weights_leave_nothing_to_learn(photos: Path, run_cli) 
 
 def test_api_and_command_line_are_one(photos: Path, run_cli) -> None:
     assert run_cli("train", photos, *tiny(without="train.epochs"), "--epochs", "1", "--out", "a")[0] == 0
-    from conftest import TINY
-    from resnetkit.recipe import parse_setting
-
-    run = api.train(
-        photos, epochs=1, settings=dict(map(parse_setting, TINY)) | {"train.epochs": 1}, out="b", quiet=True
-    )
+    settings = {**dict(map(recipes.parse_setting, NARROW)), "train.epochs": 1}
+    run = api.train(photos, epochs=1, settings=settings, out="b", quiet=True)
     assert same(Path("a"), run.folder) and run.metrics["accuracy"]["n"] == 6
