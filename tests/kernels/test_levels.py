@@ -142,11 +142,13 @@ def test_what_does_not_fit_is_refused():
         (weight, border, After(ones[:8], ones), Moves()),
         (weight, border, After(ones, np.nan * ones), Moves()),
         (weight, border, After(ones, ones, share=np.inf), Moves()),
+        (weight, border, After(ones, ones, least=0.5), Moves()),
+        (weight, border, After(1e6 * ones, ones), Moves()),
         (weight, border, after, Moves(stride=0)),
         (weight, border, after, Moves(groups=2)),
         (np.ones((16, 8192, 3, 3), np.int8), np.zeros(8192, np.uint8), after, Moves()),
     ):
-        with pytest.raises(ValueError, match="no weights|are needed|finite|kernels are|one group|more than"):
+        with pytest.raises(ValueError, match="no weights|are needed|256 levels|kernels are|one group|more than"):
             LevelConv(workers, given, around, then, moves)
     with pytest.raises(ValueError, match="multiple of 16"):
         max_levels(workers, x[..., :8])

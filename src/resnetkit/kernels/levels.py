@@ -76,8 +76,8 @@ class LevelConv:
             raise ValueError("kernels are of 1 to 7 pixels, strides and dilations positive, paddings not negative")
         if moves.groups != 1 or (moves.dilation != 1 and exact):
             raise ValueError("of one group, and of pixels without dilation")
-        if not all(map(np.isfinite, (after.factor.sum(), after.bias.sum(), after.share, after.least))):
-            raise ValueError("what becomes of the sums is not finite")
+        if after.least not in range(256) or not _largest(weight, after) < 2.0**31:
+            raise ValueError("what becomes of the sums is none of 256 levels, or nothing near them")
         self.filters, self.channels = padded(filters), channels if exact else padded(channels)
         if max(self.filters, self.channels) > MOST or self.channels * self.kernel**2 > MOST_TERMS:
             raise ValueError(f"more than {MOST} channels, or {MOST_TERMS} terms of a sum")
@@ -131,6 +131,13 @@ class LevelConv:
         found = empty((self.workers.packed_bytes(conv),))
         self.workers.call("pack_bytes", conv, self.weight.ctypes.data, found.ctypes.data)
         return found
+
+
+def _largest(weight: NDArray[np.int8], after: After) -> float:
+    """No output is larger; not a number where something is none."""
+    sums = 255.0 * 128 * weight[0].size
+    with np.errstate(invalid="ignore"):
+        return float(sums * np.abs(after.factor).max() + np.abs(after.bias).max() + 255 * abs(after.share))
 
 
 def _filled(shape: Shape, array: NDArray[Any]) -> NDArray[Any]:

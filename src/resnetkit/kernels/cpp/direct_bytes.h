@@ -4,10 +4,6 @@
 
 #include <cstring>
 
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
-
 #include "bands.h"
 #include "levels.h"
 #include "product.h"
@@ -71,11 +67,12 @@ inline void tile(const WordProduct& p, Size row, Size panel) {
             UNROLL for (Size i = 0; i < P; i++) b[i] += PANEL;
         }
     }
-    for (Size r = 0; r < R; r++) {
-        Size at = p.at + (row + r) * p.conv.filters + panel * PANEL;
-        UNROLL for (Size v = 0; v < V; v++)
-            put_sums(p.conv, sum[r][v], at + v * LANES, p.filter + panel * PANEL + v * LANES);
-    }
+    Finish::with(p.conv, [&](auto&& put) {
+        for (Size r = 0; r < R; r++) {
+            Size at = p.at + (row + r) * p.conv.filters + panel * PANEL, filter = p.filter + panel * PANEL;
+            UNROLL for (Size v = 0; v < V; v++) put(sum[r][v], at + v * LANES, filter + v * LANES);
+        }
+    });
 }
 
 // What surrounds images, for some columns.

@@ -18,7 +18,7 @@ namespace {
 
 constexpr Size HELD = 1 << 18;        // elements of images, of every kind, that a thread's cache shall hold
 constexpr Size HEAVY = 1 << 20;       // weights that threads share out, since each would read all of them
-constexpr Size LIGHT = 1 << 20;       // bytes of weights that a thread's cache holds beside them
+constexpr Size LIGHT = 1 << 19;       // bytes of weights, of every kind, that a thread's cache holds beside them
 constexpr Size MOST_STEPS = 49 + 7;   // in a chunk
 
 inline Size up_to(Size value, Size multiple) { return ceil_of(value, multiple) * multiple; }
@@ -226,7 +226,7 @@ void multiply_flat(const View& v, const Flat<Element>& flat, const Element* a, c
     Sum sum{flat.chunks, flat.steps, flat.offset, flat.chunk, v.stride * flat.deep, flat.low, flat.panel()};
     sum.next = flat.KINDS * TILE, sum.behind = TILE;
     const Element* weight = reinterpret_cast<const Element*>(v.conv.weight);
-    bool light = (panels.end - panels.begin) * sum.panel * Size(sizeof(Element)) <= LIGHT;
+    bool light = (panels.end - panels.begin) * sum.panel * Size(sizeof(Element)) <= LIGHT * flat.KINDS;
     Size wide = light ? panels.end - panels.begin : 2, number = 0;
     Size stride = sums_stride(v), steps = flat.chunks * flat.steps * ceil_of(wide, 2);
     Leaving<Number> leaving{v, stride, ceil_of(BLOCK, steps)};

@@ -37,9 +37,32 @@ inline void put_border(const View& v, const Flat<Byte>& flat, Size columns, Byte
     }
 }
 
+// The levels of 64 filters: whoever packs integers into bytes brings them between 0 and 255.
+template <bool ADDS>
+inline void put_chunk(const Finish& finish, const int32_t* sums, Size at, Size filter) {
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i whole[CHUNK / PANEL];
+    UNROLL for (Size i = 0; i < CHUNK / PANEL; i++)
+        whole[i] = _mm512_cvtps_epi32(
+            (__m512)finish.value<ADDS>(load(sums + i * PANEL), at + i * PANEL, filter + i * PANEL));
+    __m512i first = _mm512_packs_epi32(whole[0], whole[1]), last = _mm512_packs_epi32(whole[2], whole[3]);
+    __m512i bytes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(first, last));
+    _mm512_storeu_si512(finish.to + at, _mm512_max_epu8(bytes, _mm512_set1_epi8(char(finish.least))));
+}
+
 inline void put_outputs(const View& v, const int32_t* sums, Size place, Range filters) {
-    for (Size filter = filters.begin; filter < filters.end; filter += LANES, sums += LANES)
-        put_sums(v.conv, load(sums), place + filter, filter);
+    const Finish finish(v.conv);
+    Size filter = filters.begin;
+    if (finish.to && finish.beside)
+        for (; filter + CHUNK <= filters.end; filter += CHUNK, sums += CHUNK)
+            put_chunk<true>(finish, sums, place + filter, filter);
+    else if (finish.to)
+        for (; filter + CHUNK <= filters.end; filter += CHUNK, sums += CHUNK)
+            put_chunk<false>(finish, sums, place + filter, filter);
+    if (filter == filters.end) return;
+    Finish::with(v.conv, [&](auto&& put) {
+        for (; filter < filters.end; filter += LANES, sums += LANES) put(load(sums), place + filter, filter);
+    });
 }
 
 int direct_flat(Pool& pool, const Convolution& conv) {

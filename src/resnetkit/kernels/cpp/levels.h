@@ -3,6 +3,10 @@
 // Compiled without contraction of floats, and every operation is one that all processors round alike.
 #pragma once
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #include "kernels.h"
 #include "pool.h"
 #include "vector.h"
@@ -17,8 +21,14 @@ typedef uint8_t UnalignedLevels __attribute__((vector_size(LANES), aligned(1), m
 inline Ints load(const int32_t* from) { return *reinterpret_cast<const UnalignedInts*>(from); }
 
 inline Vector load(const uint8_t* from) {
-    Levels levels = *reinterpret_cast<const UnalignedLevels*>(from);
-    return __builtin_convertvector(__builtin_convertvector(levels, Ints), Vector);
+#if defined(__AVX512F__)  // compilers take many instructions for it
+    Ints wide = (Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#elif defined(__AVX2__)
+    Ints wide = (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+#else
+    Ints wide = __builtin_convertvector(*reinterpret_cast<const UnalignedLevels*>(from), Ints);
+#endif
+    return __builtin_convertvector(wide, Vector);
 }
 
 // The nearest level, from `least` on.
@@ -26,19 +36,57 @@ inline void store(uint8_t* to, Vector value, float least) {
     value = value < least ? Vector{} + least : value;
     value = value > 255.0f ? Vector{} + 255.0f : value;
     constexpr float WHOLE = 12582912.0f;  // 1.5 * 2^23: its last bit is 1, so a sum with it is rounded to integers
-    Ints bits = reinterpret_cast<Ints>(value + WHOLE) & 255;
-    *reinterpret_cast<UnalignedLevels*>(to) = __builtin_convertvector(bits, Levels);
+    Ints bits = reinterpret_cast<Ints>(value + WHOLE);
+#if defined(__AVX512F__)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8((__m512i)bits));
+#else
+    *reinterpret_cast<UnalignedLevels*>(to) = __builtin_convertvector(bits & 255, Levels);
+#endif
 }
 
-// Sums of as many filters as there are lanes, from `filter` on, to the outputs at `at`.
-inline void put_sums(const Convolution& conv, Ints sums, Size at, Size filter) {
-    Vector y = __builtin_convertvector(sums, Vector) * load(conv.factor + filter) + load(conv.bias + filter);
-    if (conv.beside) y += load(conv.beside + at) * conv.share;
-    if (conv.to)
-        store(conv.to + at, y, conv.least);
-    else
-        store(conv.y + at, conv.relu ? relu(y) : y);
-}
+// What follows a convolution: a copy, since a write of bytes could change any other value.
+struct Finish {
+    const float *factor, *bias;
+    const uint8_t* beside;
+    uint8_t* to;
+    float* y;
+    float share, least;
+    bool rectified;
+
+    explicit Finish(const Convolution& c)
+        : factor(c.factor), bias(c.bias), beside(c.beside), to(c.to), y(c.y), share(c.share), least(c.least),
+          rectified(c.relu) {}
+
+    template <bool ADDS>
+    Vector value(Ints sums, Size at, Size filter) const {
+        Vector value = __builtin_convertvector(sums, Vector) * load(factor + filter) + load(bias + filter);
+        if constexpr (ADDS) value += load(beside + at) * share;
+        return value;
+    }
+
+    // Sums of as many filters as there are lanes, from `filter` on, to the outputs at `at`.
+    template <bool ADDS, bool ROUNDS>
+    void put(Ints sums, Size at, Size filter) const {
+        Vector value = this->value<ADDS>(sums, at, filter);
+        if constexpr (ROUNDS)
+            store(to + at, value, least);
+        else
+            store(y + at, rectified ? relu(value) : value);
+    }
+
+    // function(finish.put) for what there is to do
+    template <class Function>
+    static void with(const Convolution& conv, Function&& function) {
+        const Finish finish(conv);
+        auto put = [&]<bool ADDS, bool ROUNDS>() {
+            function([&](Ints sums, Size at, Size filter) { finish.put<ADDS, ROUNDS>(sums, at, filter); });
+        };
+        if (conv.to)
+            conv.beside ? put.template operator()<true, true>() : put.template operator()<false, true>();
+        else
+            conv.beside ? put.template operator()<true, false>() : put.template operator()<false, false>();
+    }
+};
 
 // The largest of 3 x 3, every second pixel.
 void max_levels(Pool& pool, const Convolution& conv) {
