@@ -63,7 +63,8 @@ def compare(workers, shape, filters, kernel, *, seed=0, beside=False, floats=Fal
     given = x.transpose(0, 2, 3, 1).copy() if exact else last(x, layer.channels)
     shape = layer.shape(given.shape)
     more = levels(rng, len(x), filters, *shape[1:3]) if beside else None
-    found = layer(given, None if more is None else last(more, layer.filters))
+    found = empty(shape, np.float32 if floats else np.uint8)
+    layer._run(given, None if more is None else last(more, layer.filters), found, False)
     expected = expected_of(x, weight, border, after, layer.moves, more)
     np.testing.assert_array_equal(found[..., :filters].transpose(0, 3, 1, 2), expected)
     return found
@@ -90,6 +91,37 @@ def test_shapes_of_networks(workers, channels, filters, side):
 def test_pixels(workers, kernel, stride):
     for channels in (1, 3, 4):
         compare(workers, (3, channels, 33, 31), 20, kernel, exact=True, stride=stride, padding=kernel // 2)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 14, 28])
+def test_tiles_with_products_of_16_bits(workers, size):
+    """Weights are rounded once more: outputs are near those of the direct convolution, half a level at most."""
+    rng = np.random.default_rng(size)
+    for shape, filters in (((3, size, size, 16), 32), ((2, size, 65 - size, 144), 16)):
+        weight = rng.integers(-127, 128, (filters, shape[3], 3, 3), np.int8)
+        factor = np.full(filters, 3e-2 / 127 / np.sqrt(shape[3]), np.float32)
+        after = After(factor, np.full(filters, 99, np.float32), 0.3)
+        layer = LevelConv(workers, weight, np.zeros(shape[3], np.uint8), after, Moves(padding=1))
+        assert layer.may_transform and not (workers.multiplies_bytes and layer.transforms(shape))
+        x, found = levels(rng, *shape), [np.zeros((*shape[:3], filters), np.uint8) for _ in range(2)]
+        beside = levels(rng, *found[0].shape)
+        for transforms in (False, True):
+            layer._run(x, beside, found[transforms], transforms)
+        assert np.abs(found[0].astype(int) - found[1]).max() <= 1 and (found[0] != found[1]).mean() < 0.1
+
+
+def test_the_largest_sums_of_16_bits_fit(workers):
+    """Levels as a tile of points makes the most of them, with the weights of one sign."""
+    x = np.zeros((1, 6, 6, 64), np.uint8)
+    x[:, ::2] = x[:, :, ::2] = 255
+    for value in (127, -127):
+        weight = np.full((16, 64, 3, 3), value, np.int8)
+        after = After(np.ones(16, np.float32), np.zeros(16, np.float32), floats=True)
+        layer = LevelConv(workers, weight, np.zeros(64, np.uint8), after, Moves(padding=1))
+        found = [np.zeros((1, 6, 6, 16), np.float32) for _ in range(2)]
+        for transforms in (False, True):
+            layer._run(x, None, found[transforms], transforms)
+        assert np.abs(found[0] - found[1]).max() < 2e-3 * np.abs(found[0]).max()
 
 
 def test_dilation(workers):

@@ -21,7 +21,7 @@ from resnetkit.runtime.native_int8 import ROUNDED, open_quantized, quantized
 from resnetkit.runtime.quantize import quantization_for
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs the compiled kernels: python -m resnetkit.kernels.build")
-# of `networks`, those that differ for levels; that all instructions give the same ones is tested for each layer
+# of `networks`, those that differ for levels; what other instructions give is tested for each layer
 DIFFERENT = [each for each in NETWORKS if each[0] not in ("resnet20", "resnet34d", "resnet50")]
 
 
@@ -44,13 +44,12 @@ def test_every_network_with_the_fewest_and_the_most_instructions(tmp_path, name,
     expected = open_backend(checkpoint, "torch", "cpu").outputs(batch)
     network = quantized(graph, measured(checkpoint), prepare)
     answers = [open_quantized(network, prepare, level)(batch) for level in (LEVELS[0], best_level())]
-    near = 0.1 if "x" in name else 1e-4  # groups are computed in float32, which may round to another level
     for theirs, *ours in zip(expected, *answers, strict=True):
         most = np.abs(theirs).max()
         for one in ours:
             assert theirs.shape == one.shape and one.dtype == np.float32
             assert 1e-5 < np.abs(theirs - one).max() / most < 0.15
-        assert np.abs(ours[0] - ours[1]).max() <= near * most
+        assert np.abs(ours[0] - ours[1]).max() <= 0.1 * most  # the fewest round weights once more
 
 
 def test_maps_are_levels_from_the_stem_to_the_pooled_features(tmp_path):

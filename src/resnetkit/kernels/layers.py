@@ -124,11 +124,7 @@ class ConvLayer:
 
     def transforms(self, given: Shape) -> bool:
         """Whether Winograd's products are fewer than is lost by reading his larger weights."""
-        if not self.may_transform:
-            return False
-        n, height, width, channels = given
-        saved = 18 * n * height * width - 2 * n * points(height) * points(width)
-        return saved > WORTH or (saved > 0 and channels * self.filters <= INSIDE)
+        return self.may_transform and pays(given, self.filters)
 
     def __call__(self, x: NDArray[Any], residual: Floats | None = None, out: Floats | None = None) -> Floats:
         """The outputs [n, rows, columns, filters], with `residual` of the same shape added before ReLU.
@@ -197,6 +193,13 @@ def output_shape(given: Shape, channels: int, filters: int, kernel: int, moves: 
     if len(given) != 4 or given[3] != channels or min(*sizes, *given[:1]) < 1:
         raise ValueError(f"an input of {given} for a convolution of {channels} channels")
     return given[0], sizes[0], sizes[1], filters
+
+
+def pays(given: Shape, filters: int) -> bool:
+    """Whether Winograd's products are fewer than is lost by reading his larger weights."""
+    n, height, width, channels = given
+    saved = 18 * n * height * width - 2 * n * points(height) * points(width)
+    return saved > WORTH or (saved > 0 and channels * filters <= INSIDE)
 
 
 def whole_groups(weight: Floats, groups: int) -> tuple[Floats, int]:

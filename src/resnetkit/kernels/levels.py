@@ -1,4 +1,6 @@
-"""Layers on levels of 8 bits, uint8 [images, height, width, channels] as in `layers`; every processor gives the same.
+"""Layers on levels of 8 bits, uint8 [images, height, width, channels] as in `layers`.
+
+Every processor gives the same, but for the 3 x 3 convolutions of those that cannot add up products of bytes.
 
 real = scale (level - zero), see `ops.quantization`: what a layer is told is in levels of what it gives, so that it
 knows nothing of scales.
@@ -13,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnetkit.kernels.layers import Floats, Moves, Shape, check, empty, output_shape, padded
-from resnetkit.kernels.library import GROUP, MOST, Convolution, Workers
+from resnetkit.kernels.layers import Floats, Moves, Shape, check, empty, output_shape, padded, pays
+from resnetkit.kernels.library import GROUP, MOST, Convolution, Strides, Workers
 
 Levels = NDArray[np.uint8]
 MOST_TERMS = (2**31 - 1) // (255 * 128)  # of a sum of products that 32 bits hold
@@ -82,6 +84,7 @@ class LevelConv:
         if max(self.filters, self.channels) > MOST or self.channels * self.kernel**2 > MOST_TERMS:
             raise ValueError(f"more than {MOST} channels, or {MOST_TERMS} terms of a sum")
         self.workers, self.moves, self.after = workers, moves, after
+        self.may_transform = self.kernel == 3 and moves == Moves(padding=1) and not exact and not border.any()
         self.border = _filled((self.channels,), border)
         self.factor, self.bias = _filled((self.filters,), after.factor), _filled((self.filters,), after.bias)
         self.weight = _filled((self.filters, self.channels, self.kernel, self.kernel), weight)
@@ -93,6 +96,10 @@ class LevelConv:
             ValueError: the input is none for this layer.
         """
         return output_shape(given, self.channels, self.filters, self.kernel, self.moves)
+
+    def transforms(self, given: Shape) -> bool:
+        """Whether it goes by Winograd's products, for whose weights levels are rounded once more."""
+        return self.may_transform and not self.workers.multiplies_bytes and pays(given, self.filters)
 
     def __call__(self, x: Levels, beside: Levels | None = None, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """The outputs [n, rows, columns, filters], uint8 or float32, with `beside` of the same shape added.
@@ -107,8 +114,13 @@ class LevelConv:
         check(out, shape, kind)
         if beside is not None:
             check(beside, shape, np.uint8)
+        self._run(x, beside, out, self.transforms(x.shape))
+        return out
+
+    def _run(self, x: Levels, beside: Levels | None, out: NDArray[Any], transforms: bool) -> None:
         conv = self._describe(x.shape)
-        conv.levels, conv.border, conv.weight = x.ctypes.data, self.border.ctypes.data, self.packed.ctypes.data
+        conv.weight = (self.transformed if transforms else self.packed).ctypes.data
+        conv.levels, conv.border = x.ctypes.data, self.border.ctypes.data
         conv.factor, conv.bias = self.factor.ctypes.data, self.bias.ctypes.data
         conv.beside = None if beside is None else beside.ctypes.data
         conv.share, conv.least, conv.relu = self.after.share, self.after.least, int(self.after.relu)
@@ -116,8 +128,7 @@ class LevelConv:
             conv.y = out.ctypes.data
         else:
             conv.to = out.ctypes.data
-        self.workers.call("direct_bytes", conv)
-        return out
+        self.workers.call("winograd_bytes" if transforms else "direct_bytes", conv)
 
     def _describe(self, given: Shape) -> Convolution:
         moves = self.moves
@@ -130,6 +141,17 @@ class LevelConv:
         conv = self._describe((1, 1, 1))
         found = empty((self.workers.packed_bytes(conv),))
         self.workers.call("pack_bytes", conv, self.weight.ctypes.data, found.ctypes.data)
+        return found
+
+    @cached_property
+    def transformed(self) -> Floats:
+        """The weights as Winograd's convolution takes them."""
+        conv, weight = self._describe((1, 1, 1)), self.weight.astype(np.float32)
+        whole = empty((36 * (self.channels * self.filters + GROUP),))
+        strides = Strides(*(stride // 4 for stride in weight.strides[:2]), 1)
+        self.workers.call("transform", conv, weight.ctypes.data, strides, whole.ctypes.data)
+        found = empty((18 * self.filters * (self.channels + 2),))
+        self.workers.call("round_transformed", conv, whole.ctypes.data, found.ctypes.data)
         return found
 
 

@@ -48,7 +48,10 @@ class Strides(ctypes.Structure):
 
 
 # of levels of 8 bits
-OF_BYTES = ("direct_bytes", "pack_bytes", "max_levels", "to_levels", "to_floats")
+OF_BYTES = (
+    *("direct_bytes", "pack_bytes", "winograd_bytes", "round_transformed"),
+    *("max_levels", "to_levels", "to_floats"),
+)
 CONV, PLACED = POINTER(Convolution), (c_void_p, POINTER(Strides))
 SIGNATURES: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("direct", "winograd", "max_pool", "mean_pool", "mean", "add_relu"), (CONV,)),
@@ -56,7 +59,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("convolve", "weight_gradient"), (CONV, *PLACED)),
     "input_gradient": (CONV, *PLACED, c_void_p),
     **dict.fromkeys(OF_BYTES, (CONV,)),
-    "pack_bytes": (CONV, c_void_p, c_void_p),
+    **dict.fromkeys(("pack_bytes", "round_transformed"), (CONV, c_void_p, c_void_p)),
     **dict.fromkeys(("norm_forward", "norm_backward", "relu_backward"), (POINTER(Norm),)),
 }
 
@@ -121,6 +124,11 @@ class Workers:
         if not self._pool:
             raise ResourceError(f"{threads} threads cannot be had", fix="set RESNETKIT_THREADS=1")
         weakref.finalize(self, library().resnetkit_end, self._pool)
+
+    @property
+    def multiplies_bytes(self) -> bool:
+        """Whether the processor adds up products of bytes, without going over integers of 16 bits."""
+        return self.byte_number > LEVELS.index("avx512")
 
     def packed(self, conv: Convolution) -> int:
         """Floats of the weights of a convolution as `pack` gives them."""

@@ -180,6 +180,15 @@ PUBLIC int resnetkit_pack_bytes(void* pool, int level, const Convolution* conv, 
     return with_bytes(pool, level, [&](const ByteKernels& k, Pool& p) { return k.pack(p, *conv, weight, to), DONE; });
 }
 
+PUBLIC int resnetkit_winograd_bytes(void* pool, int level, const Convolution* conv) {
+    return with_bytes(pool, level, [&](const ByteKernels& k, Pool& p) { return k.winograd(p, *conv); });
+}
+
+PUBLIC int resnetkit_round_transformed(void* pool, int level, const Convolution* conv, const float* from, float* to) {
+    return with_bytes(pool, level,
+                      [&](const ByteKernels& k, Pool& p) { return k.round_transformed(p, *conv, from, to), DONE; });
+}
+
 PUBLIC int resnetkit_max_levels(void* pool, int level, const Convolution* conv) {
     return with_bytes(pool, level, [&](const ByteKernels& k, Pool& p) { return k.max_pool(p, *conv), DONE; });
 }

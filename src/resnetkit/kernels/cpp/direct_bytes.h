@@ -20,11 +20,9 @@ using Weight = int16_t;
 
 constexpr Size EACH = sizeof(int32_t) / sizeof(Lane);
 
-// `sums` and the products of the parts of words
-inline Ints added(Ints sums, Ints left, Ints right) {
-#if defined(__AVX512VNNI__)
-    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)left, (__m512i)right);
-#elif defined(__AVX512BW__)
+// `sums` and the products of two integers of 16 bits in each word
+inline Ints pairs_added(Ints sums, Ints left, Ints right) {
+#if defined(__AVX512BW__)
     return sums + (Ints)_mm512_madd_epi16((__m512i)left, (__m512i)right);
 #elif defined(__AVX2__)
     return sums + (Ints)_mm256_madd_epi16((__m256i)left, (__m256i)right);
@@ -32,6 +30,15 @@ inline Ints added(Ints sums, Ints left, Ints right) {
     return sums + (Ints)_mm_madd_epi16((__m128i)left, (__m128i)right);
 #else
     return sums + (left << 16 >> 16) * (right << 16 >> 16) + (left >> 16) * (right >> 16);
+#endif
+}
+
+// `sums` and the products of the parts of words
+inline Ints added(Ints sums, Ints left, Ints right) {
+#if defined(__AVX512VNNI__)
+    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)left, (__m512i)right);
+#else
+    return pairs_added(sums, left, right);
 #endif
 }
 

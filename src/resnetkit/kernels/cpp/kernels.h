@@ -88,6 +88,10 @@ struct ByteKernels {
     // [filters, channels, kernel, kernel] as `direct` takes them, and how many floats these fill
     int64_t (*packed)(const Convolution&);
     void (*pack)(Pool&, const Convolution&, const int8_t* weight, int8_t* packed);
+    // 3x3, stride 1, in fewer products of more bits, with weights that are rounded once more
+    int (*winograd)(Pool&, const Convolution&);
+    // what `transform` gives as `winograd` takes it: in 18 * channels * filters + 36 * filters floats
+    void (*round_transformed)(Pool&, const Convolution&, const float* transformed, float* rounded);
     void (*max_pool)(Pool&, const Convolution&);
     // x * share + least, rounded
     void (*to_levels)(Pool&, const Convolution&);

@@ -57,16 +57,19 @@ struct Finish {
         : factor(c.factor), bias(c.bias), beside(c.beside), to(c.to), y(c.y), share(c.share), least(c.least),
           rectified(c.relu) {}
 
-    template <bool ADDS>
-    Vector value(Ints sums, Size at, Size filter) const {
-        Vector value = __builtin_convertvector(sums, Vector) * load(factor + filter) + load(bias + filter);
+    static Vector whole(Ints sums) { return __builtin_convertvector(sums, Vector); }
+    static Vector whole(Vector sums) { return sums; }
+
+    template <bool ADDS, class Sums>
+    Vector value(Sums sums, Size at, Size filter) const {
+        Vector value = whole(sums) * load(factor + filter) + load(bias + filter);
         if constexpr (ADDS) value += load(beside + at) * share;
         return value;
     }
 
     // Sums of as many filters as there are lanes, from `filter` on, to the outputs at `at`.
-    template <bool ADDS, bool ROUNDS>
-    void put(Ints sums, Size at, Size filter) const {
+    template <bool ADDS, bool ROUNDS, class Sums>
+    void put(Sums sums, Size at, Size filter) const {
         Vector value = this->value<ADDS>(sums, at, filter);
         if constexpr (ROUNDS)
             store(to + at, value, least);
@@ -79,7 +82,7 @@ struct Finish {
     static void with(const Convolution& conv, Function&& function) {
         const Finish finish(conv);
         auto put = [&]<bool ADDS, bool ROUNDS>() {
-            function([&](Ints sums, Size at, Size filter) { finish.put<ADDS, ROUNDS>(sums, at, filter); });
+            function([&](auto sums, Size at, Size filter) { finish.put<ADDS, ROUNDS>(sums, at, filter); });
         };
         if (conv.to)
             conv.beside ? put.template operator()<true, true>() : put.template operator()<false, true>();
