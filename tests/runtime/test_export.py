@@ -66,6 +66,7 @@ TAKEN |= {
     }
     for name in (*ENGINES, "torchscript", "safetensors")
 }
+TAKEN["native"] = {"resnet20": ("resnet20", {})}  # test_native.py and test_native_int8.py have the other networks
 REFUSED = {
     ("torchvision", "resnet20", ()): "torchvision has no resnet20",
     ("torchvision", "plain18", ()): "torchvision has no plain18",
