@@ -28,8 +28,9 @@ FORMAT = 1
 WEIGHTS, META, TIMM_CONFIG, CARD = "model.safetensors", "model.json", "config.json", "README.md"
 CALIBRATION = "calibration.safetensors"
 FLOAT32, INT8 = "f32", "int8"
-ONNX, XML, PARAM, BIN = "model.onnx", "model.xml", "model.param", "model.bin"
-ENGINE_FILES = {"onnx": (ONNX,), "openvino": (XML, BIN), "ncnn": (PARAM, BIN)}  # of an export, by its format
+ONNX, XML, PARAM, BIN, NETWORK = "model.onnx", "model.xml", "model.param", "model.bin", "network.json"
+# of an export, by its format
+ENGINE_FILES = {"onnx": (ONNX,), "openvino": (XML, BIN), "ncnn": (PARAM, BIN), "native": (NETWORK, WEIGHTS)}
 Tensors = Mapping[str, NDArray[Any]]
 IMAGES = ("classify", "multilabel")  # the tasks of which timm's config.json can tell
 CIFAR = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")  # timm has no networks of these names
@@ -86,10 +87,10 @@ class Meta:
 
 @dataclass(frozen=True)
 class Deployed:
-    """That a model folder is an export which an engine runs: it holds that engine's files and no tensors.
+    """That a model folder is an export which an engine runs: it holds that engine's files, not the network's tensors.
 
     Attributes:
-        format: "onnx", "openvino" or "ncnn".
+        format: "onnx", "openvino", "ncnn" or "native".
         precision: "f32" or "int8".
     """
 
@@ -166,7 +167,7 @@ def read(folder: Path) -> Checkpoint:
             )
     tensors: Tensors = {}
     if deployed is None:
-        tensors = _read_tensors(folder / WEIGHTS)
+        tensors = read_tensors(folder / WEIGHTS)
         refuse_unsound(tensors, folder / WEIGHTS)
     problem = _class_problem(meta, tensors if deployed is None else None)
     if problem:
@@ -174,7 +175,7 @@ def read(folder: Path) -> Checkpoint:
     if more.get("calibration") is None:
         return Checkpoint(folder, meta, tensors, deployed=deployed)
     try:
-        calibrated = calibration_from(more["calibration"], _read_tensors(folder / CALIBRATION))
+        calibrated = calibration_from(more["calibration"], read_tensors(folder / CALIBRATION))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"calibration: {error}", path=folder / META, fix=RETRAIN) from error
     return Checkpoint(folder, meta, tensors, calibrated, deployed)
@@ -265,7 +266,8 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _read_tensors(path: Path) -> Tensors:
+def read_tensors(path: Path) -> Tensors:
+    """The tensors of a file by name; ModelError where it cannot be read."""
     check_header(path)
     try:
         tensors = safetensors.numpy.load_file(path)

@@ -17,11 +17,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from resnetkit.kernels import build, library
 from resnetkit.kernels.layers import ConvLayer, Floats, Moves, empty, max_pool, mean, mean_pool
+from resnetkit.kernels.levels import After, LevelConv, max_levels
 from resnetkit.kernels.library import GROUP, LEVELS, Convolution, Norm, Strides, Workers
 
 FLAGS = ("-g", "-O1", "-fno-omit-frame-pointer")
@@ -29,15 +32,18 @@ FLAGS = ("-g", "-O1", "-fno-omit-frame-pointer")
 
 def exactly(shape: tuple[int, ...]) -> Floats:
     """An array in memory of its own from malloc, which the sanitizer watches; numpy keeps some for itself."""
-    count = int(np.prod(shape))
+    return raw(4 * int(np.prod(shape))).view(np.float32).reshape(shape)
+
+
+def raw(count: int) -> NDArray[np.uint8]:
+    """So many bytes, likewise."""
     libc = ctypes.CDLL(None)
     libc.malloc.restype = ctypes.c_void_p
     libc.malloc.argtypes = (ctypes.c_size_t,)
-    found = np.ctypeslib.as_array((ctypes.c_float * count).from_address(libc.malloc(4 * count)))
-    return found.reshape(shape)
+    return np.ctypeslib.as_array((ctypes.c_uint8 * count).from_address(libc.malloc(count)))
 
 
-def free(*arrays: Floats) -> None:
+def free(*arrays: NDArray[Any]) -> None:
     """What `exactly` took."""
     libc = ctypes.CDLL(None)
     libc.free.argtypes = (ctypes.c_void_p,)
@@ -97,6 +103,32 @@ def check_gradient(workers: Workers, rng: np.random.Generator) -> None:
     free(x, y, weight, found, back)
 
 
+def check_levels(workers: Workers, rng: np.random.Generator) -> None:
+    """A convolution of levels of a shape at random, pixels among them, with its sums as they are; a pool."""
+    taps, stride, n = int(rng.choice([1, 3, 3, 7])), int(rng.choice([1, 1, 2])), int(rng.integers(1, 34))
+    exact = bool(rng.integers(2))
+    channels, filters = int(rng.integers(1, 5)) if exact else GROUP * int(rng.integers(1, 9)), GROUP
+    most = max(taps, min(65, int((1e6 / n / channels) ** 0.5)))
+    height, width = (int(side) for side in rng.integers(1, most + 1, 2))
+    x = raw(n * height * width * channels).reshape(n, height, width, channels)
+    x[:] = rng.integers(0, 256, x.shape)
+    weight = rng.integers(-127, 128, (filters, channels, taps, taps), np.int8)
+    after = After(np.ones(filters, np.float32), np.zeros(filters, np.float32), floats=True)
+    layer = LevelConv(workers, weight, np.zeros(channels, np.uint8), after, Moves(stride, taps // 2), exact=exact)
+    out = exactly(layer.shape(x.shape))
+    layer._run(x, None, out, False)
+    expected = convolved(x, weight, stride, taps // 2)
+    assert np.array_equal(out, expected.astype(np.float32)), (x.shape, weight.shape)
+    if layer.may_transform:
+        layer._run(x, None, out, True)
+        assert np.abs(out - expected).max() <= 1e-2 * np.abs(expected).max(), (x.shape, weight.shape)
+    if not exact:
+        half = raw(n * ((height + 1) // 2) * ((width + 1) // 2) * channels)
+        max_levels(workers, x, half.reshape(n, (height + 1) // 2, (width + 1) // 2, channels))
+        free(half)
+    free(x, out)
+
+
 def check_pools(workers: Workers, rng: np.random.Generator) -> None:
     """Pools of shapes at random; that they are right is tested elsewhere."""
     n, height, width = (int(number) for number in rng.integers(1, 34, 3))
@@ -138,13 +170,17 @@ def soak(folder: Path, seconds: float) -> None:
     library.HERE = folder
     levels = LEVELS[: 1 + LEVELS.index(library.best_level())]
     pools = [Workers(threads, level) for level in levels for threads in (1, 3)]
+    plain = [pool for pool in pools if pool.byte_number != pool.number]  # with VNNI, which other processors have not
+    pools += [Workers(pool.threads, pool.level) for pool in plain]
+    for pool in pools[len(pools) - len(plain) :]:
+        pool.byte_number = pool.number
     rng, count, started = np.random.default_rng(), 0, time.monotonic()
     while time.monotonic() - started < seconds:
-        for check in (check_layer, check_gradient, check_pools, check_norm):
+        for check in (check_layer, check_gradient, check_levels, check_pools, check_norm):
             check(pools[count % len(pools)], rng)
         count += 1
     assert empty((1,)).shape == (1,)
-    print(f"{count} rounds of four shapes, {', '.join(levels)}: nothing found")
+    print(f"{count} rounds of five shapes, {', '.join(levels)}: nothing found")
 
 
 def main() -> None:

@@ -129,7 +129,7 @@ def test_int8(trained: Path, tmp_path: Path, run_cli, photos: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "code", "told"),
     [
-        (["--format", "ncnn", "--int8"], 2, "ncnn has no int8 here (--format onnx or openvino)"),
+        (["--format", "ncnn", "--int8"], 2, "ncnn has no int8 here (--format onnx or openvino or native)"),
         (["--format", "onnx", "--int8", "--max-drop", "2"], 2, "max_drop = 2.0 (give a share between 0 and 1"),
         (["--format", "onnx", "--max-drop", "0.1"], 2, "a largest drop is that of int8 (add --int8"),
         (["--format", "onnx", "--int8"], 3, "int8 takes images with known answers"),

@@ -165,7 +165,9 @@ def export(
     form: Annotated[
         str,
         typer.Option(
-            "--format", help="onnx, openvino, ncnn, torchscript, safetensors, torchvision, huggingface.", metavar="NAME"
+            "--format",
+            help="onnx, openvino, ncnn, native, torchscript, safetensors, torchvision, huggingface.",
+            metavar="NAME",
         ),
     ],
     out: Annotated[
@@ -174,7 +176,7 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="Images to compare both on; the run's val if left out.", metavar="DATA")
     ] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Convolutions in int8: onnx and openvino.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Convolutions in int8: onnx, openvino, native.")] = False,
     max_drop: Annotated[
         float | None, typer.Option(help="How far accuracy, 0..1, may fall in int8: 0.005 if left out.", metavar="X")
     ] = None,

@@ -22,8 +22,11 @@ LEVELS = {
     "BASE": (),
     "AVX2": ("-mavx2", "-mfma"),
     "AVX512": AVX512,
-    "AMX": (*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"),  # Linux only, and not every compiler has it
+    "AMX": (*AVX512, "-mavx512bf16", "-mavx512vnni", "-mamx-tile", "-mamx-bf16", "-mamx-int8"),  # only on Linux
 }
+BYTES = {**LEVELS, "VNNI": (*AVX512, "-mavx512vnni")}
+# levels of 8 bits are the same with every set of instructions, and nothing is infinite
+EXACTLY = ("-ffp-contract=off", "-ffinite-math-only", "-fno-signed-zeros")
 FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-pthread", "-Wall")
 
 
@@ -84,6 +87,8 @@ def _units(levels: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         yield name, [str(SOURCES / f"{name}.cpp"), *(["-DWITH_AMX"] if "AMX" in levels else [])]
     for name in levels:
         yield name, [str(SOURCES / "kernels.cpp"), f"-DKERNELS={name}", *LEVELS[name]]
+    for name in (*levels, *(["VNNI"] if "AVX512" in levels else [])):
+        yield f"{name}_BYTES", [str(SOURCES / "bytes.cpp"), f"-DKERNELS={name}_BYTES", *EXACTLY, *BYTES[name]]
 
 
 def _has_amx(cxx: str) -> bool:

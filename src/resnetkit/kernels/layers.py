@@ -20,6 +20,7 @@ Shape = tuple[int, ...]
 # A pair of points costs the products of a tile, and its weights, which four times as large as those of a direct
 # convolution, have to be read: that many multiplications a weight pay for the reading (measured, see docs/results.md).
 WORTH = 1600
+LINE = 64  # bytes of a cache line
 INSIDE = 128 * 128  # channels * filters up to which weights stay in a cache
 
 
@@ -28,12 +29,13 @@ def padded(channels: int) -> int:
     return -(-channels // GROUP) * GROUP
 
 
-def empty(shape: Shape) -> Floats:
+def empty(shape: Shape, kind: Any = np.float32) -> NDArray[Any]:
     """An array that starts where a cache line does."""
-    size = int(np.prod(shape))
-    raw = np.empty(size + GROUP, np.float32)
-    start = -raw.ctypes.data // 4 % GROUP
-    return raw[start : start + size].reshape(shape)
+    size = int(np.prod(shape)) * np.dtype(kind).itemsize
+    raw = np.empty(size + LINE, np.uint8)
+    start = -raw.ctypes.data % LINE
+    found: NDArray[Any] = raw[start : start + size].view(kind).reshape(shape)
+    return found
 
 
 def points(length: int) -> int:
@@ -118,19 +120,11 @@ class ConvLayer:
         Raises:
             ValueError: the input is none for this layer.
         """
-        reach, moves = self.moves.dilation * (self.kernel - 1) + 1, self.moves
-        sizes = [(side + 2 * moves.padding - reach) // moves.stride + 1 for side in given[1:3]]
-        if len(given) != 4 or given[3] != self.channels or min(*sizes, *given[:1]) < 1:
-            raise ValueError(f"an input of {given} for a convolution of {self.channels} channels")
-        return given[0], sizes[0], sizes[1], self.filters
+        return output_shape(given, self.channels, self.filters, self.kernel, self.moves)
 
     def transforms(self, given: Shape) -> bool:
         """Whether Winograd's products are fewer than is lost by reading his larger weights."""
-        if not self.may_transform:
-            return False
-        n, height, width, channels = given
-        saved = 18 * n * height * width - 2 * n * points(height) * points(width)
-        return saved > WORTH or (saved > 0 and channels * self.filters <= INSIDE)
+        return self.may_transform and pays(given, self.filters)
 
     def __call__(self, x: NDArray[Any], residual: Floats | None = None, out: Floats | None = None) -> Floats:
         """The outputs [n, rows, columns, filters], with `residual` of the same shape added before ReLU.
@@ -186,6 +180,26 @@ class ConvLayer:
         strides = Strides(*(stride // 4 for stride in self.weight.strides[:2]), 1)
         self.workers.call(how, self._describe((1, 1, 1)), self.weight.ctypes.data, strides, found.ctypes.data)
         return found
+
+
+def output_shape(given: Shape, channels: int, filters: int, kernel: int, moves: Moves) -> Shape:
+    """Of a convolution's output for a shape of its input.
+
+    Raises:
+        ValueError: the input is none for it.
+    """
+    reach = moves.dilation * (kernel - 1) + 1
+    sizes = [(side + 2 * moves.padding - reach) // moves.stride + 1 for side in given[1:3]]
+    if len(given) != 4 or given[3] != channels or min(*sizes, *given[:1]) < 1:
+        raise ValueError(f"an input of {given} for a convolution of {channels} channels")
+    return given[0], sizes[0], sizes[1], filters
+
+
+def pays(given: Shape, filters: int) -> bool:
+    """Whether Winograd's products are fewer than is lost by reading his larger weights."""
+    n, height, width, channels = given
+    saved = 18 * n * height * width - 2 * n * points(height) * points(width)
+    return saved > WORTH or (saved > 0 and channels * filters <= INSIDE)
 
 
 def whole_groups(weight: Floats, groups: int) -> tuple[Floats, int]:

@@ -25,6 +25,8 @@ class Convolution(ctypes.Structure):
         *((name, c_int64) for name in ("kernel", "stride", "padding", "dilation", "groups", "relu")),
         *((name, c_void_p) for name in ("x", "pixels", "scale", "shift", "weight", "factor", "bias", "residual", "y")),
         ("block", c_int64),
+        *((name, c_void_p) for name in ("levels", "beside", "border", "to")),
+        *((name, c_float) for name in ("share", "least")),
     )
 
 
@@ -45,12 +47,19 @@ class Strides(ctypes.Structure):
     _fields_ = (("filter", c_int64), ("channel", c_int64), ("tap", c_int64))
 
 
+# of levels of 8 bits
+OF_BYTES = (
+    *("direct_bytes", "pack_bytes", "winograd_bytes", "round_transformed"),
+    *("max_levels", "to_levels", "to_floats"),
+)
 CONV, PLACED = POINTER(Convolution), (c_void_p, POINTER(Strides))
 SIGNATURES: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("direct", "winograd", "max_pool", "mean_pool", "mean", "add_relu"), (CONV,)),
     **dict.fromkeys(("pack", "transform"), (CONV, *PLACED, c_void_p)),
     **dict.fromkeys(("convolve", "weight_gradient"), (CONV, *PLACED)),
     "input_gradient": (CONV, *PLACED, c_void_p),
+    **dict.fromkeys(OF_BYTES, (CONV,)),
+    **dict.fromkeys(("pack_bytes", "round_transformed"), (CONV, c_void_p, c_void_p)),
     **dict.fromkeys(("norm_forward", "norm_backward", "relu_backward"), (POINTER(Norm),)),
 }
 
@@ -67,7 +76,9 @@ def library() -> ctypes.CDLL:
         found = ctypes.CDLL(str(path))
         found.resnetkit_pool.restype, found.resnetkit_pool.argtypes = c_void_p, (c_int, c_void_p)
         found.resnetkit_end.argtypes = (c_void_p,)
-        found.resnetkit_packed.restype, found.resnetkit_packed.argtypes = c_int64, (c_int, CONV)
+        for packed in (found.resnetkit_packed, found.resnetkit_packed_bytes):
+            packed.restype, packed.argtypes = c_int64, (c_int, CONV)
+        found.resnetkit_byte_level.argtypes = (c_int,)
         for name, arguments in SIGNATURES.items():
             getattr(found, f"resnetkit_{name}").argtypes = (c_void_p, c_int, *arguments)
     except (OSError, AttributeError) as error:
@@ -106,15 +117,26 @@ class Workers:
         self.level = level or best
         if self.level not in LEVELS[: LEVELS.index(best) + 1]:
             raise ResourceError(f"this processor has no {self.level}", fix=f"one of {', '.join(LEVELS)}")
+        self.number = LEVELS.index(self.level)
+        self.byte_number = int(library().resnetkit_byte_level(self.number))
         self.threads = threads
         self._pool = library().resnetkit_pool(threads, team or None)
         if not self._pool:
             raise ResourceError(f"{threads} threads cannot be had", fix="set RESNETKIT_THREADS=1")
         weakref.finalize(self, library().resnetkit_end, self._pool)
 
+    @property
+    def multiplies_bytes(self) -> bool:
+        """Whether the processor adds up products of bytes, without going over integers of 16 bits."""
+        return self.byte_number > LEVELS.index("avx512")
+
     def packed(self, conv: Convolution) -> int:
         """Floats of the weights of a convolution as `pack` gives them."""
-        return int(library().resnetkit_packed(LEVELS.index(self.level), conv))
+        return int(library().resnetkit_packed(self.number, conv))
+
+    def packed_bytes(self, conv: Convolution) -> int:
+        """The same of levels of 8 bits."""
+        return int(library().resnetkit_packed_bytes(self.byte_number, conv))
 
     def call(self, name: str, work: Convolution | Norm, *rest: Any) -> None:
         """Run one of SIGNATURES; the arrays that `work` points to must be as large as it says.
@@ -122,5 +144,6 @@ class Workers:
         Raises:
             MemoryError: there is none to compute in.
         """
-        if getattr(library(), f"resnetkit_{name}")(self._pool, LEVELS.index(self.level), work, *rest):
+        number = self.byte_number if name in OF_BYTES else self.number
+        if getattr(library(), f"resnetkit_{name}")(self._pool, number, work, *rest):
             raise MemoryError(f"no memory for {name}")

@@ -1,4 +1,4 @@
-"""The folders that run without torch: ONNX, OpenVINO's and ncnn's files, with a picture whose answer is known."""
+"""The folders that run without torch: ONNX, OpenVINO, ncnn and native, with a picture whose answer is known."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ from resnetkit.runtime.choice import NO_GRAPH
 from resnetkit.runtime.deployed import open_deployed
 from resnetkit.runtime.graph import graph_of
 from resnetkit.runtime.libraries import Infer, public, write_json, write_names
+from resnetkit.runtime.native_file import write_network
+from resnetkit.runtime.native_int8 import quantized
 from resnetkit.runtime.ncnn import ncnn_files
 from resnetkit.runtime.onnx import Ends, onnx_model
 from resnetkit.runtime.probes import probes
@@ -105,6 +107,12 @@ logits, scores = session.run(["logits", "scores"], {"pixels": pixels[None]})"""
 RUN_OPENVINO = """\
 model = openvino.compile_model("model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 logits = model({"pixels": pixels[None]})["logits"]"""
+RUN_NATIVE = """\
+logits = resnetkit.load(".").backend(pixels[None])"""
+NEEDS_KERNELS = """
+`network.json` says the layers and `model.safetensors` holds their weights. resnetkit runs them without torch, by its
+own kernels: `python -m resnetkit.kernels.build` compiles them where they are not there.
+"""
 RUN_NCNN = """\
 net = ncnn.Net()
 net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False  # as it was proven
@@ -163,6 +171,13 @@ def write_ncnn(checkpoint: Checkpoint, folder: Path) -> None:
     _write_rest(checkpoint, folder, Deployed("ncnn", FLOAT32), usage(checkpoint, "import ncnn", RUN_NCNN))
 
 
+def write_native(checkpoint: Checkpoint, folder: Path, quantization: Quantization | None = None) -> None:
+    """network.json and model.safetensors, for our own kernels; int8 has all its levels there on every processor."""
+    write_network(quantized(graph_of(checkpoint), quantization, preprocess_of(checkpoint)), folder)
+    text = usage(checkpoint, "import resnetkit", RUN_NATIVE) + NEEDS_KERNELS
+    _write_rest(checkpoint, folder, Deployed("native", INT8 if quantization else FLOAT32), text)
+
+
 def _onnx(checkpoint: Checkpoint, quantization: Quantization | None) -> bytes:
     """The content of an ONNX file, checked against the standard."""
     from onnx import checker
@@ -189,18 +204,18 @@ def _write_rest(checkpoint: Checkpoint, folder: Path, deployed: Deployed, text: 
     meta = public(checkpoint.meta)
     write_meta(folder, meta, checkpoint.calibration, deployed)
     write_names(checkpoint, folder)
-    exact = deployed.precision == FLOAT32
+    exact, library = deployed.precision == FLOAT32, "resnetkit" if deployed.format == "native" else deployed.format
     written = Checkpoint(folder, meta, {}, checkpoint.calibration, deployed)
     _write_golden(
         checkpoint, folder, open_backend(checkpoint if exact else written, "torch" if exact else "auto", "cpu")
     )
     if not _sees(checkpoint):
-        (folder / CARD).write_text(card(meta, deployed.format, text + KNOWN_ANSWER), encoding="utf-8")
+        (folder / CARD).write_text(card(meta, library, text + KNOWN_ANSWER), encoding="utf-8")
         return
     picture = f"{GOLDEN}.png" if len(meta.preprocess["mean"]) in (1, 3) else f"{GOLDEN}.npy"
     how = HOW_IT_IS_CHECKED.replace("{rounding}", "" if exact else ROUNDING).replace("{picture}", picture)
     told = _told(checkpoint, how, "")
-    (folder / CARD).write_text(card(meta, deployed.format, text + told), encoding="utf-8")
+    (folder / CARD).write_text(card(meta, library, text + told), encoding="utf-8")
 
 
 def golden_picture(channels: int) -> NDArray[np.uint8]:
@@ -244,4 +259,5 @@ def opened(folder: Path, meta: Meta, form: str) -> tuple[Infer, str]:
         ResourceError: it is not installed.
     """
     backend = open_deployed(Checkpoint(folder, meta, {}, None, Deployed(form, FLOAT32)))
-    return backend, f"{backend.name} {choice.version_of(backend.name)}"
+    package = "resnetkit" if backend.name == "native" else backend.name
+    return backend, f"{package} {choice.version_of(package)}"

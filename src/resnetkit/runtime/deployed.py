@@ -18,7 +18,12 @@ from resnetkit.runtime.onnx import input_of
 from resnetkit.tasks.task import task_named
 
 # Format to the engines that run it, the preferred one first.
-ENGINES = {"onnx": ("onnxruntime", "openvino"), "openvino": ("openvino",), "ncnn": ("ncnn",)}
+ENGINES = {
+    "onnx": ("onnxruntime", "openvino"),
+    "openvino": ("openvino",),
+    "ncnn": ("ncnn",),
+    "native": ("native",),
+}
 
 
 def open_deployed(checkpoint: Checkpoint, backend: str = "auto") -> Engine:
@@ -44,6 +49,7 @@ def open_deployed(checkpoint: Checkpoint, backend: str = "auto") -> Engine:
         "onnxruntime": lambda: engines.onnxruntime_from(folder / ONNX, given),
         "openvino": lambda: engines.openvino_from(folder / (ONNX if form == "onnx" else XML), given),
         "ncnn": lambda: _ncnn(checkpoint),
+        "native": lambda: _native(checkpoint),
     }
     try:
         engine = openers[chosen]()
@@ -76,3 +82,14 @@ def _ncnn(checkpoint: Checkpoint) -> Engine:
     if given is None or [int(number) for number in given.groups()] != [prepare.size, prepare.size, prepare.channels]:
         raise ValueError(f"its input is not of {prepare.channels} x {prepare.size} x {prepare.size}")
     return engines.ncnn_from(text, folder / BIN, prepare)
+
+
+def _native(checkpoint: Checkpoint) -> Engine:
+    from resnetkit.runtime.native_file import read_network
+    from resnetkit.runtime.native_int8 import open_quantized
+
+    network = read_network(checkpoint.folder)
+    prepare = preprocess_from(checkpoint.meta.preprocess, checkpoint.folder)
+    if (network.graph.channels, network.graph.size) != (prepare.channels, prepare.size):
+        raise ValueError(f"its input is not of {prepare.channels} x {prepare.size} x {prepare.size}")
+    return Engine("native", open_quantized(network, prepare))

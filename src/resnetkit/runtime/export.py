@@ -62,6 +62,9 @@ FORMATS = {
         deploy.refuse_none, deploy.write_openvino, partial(deploy.opened, form="openvino"), deploy.write_openvino
     ),
     "ncnn": Format(deploy.refuse_sounds, deploy.write_ncnn, partial(deploy.opened, form="ncnn")),
+    "native": Format(
+        deploy.refuse_sounds, deploy.write_native, partial(deploy.opened, form="native"), deploy.write_native
+    ),
     "torchscript": Format(deploy.refuse_sounds, torchfiles.write_torchscript, torchfiles.open_torchscript),
     "safetensors": Format(deploy.refuse_sounds, torchfiles.write_safetensors, torchfiles.open_safetensors),
 }

@@ -19,7 +19,7 @@ from resnetkit.files import new_folder, set_aside
 from resnetkit.ops.intervals import Metric
 from resnetkit.ops.metrics import relative_difference
 from resnetkit.ops.paired import share_lost
-from resnetkit.ops.quantization import Quantization
+from resnetkit.ops.quantization import WHOLE, Quantization
 from resnetkit.runtime.backends import open_backend
 from resnetkit.runtime.export import (
     PROOF,
@@ -40,7 +40,7 @@ from resnetkit.runtime.model import Model
 from resnetkit.runtime.quantize import least_tolerant
 
 log = logging.getLogger("resnetkit")
-ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
+ENGINES = {"onnx": "onnxruntime", "openvino": "openvino", "native": "native"}
 JUDGED = 32  # images that tell which convolutions bear int8 the least
 KEPT = (1, 2, 4, 8, 16)  # of them stay float32, one number after the other
 TIMED, ROUNDS = 8, 5  # images at once, and calls of each, to compare speeds
@@ -103,6 +103,8 @@ def write_int8(
         ResourceError: the folder exists, or the disk refuses.
     """
     form = format_named(name)
+    if name == "native":  # whose sums overflow on no processor
+        quantization = replace(quantization, most=WHOLE)
     with new_folder(folder, needed=bytes_of(model)) as temporary:
         for tried in _candidates(model, gate, quantization):
             infer, opened_in = _written(model, form, temporary, tried)
@@ -115,7 +117,7 @@ def write_int8(
             what = f"in int8 accuracy falls by {100 * drop:.1f} points, with {len(tried.kept)} convolutions in float32"
             fix = f"--max-drop {math.ceil(1000 * drop) / 1000} accepts it; or keep float32"
             raise IncompleteError(f"{what}; nothing was written", path=model.checkpoint.folder, fix=fix)
-        told = _told(model, infer, opened_in.partition(" ")[0], (gate, lost, tried))
+        told = _told(model, infer, ENGINES[name], (gate, lost, tried))
         done = Exported(folder, name, opened_in, _proof(model, gate, logits, infer), size_of(temporary), INT8, told)
         write_json(temporary / PROOF, {**done.as_dict(), "folder": folder.name})
         if overwrite:

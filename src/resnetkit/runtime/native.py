@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,24 @@ from resnetkit.runtime.graph import INPUT, AddRelu, AveragePool, Conv, Graph, Li
 from resnetkit.runtime.pipeline import num_threads
 
 MOST = 64  # images at a time, so that memory does not grow with the batch
-Make = Callable[[Shape], Floats]  # an array of a shape, to write to
-Layer = Callable[[list[NDArray[Any]], Make], Floats]
+Layer = Callable[[list[NDArray[Any]], "Arrays"], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A node of a graph with what is done of those after it: a convolution makes the sum that takes it alone.
+
+    Attributes:
+        name: of what it gives.
+        sources: of what it takes; the second is added to what a convolution gives.
+        node: the first of the nodes.
+        relu: whether negative numbers become zero in the end.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    node: Node
+    relu: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,13 +58,13 @@ class Arrays:
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
-        self.free: dict[Shape, list[Floats]] = {}
-        self.whole: dict[int, Floats] = {}  # by where they lie in memory
+        self.free: dict[tuple[Shape, Any], list[NDArray[Any]]] = {}
+        self.whole: dict[int, NDArray[Any]] = {}  # by where they lie in memory
 
-    def take(self, shape: Shape) -> Floats:
-        """One of a shape, with anything in it."""
-        found = self.free.get(shape[1:])
-        array = found.pop() if found else layers.empty((self.rows, *shape[1:]))
+    def take(self, shape: Shape, kind: Any = np.float32) -> NDArray[Any]:
+        """One of a shape and a type, with anything in it."""
+        found = self.free.get((shape[1:], np.dtype(kind)))
+        array = found.pop() if found else layers.empty((self.rows, *shape[1:]), kind)
         self.whole[array.ctypes.data] = array
         return array[: shape[0]]
 
@@ -56,7 +72,7 @@ class Arrays:
         """It is not needed any more."""
         whole = self.whole.pop(array.ctypes.data, None)
         if whole is not None:
-            self.free.setdefault(whole.shape[1:], []).append(whole)
+            self.free.setdefault((whole.shape[1:], whole.dtype), []).append(whole)
 
 
 class Network:
@@ -64,15 +80,15 @@ class Network:
 
     Args:
         graph: the network.
-        preprocess: how it normalises pixels; None: it takes normalised images [N, C, H, W].
-        workers: threads and instructions.
+        steps: what computes it.
+        whole: it takes pixels [N, size, size, C]; else normalised images [N, C, H, W].
     """
 
-    def __init__(self, graph: Graph, preprocess: Preprocess | None, workers: Workers) -> None:
+    def __init__(self, graph: Graph, steps: Iterable[Step], whole: bool) -> None:
         self.outputs = graph.outputs
-        self.whole = preprocess is not None
-        self.steps = list(_steps(graph, preprocess, workers))
-        self.widths = _widths(graph)
+        self.whole = whole
+        self.steps = list(steps)
+        self.widths = widths_of(graph)
         self.last = {source: step.name for step in self.steps for source in step.sources}
         self.arrays = Arrays(0)
         self.alone = threading.Lock()  # the arrays are one call's
@@ -98,7 +114,7 @@ class Network:
 
     def _step(self, step: Step, values: dict[str, NDArray[Any]]) -> None:
         """Add what a layer gives to the values, and take away what nobody needs any more."""
-        values[step.name] = step.layer([values[name] for name in step.sources], self.arrays.take)
+        values[step.name] = step.layer([values[name] for name in step.sources], self.arrays)
         for name in set(step.sources):
             if self.last[name] == step.name and name not in (INPUT, *self.outputs):
                 self.arrays.give(values.pop(name))
@@ -110,7 +126,7 @@ def _plain(array: Floats, width: int) -> Floats:
     return np.array(found if array.ndim == 2 else found.transpose(0, 3, 1, 2), order="C")
 
 
-def _widths(graph: Graph) -> dict[str, int]:
+def widths_of(graph: Graph) -> dict[str, int]:
     """Channels of every node."""
     found = {INPUT: graph.channels}
     for node in graph.nodes:
@@ -123,22 +139,21 @@ def _widths(graph: Graph) -> dict[str, int]:
     return found
 
 
-def _steps(graph: Graph, preprocess: Preprocess | None, workers: Workers) -> Iterator[Step]:
-    """The layers in the order of the work; a sum is made by the convolution before it."""
+def works_of(graph: Graph) -> list[Work]:
+    """What is to be done, in that order."""
     uses = Counter(source for node in graph.nodes for source in _sources(node))
     uses.update(graph.outputs)
     sums = {node.source for node in graph.nodes if isinstance(node, AddRelu) and uses[node.source] == 1}
     convolutions = {node.name: node for node in graph.nodes if isinstance(node, Conv)}
-    widths = _widths(graph)
-    for node in graph.nodes:
-        if isinstance(node, Conv):
-            if node.name not in sums:
-                yield Step(node.name, (node.source,), _conv(node, workers, _ends(node, preprocess), node.relu))
-        elif isinstance(node, AddRelu) and node.source in sums & convolutions.keys():
-            conv = convolutions[node.source]
-            yield Step(node.name, (conv.source, node.other), _conv(conv, workers, _ends(conv, preprocess), True))
-        else:
-            yield Step(node.name, _sources(node), _other(node, workers, widths))
+    inside = sums & convolutions.keys()
+    return [_work(node, inside, convolutions) for node in graph.nodes if node.name not in inside]
+
+
+def _work(node: Node, inside: set[str], convolutions: dict[str, Conv]) -> Work:
+    if isinstance(node, AddRelu) and node.source in inside:
+        conv = convolutions[node.source]
+        return Work(node.name, (conv.source, node.other), conv, True)
+    return Work(node.name, _sources(node), node, isinstance(node, Conv) and node.relu)
 
 
 def _sources(node: Node) -> tuple[str, ...]:
@@ -147,43 +162,80 @@ def _sources(node: Node) -> tuple[str, ...]:
     return (node.source, node.other) if isinstance(node, AddRelu) else (node.source,)
 
 
-def _ends(node: Conv, preprocess: Preprocess | None) -> Pixels | None:
-    """How the first convolution normalises what it is given; None for the others."""
-    if preprocess is None or node.source != INPUT:
-        return None
+def pixels_of(preprocess: Preprocess) -> Pixels:
+    """How pixels are normalised, in the numbers of pixels."""
     mean = np.array(preprocess.mean, np.float32) * np.float32(255)
     return Pixels(mean, np.float32(1) / (np.array(preprocess.std, np.float32) * np.float32(255)))
 
 
-def _conv(node: Conv, workers: Workers, pixels: Pixels | None, relu: bool) -> Layer:
-    moves, exact = Moves(node.stride, node.padding, node.dilation, node.groups), node.source == INPUT
-    layer = ConvLayer(workers, node.weight, node.bias, moves, relu=relu, pixels=pixels, exact=exact)
+def float_step(work: Work, workers: Workers, preprocess: Preprocess | None, widths: dict[str, int]) -> Step:
+    """What computes a work in float32.
 
-    def run(given: list[NDArray[Any]], make: Make) -> Floats:
+    Args:
+        work: to do.
+        workers: that do it.
+        preprocess: how the first convolution normalises what it is given; None: it is normalised already.
+        widths: channels of every node.
+
+    Raises:
+        ResourceError: there is no kernel for it.
+    """
+    node = work.node
+    if isinstance(node, Conv):
+        layer = _conv(work, node, workers, preprocess)
+    elif isinstance(node, MaxPool | AveragePool):
+        layer = _pool(node, workers)
+    elif isinstance(node, AddRelu):
+        layer = _add(workers)
+    elif isinstance(node, Mean):
+        layer = _mean(workers, [widths[source] for source in node.sources])
+    elif isinstance(node, Linear):
+        layer = _head(node, workers)
+    else:
+        raise ResourceError("our kernels take images, not sounds", fix="another --backend")
+    return Step(work.name, work.sources, layer)
+
+
+def _conv(work: Work, node: Conv, workers: Workers, preprocess: Preprocess | None) -> Layer:
+    moves, first = Moves(node.stride, node.padding, node.dilation, node.groups), node.source == INPUT
+    pixels = pixels_of(preprocess) if preprocess is not None and first else None
+    layer = ConvLayer(workers, node.weight, node.bias, moves, relu=work.relu, pixels=pixels, exact=first)
+
+    def run(given: list[NDArray[Any]], arrays: Arrays) -> Floats:
         x, residual = given[0], given[1] if len(given) > 1 else None
-        return layer(x, residual, make(layer.shape(x.shape)))
+        return layer(x, residual, arrays.take(layer.shape(x.shape)))
 
     return run
 
 
-def _other(node: Node, workers: Workers, widths: dict[str, int]) -> Layer:
+def _pool(node: MaxPool | AveragePool, workers: Workers) -> Layer:
     if isinstance(node, MaxPool) and node.frames:
         raise ResourceError("our kernels take images, not spectra of sounds", fix="another --backend")
-    if isinstance(node, MaxPool | AveragePool):
-        pool = layers.max_pool if isinstance(node, MaxPool) else layers.mean_pool
+    pool = layers.max_pool if isinstance(node, MaxPool) else layers.mean_pool
 
-        def halve(given: list[NDArray[Any]], make: Make) -> Floats:
-            n, height, width, channels = given[0].shape
-            return pool(workers, given[0], make((n, (height + 1) // 2, (width + 1) // 2, channels)))
+    def halve(given: list[NDArray[Any]], arrays: Arrays) -> Floats:
+        return pool(workers, given[0], arrays.take(halved(given[0].shape)))
 
-        return halve
-    if isinstance(node, AddRelu):
-        return lambda given, make: layers.add_relu(workers, given[0], given[1], make(given[0].shape))
-    if isinstance(node, Mean):
-        return lambda given, make: _means(workers, given, [widths[source] for source in node.sources])
-    assert isinstance(node, Linear)
-    head = ConvLayer(workers, node.weight[:, :, None, None], node.bias, exact=True)
-    return lambda given, make: head(given[0][:, None, None, :])[:, 0, 0, :]
+    return halve
+
+
+def halved(shape: Shape) -> Shape:
+    """Of what a pool gives."""
+    n, height, width, channels = shape
+    return n, (height + 1) // 2, (width + 1) // 2, channels
+
+
+def _add(workers: Workers) -> Layer:
+    return lambda given, arrays: layers.add_relu(workers, given[0], given[1], arrays.take(given[0].shape))
+
+
+def _mean(workers: Workers, widths: list[int]) -> Layer:
+    return lambda given, arrays: _means(workers, given, widths)
+
+
+def _head(node: Linear, workers: Workers) -> Layer:
+    layer = ConvLayer(workers, node.weight[:, :, None, None], node.bias, exact=True)
+    return lambda given, arrays: layer(given[0][:, None, None, :])[:, 0, 0, :]
 
 
 def _means(workers: Workers, given: list[NDArray[Any]], widths: list[int]) -> Floats:
@@ -203,4 +255,6 @@ def open_network(graph: Graph, preprocess: Preprocess | None = None, level: str 
     Raises:
         ResourceError: the kernels were not compiled, or the processor has no such instructions.
     """
-    return Network(graph, preprocess, Workers(num_threads(), level))
+    workers, widths = Workers(num_threads(), level), widths_of(graph)
+    steps = [float_step(work, workers, preprocess, widths) for work in works_of(graph)]
+    return Network(graph, steps, preprocess is not None)

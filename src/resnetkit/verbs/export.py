@@ -37,9 +37,10 @@ def export(
 
     Args:
         model: a run folder or a model folder.
-        format: "onnx", "openvino", "ncnn", "torchscript", "safetensors", "torchvision" or "huggingface".
+        format: "onnx", "openvino", "ncnn", "native", "torchscript", "safetensors", "torchvision" or "huggingface".
         data: images to compare both on; by default the validation images of the run, or else synthetic ones.
-        int8: compute convolutions in int8, with ranges from training images; "onnx" and "openvino" have it.
+        int8: compute convolutions in int8, with ranges from training images; "onnx", "openvino" and "native"
+            have it.
         max_drop: how far accuracy, 0..1, may fall in int8; 0.005 if left out.
         out: the folder to write; named after the format, beside the model, if left out.
         push: owner/name on the Hugging Face Hub, to upload the folder to; a new repository is private.

@@ -1,25 +1,24 @@
-// Convolutions of any kernel and stride as products of halves: what is read lies flat, so that a tap of the kernel is a
-// step in memory.
+// Convolutions of any kernel and stride as products of matrices in registers: what is read lies flat, so that a tap of
+// the kernel is a step in memory. `flat_halves.h` and `flat_bytes.h` say what the elements are, and what follows.
 //
-// Images [rows, columns, channels] become planes of one chunk of 32 channels. In them the zeros at the end of a row are
-// those at the begin of the next, and images are as far apart as their borders need; where the stride is two, even and
-// odd rows lie apart. Then all outputs are rows of one matrix, each a constant step behind the one before, but for some
-// between the rows of an image that nobody reads. Few channels (those of photos) are not chunks of 32: the taps of a
-// row of the kernel are read together.
+// Images [rows, columns, channels] become planes of one chunk of 64 bytes of channels. In them the border at the end of
+// a row is that at the begin of the next, and images are as far apart as their borders need; where the stride is two,
+// even and odd rows lie apart. Then all outputs are rows of one matrix, each a constant step behind the one before, but
+// for some between the rows of an image that nobody reads. Few channels (those of photos) are no such chunks: the taps
+// of a row of the kernel are read together.
 #pragma once
 
 #include <cstring>
 
 #include "amx.h"
-#include "direct.h"
 #include "kernels.h"
 #include "pool.h"
 
 namespace {
 
-constexpr Size HELD = 1 << 18;        // floats of images, as halves, that a thread's cache shall hold
+constexpr Size HELD = 1 << 18;        // elements of images, of every kind, that a thread's cache shall hold
 constexpr Size HEAVY = 1 << 20;       // weights that threads share out, since each would read all of them
-constexpr Size LIGHT = 1 << 19;       // halves of weights that a thread's cache holds beside them
+constexpr Size LIGHT = 1 << 19;       // bytes of weights, of every kind, that a thread's cache holds beside them
 constexpr Size MOST_STEPS = 49 + 7;   // in a chunk
 
 inline Size up_to(Size value, Size multiple) { return ceil_of(value, multiple) * multiple; }
@@ -49,11 +48,15 @@ struct View {
     }
 };
 
-// How halves lie in a chunk: [high, low][rows modulo stride][rows][columns][channels].
+// How elements lie in a chunk: [kinds][rows modulo stride][rows][columns][channels]; halves are of two kinds, the high
+// and the low ones.
+template <class Element>
 struct Flat {
+    static constexpr Size STEP = step_of<Element>, KINDS = kinds_of<Element>;
+
     Size deep, chunks;          // channels of a chunk, and how many there are
     Size pitch, between;        // columns from row to row, and rows from image to image
-    Size rows, plane, low, chunk;  // rows of a plane; halves of a plane, of all of one kind, and of a chunk
+    Size rows, plane, low, chunk;  // rows of a plane; elements of a plane, of all of one kind, and of a chunk
     Size steps, offset[MOST_STEPS];
 
     // for `most` images of `band` output rows
@@ -63,7 +66,7 @@ struct Flat {
         between = up_to(v.height + border(v.top, v.rows, v.down, v.height, v), v.stride);
         rows = ceil_of((most - 1) * between + v.stride * (band - 1) + reach(v.down, v), v.stride);
         Size behind = (BLOCK * v.stride + reach(v.across, v) + pitch) * deep + STEP;  // is read for nobody
-        plane = up_to(rows * pitch * deep + behind, STEP), low = v.stride * plane, chunk = 2 * low;
+        plane = up_to(rows * pitch * deep + behind, STEP), low = v.stride * plane, chunk = KINDS * low;
         find_steps(v);
     }
 
@@ -84,8 +87,23 @@ struct Flat {
         }
     }
 
-    Size floats() const { return chunks * chunk / 2; }
-    Size weights(Size filters) const { return chunks * steps * STEP * filters; }  // in floats
+    static bool takes(const Convolution& c) { return c.groups == 1 && (c.channels > STEP / 2 || c.dilation == 1); }
+
+    Size floats() const { return chunks * chunk * Size(sizeof(Element)) / 4; }
+    Size panel() const { return chunks * steps * KINDS * PANEL * STEP; }  // elements of the weights of 16 filters
+    Size weights(Size filters) const { return filters / PANEL * panel() * Size(sizeof(Element)) / 4; }  // in floats
+
+    // Where a term of a step is among weights, or -1 where it is zero.
+    Size find(const View& v, Strides strides, Size chunk, Size step, Size term) const {
+        bool few = deep < STEP;
+        Size line = steps / v.down, inside = step % line * STEP + term;
+        Size column = few ? inside / deep : step % line;
+        Size channel = few ? inside % deep : chunk * STEP + term;
+        if (column >= v.across || channel >= v.channels) return -1;
+        Size row = v.tap_row + step / line * v.tap_step;
+        Size tap = row * v.conv.kernel + v.tap_column + column * v.tap_step;
+        return channel * strides.channel + tap * strides.tap;
+    }
 };
 
 // How a convolution is shared out: some output rows of an image, or some images; and some panels of filters.
@@ -124,65 +142,33 @@ struct Shares {
     }
 };
 
-// A row of floats [columns, channels] as halves.
-inline void put_row(const Flat& flat, const float* from, Size columns, Size channels, Half* to) {
-    if (flat.deep < STEP) {
-        for (Size i = 0; i < columns * channels; i += PAIR) {
-            Halves halves = split_some(from + i, columns * channels - i);
-            store_some(to + i, halves.high, columns * channels - i);
-            store_some(to + flat.low + i, halves.low, columns * channels - i);
-        }
-        return;
-    }
-    for (Size i = 0; i < columns; i++, to += STEP) {
-        for (Size chunk = 0; chunk < flat.chunks; chunk++) {
-            Size channel = chunk * STEP;
-            Halves halves = split_some(from + i * channels + channel, channels - channel);
-            _mm512_storeu_si512(to + chunk * flat.chunk, halves.high);
-            _mm512_storeu_si512(to + chunk * flat.chunk + flat.low, halves.low);
-        }
-    }
-}
-
-inline void put_zeros(const Flat& flat, Half* to, Size columns) {
-    Size bytes = columns * flat.deep * sizeof(Half);
-    for (Size chunk = 0; bytes > 0 && chunk < flat.chunks; chunk++, to += flat.chunk) {
-        memset(to, 0, bytes);
-        memset(to + flat.low, 0, bytes);
-    }
-}
-
-// A row of an image as floats, in `line` where they are pixels that are normalised first.
-inline const float* row_of(const Convolution& conv, Size index, Size columns, Size channels, float* line) {
-    if (!conv.pixels) return conv.x + index * channels;
-    const uint8_t* pixels = conv.pixels + index * channels;
-    for (Size i = 0; i < columns * channels; i++) line[i] = float(pixels[i]) * conv.scale[i] + conv.shift[i];
-    return line;
-}
-
 // The images from `image` on, `count` of them, from a row of outputs on, with their borders.
-void put_images(const View& v, const Shares& shares, const Flat& flat, Range images, Range rows, float* line,
-                Half* to) {
+template <class Element>
+void put_images(const View& v, const Shares& shares, const Flat<Element>& flat, Range images, Range rows, float* line,
+                Element* to) {
     Size first = rows.begin * v.stride - v.top, count = images.end - images.begin;
-    Size all = (count - 1) * flat.between + v.stride * (rows.end - rows.begin - 1) + Flat::reach(v.down, v);
+    Size all = (count - 1) * flat.between + v.stride * (rows.end - rows.begin - 1) + flat.reach(v.down, v);
     for (Size i = 0; i < up_to(all, v.stride) + v.stride; i++) {
-        if (i % v.stride >= Flat::reach(v.down, v)) continue;  // no tap reads them
+        if (i % v.stride >= flat.reach(v.down, v)) continue;  // no tap reads them
         Size image = count > 1 ? i / flat.between : 0, y = first + i - image * flat.between;
-        Half* row = to + i % v.stride * flat.plane + i / v.stride * flat.pitch * flat.deep;
+        Element* row = to + i % v.stride * flat.plane + i / v.stride * flat.pitch * flat.deep;
         Size index = ((images.begin + image) * v.height + y) * v.width;
         Size columns = shares.pixels - index < v.width ? shares.pixels - index : v.width;
         if (i >= all || y < 0 || y >= v.height || image >= count || columns <= 0) {
-            put_zeros(flat, row, i >= all ? ceil_of(STEP, flat.deep) + v.across * v.dilation : flat.pitch);
+            Size few = ceil_of(flat.STEP, flat.deep) + v.across * v.dilation;
+            put_border(v, flat, i >= all ? few : flat.pitch, row);
             continue;
         }
-        put_zeros(flat, row, v.left);
-        put_row(flat, row_of(v.conv, index, columns, v.channels, line), columns, v.channels, row + v.left * flat.deep);
-        put_zeros(flat, row + (v.left + columns) * flat.deep, flat.pitch - v.left - columns);
+        put_border(v, flat, v.left, row);
+        put_row(v, flat, index, columns, line, row + v.left * flat.deep);
+        put_border(v, flat, flat.pitch - v.left - columns, row + (v.left + columns) * flat.deep);
     }
 }
 
 // Where the outputs of rows of the matrix go, in pixels, -1 for nowhere; how many rows there are.
-Size find_places(const View& v, const Shares& shares, const Flat& flat, Range images, Range rows, int32_t* places) {
+template <class Element>
+Size find_places(const View& v, const Shares& shares, const Flat<Element>& flat, Range images, Range rows,
+                 int32_t* places) {
     Size line = flat.pitch / v.stride, band = rows.end - rows.begin, count = 0;
     for (Size image = images.begin; image < images.end; image++) {
         Size lines = image + 1 < images.end ? flat.between / v.stride : band;
@@ -202,15 +188,16 @@ Size find_places(const View& v, const Shares& shares, const Flat& flat, Range im
 // From row to row of sums of all filters: an odd number of cache lines.
 inline Size sums_stride(const View& v) { return v.filters / PANEL % 2 ? v.filters : v.filters + PANEL; }
 
-// Sums [32, stride] on their way to outputs, a few rows at a time, with what follows the convolution.
+// Sums [32, stride] on their way to outputs, a few rows at a time; put_outputs() says what they become.
+template <class Number>
 struct Leaving {
-    const Convolution& conv;
-    Size filters, stride, each;  // rows at a time
-    const float* sums = nullptr;
+    const View& view;
+    Size stride, each;  // rows at a time
+    const Number* sums = nullptr;
     const int32_t* places = nullptr;
     Size filter = 0, panels = 0, row = BLOCK;
 
-    void begin(const float* from, const int32_t* to, Size first, Size some) {
+    void begin(const Number* from, const int32_t* to, Size first, Size some) {
         sums = from, places = to, filter = first, panels = some, row = 0;
     }
 
@@ -224,32 +211,29 @@ struct Leaving {
 
   private:
     void put() {
-        if (places[row] < 0) return;
-        for (Size panel = 0; panel < panels; panel++) {
-            Size column = filter + panel * PANEL, at = places[row] * filters + column;
-            Vector y = load(sums + row * stride + panel * PANEL);
-            if (conv.factor) y *= load(conv.factor + column);
-            if (conv.bias) y += load(conv.bias + column);
-            if (conv.residual) y += load(conv.residual + at);
-            store(conv.y + at, conv.relu ? relu(y) : y);
-        }
+        Range some{filter, filter + panels * PANEL};
+        if (places[row] >= 0) put_outputs(view, sums + row * stride, places[row] * view.filters, some);
     }
 };
 
 // All outputs of some images and rows, for some panels of filters. Where the weights stay in a cache, all filters of a
 // place come after each other, else all places of two panels.
-void multiply_flat(const View& v, const Flat& flat, const Half* a, const int32_t* places, Size all, Range panels,
-                   float* sums) {
-    Sum sum{flat.chunks, flat.steps, flat.offset, flat.chunk, v.stride * flat.deep, flat.low, 0};
-    sum.panel = flat.chunks * flat.steps * 2 * TILE;
-    const Half* weight = reinterpret_cast<const Half*>(v.conv.weight);
-    Size wide = (panels.end - panels.begin) * sum.panel <= LIGHT ? panels.end - panels.begin : 2, number = 0;
+template <class Element>
+void multiply_flat(const View& v, const Flat<Element>& flat, const Element* a, const int32_t* places, Size all,
+                   Range panels, float* room) {
+    using Number = sum_of<Element>;
+    constexpr Size TILE = flat.STEP * PANEL;
+    Sum sum{flat.chunks, flat.steps, flat.offset, flat.chunk, v.stride * flat.deep, flat.low, flat.panel()};
+    sum.next = flat.KINDS * TILE, sum.behind = TILE;
+    const Element* weight = reinterpret_cast<const Element*>(v.conv.weight);
+    bool light = (panels.end - panels.begin) * sum.panel * Size(sizeof(Element)) <= LIGHT * flat.KINDS;
+    Size wide = light ? panels.end - panels.begin : 2, number = 0;
     Size stride = sums_stride(v), steps = flat.chunks * flat.steps * ceil_of(wide, 2);
-    Leaving leaving{v.conv, v.filters, stride, ceil_of(BLOCK, steps)};
+    Leaving<Number> leaving{v, stride, ceil_of(BLOCK, steps)};
     for (Size first = panels.begin; first < panels.end; first += wide) {
         Size last = first + wide < panels.end ? first + wide : panels.end;
         for (Size i = 0; i < all; i += BLOCK) {
-            float* own = sums + number++ % 2 * BLOCK * stride;
+            Number* own = reinterpret_cast<Number*>(room) + number++ % 2 * BLOCK * stride;
             for (Size panel = first; panel < last; panel += 2) {
                 Size some = last - panel < 2 ? 1 : 2;
                 add_up<false>(all - i > PANEL ? 2 : 1, some, sum, a + i * sum.row, weight + panel * sum.panel,
@@ -262,9 +246,10 @@ void multiply_flat(const View& v, const Flat& flat, const Half* a, const int32_t
     leaving.end();
 }
 
+template <class Element>
 int run_flat(Pool& pool, View v) {
     Shares shares(v, pool.size());
-    Flat flat(v, shares.most, shares.band);
+    Flat<Element> flat(v, shares.most, shares.band);
     Size panels = v.filters / PANEL, across = ceil_of(panels, shares.wide), down = ceil_of(v.rows, shares.band);
     Size groups = ceil_of(shares.images, shares.most), line = flat.pitch / v.stride;
     Size places = up_to((flat.rows + flat.between) * line + BLOCK, PANEL), row = up_to(v.width * v.channels, PANEL);
@@ -274,26 +259,17 @@ int run_flat(Pool& pool, View v) {
     parallel(pool, groups * down * across, [&](Size item, int worker) {
         float *pixels = room + worker * each, *to = pixels + row + places + sums;
         int32_t* table = reinterpret_cast<int32_t*>(pixels + row);
-        Half* halves = reinterpret_cast<Half*>(to);
+        Element* elements = reinterpret_cast<Element*>(to);
         Size group = item / across / down * shares.most, first = item / across % down * shares.band;
         Range images{group, group + shares.most < shares.images ? group + shares.most : shares.images};
         Range rows{first, first + shares.band < v.rows ? first + shares.band : v.rows};
         Size panel = item % across * shares.wide, last = panel + shares.wide < panels ? panel + shares.wide : panels;
-        put_images(v, shares, flat, images, rows, pixels, halves);
+        put_images(v, shares, flat, images, rows, pixels, elements);
         Size all = find_places(v, shares, flat, images, rows, table);
         Taken registers;
-        multiply_flat(v, flat, halves, table, all, {panel, last}, pixels + row + places);
+        multiply_flat(v, flat, elements, table, all, {panel, last}, pixels + row + places);
     });
     return DONE;
-}
-
-// Whether it is one of these convolutions; `direct.h` has the others.
-inline bool is_flat(const Convolution& conv) {
-    return conv.groups == 1 && (conv.channels > STEP / 2 || conv.dilation == 1);
-}
-
-int direct_flat(Pool& pool, const Convolution& conv) {
-    return is_flat(conv) ? run_flat(pool, View(conv)) : direct(pool, conv);
 }
 
 }  // namespace

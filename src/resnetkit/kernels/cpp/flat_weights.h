@@ -1,7 +1,7 @@
 // Weights as `flat.h` takes them.
 #pragma once
 
-#include "flat.h"
+#include "flat_halves.h"
 #include "passes.h"
 
 namespace {
@@ -9,19 +9,13 @@ namespace {
 // The weights of a step: each of its terms is of a tap and a channel, or zero.
 struct Terms {
     const View& view;
-    const Flat& flat;
+    const Flat<Half>& flat;
     Strides strides;
 
     // where a weight lies, or null
     const float* find(const float* from, Size chunk, Size step, Size term) const {
-        bool few = flat.deep < STEP;
-        Size line = flat.steps / view.down, inside = step % line * STEP + term;
-        Size column = few ? inside / flat.deep : step % line;
-        Size channel = few ? inside % flat.deep : chunk * STEP + term;
-        if (column >= view.across || channel >= view.channels) return nullptr;
-        Size row = view.tap_row + step / line * view.tap_step;
-        Size tap = row * view.conv.kernel + view.tap_column + column * view.tap_step;
-        return from + channel * strides.channel + tap * strides.tap;
+        Size at = flat.find(view, strides, chunk, step, term);
+        return at < 0 ? nullptr : from + at;
     }
 
     // of sixteen filters
@@ -46,7 +40,7 @@ struct Terms {
 
 // [filters / 16, chunks, steps, high and low, 16 pairs, 16 filters, 2]
 void pack_view(Pool& pool, const View& view, const float* weight, Strides strides, float* packed) {
-    Flat flat(view, 1, 1);
+    Flat<Half> flat(view, 1, 1);
     Terms terms{view, flat, strides};
     Size all = flat.chunks * flat.steps;
     parallel(pool, view.filters / PANEL, [&](Size panel, int) {
@@ -66,13 +60,13 @@ void pack_view(Pool& pool, const View& view, const float* weight, Strides stride
 }
 
 int64_t packed_flat(const Convolution& conv) {
-    if (!is_flat(conv)) return packed(conv);
+    if (!Flat<Half>::takes(conv)) return packed(conv);
     View view(conv);
-    return Flat(view, 1, 1).weights(view.filters);
+    return Flat<Half>(view, 1, 1).weights(view.filters);
 }
 
 void pack_flat(Pool& pool, const Convolution& conv, const float* weight, Strides strides, float* to) {
-    if (is_flat(conv))
+    if (Flat<Half>::takes(conv))
         pack_view(pool, View(conv), weight, strides, to);
     else
         pack(pool, conv, weight, strides, to);
@@ -80,11 +74,11 @@ void pack_flat(Pool& pool, const Convolution& conv, const float* weight, Strides
 
 // A convolution, with weights packed on the way.
 int pass_flat(Pool& pool, View view, const float* weight, Strides strides) {
-    float* packed = pool.weights(Flat(view, 1, 1).weights(view.filters));
+    float* packed = pool.weights(Flat<Half>(view, 1, 1).weights(view.filters));
     if (!packed) return NO_MEMORY;
     pack_view(pool, view, weight, strides, packed);
     view.conv.weight = packed;
-    return run_flat(pool, view);
+    return run_flat<Half>(pool, view);
 }
 
 int convolve_flat(Pool& pool, const Convolution& conv, const float* weight, Strides strides) {

@@ -8,6 +8,7 @@
 
 #if defined(__AMX_BF16__)
 #include "flat_gradient.h"
+#include "flat_halves.h"
 #include "flat_weights.h"
 
 const Kernels KERNELS = {direct_flat, winograd,     convolve_flat, input_gradient_flat, weight_gradient_flat,

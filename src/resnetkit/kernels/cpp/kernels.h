@@ -22,6 +22,13 @@ struct Convolution {
     const float* residual;  // like y, or null
     float* y;               // [images, rows, columns, filters]
     int64_t block;          // tiles at a time in `winograd`; 0: what fits the cache
+    // of ByteKernels, whose arrays are levels of 8 bits. Outputs are sum * factor + bias + beside * share, all in levels
+    // of the output, at least `least`; where `y` is given they are left as floats
+    const uint8_t* levels;
+    const uint8_t* beside;  // like the outputs, or null
+    const uint8_t* border;  // [channels], what lies around an image
+    uint8_t* to;
+    float share, least;
 };
 
 // Where the weights [filters, channels, kernel, kernel] of a convolution lie, in floats from one to the next.
@@ -75,6 +82,24 @@ struct Kernels {
     int (*relu_backward)(Pool&, const Norm&);
 };
 
+// The same of levels of 8 bits; every set of instructions gives the same ones.
+struct ByteKernels {
+    int (*direct)(Pool&, const Convolution&);
+    // [filters, channels, kernel, kernel] as `direct` takes them, and how many floats these fill
+    int64_t (*packed)(const Convolution&);
+    void (*pack)(Pool&, const Convolution&, const int8_t* weight, int8_t* packed);
+    // 3x3, stride 1, in fewer products of more bits, with weights that are rounded once more
+    int (*winograd)(Pool&, const Convolution&);
+    // what `transform` gives as `winograd` takes it: in 18 * channels * filters + 36 * filters floats
+    void (*round_transformed)(Pool&, const Convolution&, const float* transformed, float* rounded);
+    void (*max_pool)(Pool&, const Convolution&);
+    // x * share + least, rounded
+    void (*to_levels)(Pool&, const Convolution&);
+    // (levels - least) * share
+    void (*to_floats)(Pool&, const Convolution&);
+};
+
+extern const ByteKernels BASE_BYTES, AVX2_BYTES, AVX512_BYTES, VNNI_BYTES, AMX_BYTES;
 extern const Kernels BASE, AVX2, AVX512, AMX;
 
 constexpr int DONE = 0, NO_MEMORY = 1;

@@ -20,12 +20,12 @@ constexpr Size point(Size i) {
 }
 
 // B' d: COUNT inputs to their values at COUNT points
-template <Size COUNT>
-inline void from_inputs(Vector (&d)[COUNT]) {
+template <Size COUNT, class Numbers>
+inline void from_inputs(Numbers (&d)[COUNT]) {
     if constexpr (COUNT == 6) {
-        Vector even = d[4] - 4 * d[2], odd = d[3] - 4 * d[1];
-        Vector wide = d[4] - d[2], narrow = d[3] - d[1];
-        Vector last = d[5] - 5 * d[3] + 4 * d[1];
+        Numbers even = d[4] - 4 * d[2], odd = d[3] - 4 * d[1];
+        Numbers wide = d[4] - d[2], narrow = d[3] - d[1];
+        Numbers last = d[5] - 5 * d[3] + 4 * d[1];
         d[0] = d[4] - 5 * d[2] + 4 * d[0];
         d[1] = even + odd;
         d[2] = even - odd;
@@ -33,10 +33,10 @@ inline void from_inputs(Vector (&d)[COUNT]) {
         d[4] = wide - 2 * narrow;
         d[5] = last;
     } else {
-        Vector last = d[4] - d[2] - 2 * (d[3] - d[1]);
-        Vector first = 2 * (d[3] - d[1]) - 4 * (d[2] - d[0]);
-        Vector one = 3 * (d[3] - d[2]) - 6 * d[1];
-        Vector minus = d[3] - 3 * d[2] + 2 * d[1];
+        Numbers last = d[4] - d[2] - 2 * (d[3] - d[1]);
+        Numbers first = 2 * (d[3] - d[1]) - 4 * (d[2] - d[0]);
+        Numbers one = 3 * (d[3] - d[2]) - 6 * d[1];
+        Numbers minus = d[3] - 3 * d[2] + 2 * d[1];
         d[3] = 4 * (d[3] - d[1]);
         d[0] = first;
         d[1] = one;

@@ -68,8 +68,9 @@ inline void tile(const Product& p, Size row, Size panel) {
     finish(p, row, panel * PANEL, sum);
 }
 
-template <Size R, Size P, bool TURNED>
-void rows(const Product& p, Size row, Size panel, Size count) {
+// The same for any product that has a tile().
+template <Size R, Size P, bool TURNED, class Any>
+void rows(const Any& p, Size row, Size panel, Size count) {
     if constexpr (R > 0) {
         if (count == R)
             tile<R, P, TURNED>(p, row, panel);
@@ -79,8 +80,8 @@ void rows(const Product& p, Size row, Size panel, Size count) {
 }
 
 // Rows are shared out evenly: 16 are 8 and 8, not 14 and 2, of which the latter would wait for its sums.
-template <Size P, bool TURNED>
-void columns(const Product& p, Size panel) {
+template <Size P, bool TURNED, class Any>
+void columns(const Any& p, Size panel) {
     Size blocks = (p.rows + ROWS - 1) / ROWS;
     for (Size i = 0; i < blocks; i++) {
         Size first = p.rows * i / blocks, next = p.rows * (i + 1) / blocks;
@@ -88,8 +89,8 @@ void columns(const Product& p, Size panel) {
     }
 }
 
-template <bool TURNED = false>
-void multiply(const Product& p) {
+template <bool TURNED = false, class Any>
+void multiply(const Any& p) {
     Size panel = 0;
     for (; panel + PANELS <= p.panels; panel += PANELS) columns<PANELS, TURNED>(p, panel);
     for (; panel < p.panels; panel++) columns<1, TURNED>(p, panel);

@@ -1,63 +1,14 @@
-// 3x3 convolutions of stride 1 with fewer multiplications, and the gradient of their weights; formulas in `points.h`.
-//
-// For each of the 36 pairs of points, V[tile][channel] holds the transformed inputs of some tiles, and the products
-// M[tile][filter] = V U are a matrix product with the transformed weights U[channel][filter]. Where U is small, each
-// thread takes blocks of tiles whose V and M fit its cache. Where U is large it is read once for all tiles, shared out
-// by pairs of points.
+// 3x3 convolutions of stride 1 with fewer multiplications, and the gradient of their weights; formulas in `points.h`,
+// the order of work in `blocks.h`.
 #pragma once
 
 #include <cstring>
 
-#include "pool.h"
-#include "product.h"
-#include "tiles.h"
+#include "blocks.h"
 
 namespace {
 
-constexpr Size PAIRS = POINTS * POINTS;
-constexpr Size CACHE = 1 << 18;    // floats of V and M that a thread's cache shall hold
-constexpr Size SMALL = 128 * 128;  // channels * filters up to which U may be read for every block of tiles
-constexpr Size GROUP = 6 << 20;    // floats of V and M that are held otherwise
-constexpr Size MOST = 8192;        // channels
 constexpr Size WHOLE[1] = {0};
-
-alignas(64) const float ZEROS[MOST] = {};
-
-// Tiles at a time, whether each thread has its own, and the layout of their 36 matrices: the distances of rows and of
-// matrices are odd numbers of cache lines, so that what is written at once does not fall into one place of a cache.
-struct Blocks {
-    bool own;
-    Size tiles, row_in, row_out, plane_in, plane_out;
-
-    static Size odd_lines(Size floats) { return (floats + PANEL - 1) / PANEL / 2 * 2 * PANEL + PANEL; }
-
-    Blocks(const Convolution& conv, Size count, Size threads) {
-        Size each = PAIRS * (conv.channels + conv.filters);
-        own = conv.block ? conv.block > 0 : conv.channels * conv.filters <= SMALL;
-        tiles = conv.block ? (own ? conv.block : -conv.block) : (own ? CACHE : GROUP) / each;
-        tiles = tiles < 1 ? 1 : tiles;
-        Size share = own ? ceil_of(count, threads) : count;
-        tiles = ceil_of(share, ceil_of(share, tiles));
-        row_in = odd_lines(conv.channels), row_out = odd_lines(conv.filters);
-        plane_in = odd_lines(tiles * row_in), plane_out = odd_lines(tiles * row_out);
-    }
-
-    Size floats() const { return PAIRS * (plane_in + plane_out); }
-};
-
-// The pixels of a tile and a border of `margin` around it, from its corner on; zeros for those outside of the image.
-template <Size HEIGHT, Size WIDTH>
-inline void find(const float* images, const Convolution& conv, Size channels, Place at, Size margin,
-                 const float* (&pixel)[HEIGHT * WIDTH]) {
-    for (Size i = 0; i < HEIGHT; i++) {
-        for (Size j = 0; j < WIDTH; j++) {
-            Size y = at.y + i - margin, x = at.x + j - margin;
-            bool inside = y >= 0 && y < conv.height && x >= 0 && x < conv.width;
-            Size index = (at.image * conv.height + y) * conv.width + x;
-            pixel[i * WIDTH + j] = inside ? images + index * channels : ZEROS;
-        }
-    }
-}
 
 template <Size COUNT, bool OUTPUTS>
 inline void to_points(Vector (&d)[COUNT]) {
@@ -89,46 +40,6 @@ inline void spread(const float* images, const Convolution& conv, Size channels, 
     }
 }
 
-// A tile's products to outputs, with what follows the convolution; outputs beyond the image are left out.
-template <Size DOWN, Size ACROSS>
-inline void gather(const float* m, Size plane, const Convolution& conv, Place at) {
-    Size height = conv.height - at.y < DOWN - 2 ? conv.height - at.y : DOWN - 2;
-    Size width = conv.width - at.x < ACROSS - 2 ? conv.width - at.x : ACROSS - 2;
-    for (Size k = 0; k < conv.filters; k += LANES) {
-        Vector half[DOWN - 2][ACROSS], bias = conv.bias ? load(conv.bias + k) : Vector{};
-        Vector factor = conv.factor ? load(conv.factor + k) : Vector{} + 1.0f;
-        UNROLL for (Size j = 0; j < ACROSS; j++) {
-            Vector line[DOWN], out[DOWN - 2];
-            const float* from = m + plane * point<ACROSS>(j) + k;
-            UNROLL for (Size i = 0; i < DOWN; i++) line[i] = load(from + plane * POINTS * point<DOWN>(i));
-            to_outputs<DOWN>(line, out);
-            UNROLL for (Size i = 0; i < DOWN - 2; i++) half[i][j] = out[i];
-        }
-        for (Size i = 0; i < height; i++) {
-            Vector out[ACROSS - 2];
-            to_outputs<ACROSS>(half[i], out);
-            Size index = (at.image * conv.height + at.y + i) * conv.width + at.x;
-            for (Size j = 0; j < width; j++) {
-                Size place = (index + j) * conv.filters + k;
-                Vector y = out[j] * factor + bias;
-                if (conv.residual) y += load(conv.residual + place);
-                store(conv.y + place, conv.relu ? relu(y) : y);
-            }
-        }
-    }
-}
-
-// function.template operator()<points down, points across>() of a kind of tiles
-template <class Function>
-inline void with_points(Size kind, Function&& function) {
-    switch (kind) {
-        case 0: return function.template operator()<6, 5>();
-        case 1: return function.template operator()<6, 6>();
-        case 2: return function.template operator()<5, 6>();
-        default: return function.template operator()<5, 5>();
-    }
-}
-
 // Floats of a pair of points of transformed weights; with a cache line behind them, or all 36 would fall into one place
 // of a cache.
 inline Size plane_of(const Convolution& conv) { return conv.channels * conv.filters + PANEL; }
@@ -140,16 +51,11 @@ struct Plan {
     Blocks blocks;
 
     Plan(const Convolution& conv, Size threads)
-        : conv(conv), tiles(conv.images, conv.height, conv.width), blocks(conv, tiles.count(), threads) {}
+        : conv(conv), tiles(conv.images, conv.height, conv.width), blocks(conv, tiles.count(), threads, conv.channels) {}
 
     Size count() const { return ceil_of(tiles.count(), blocks.tiles); }
 
-    Range block(Size i) const { return part({0, tiles.count()}, i, blocks.tiles); }
-
-    static Range part(Range whole, Size i, Size size) {
-        Size begin = whole.begin + i * size, end = begin + size;
-        return {begin, end < whole.end ? end : whole.end};
-    }
+    Range block(Size i) const { return part_of({0, tiles.count()}, i, blocks.tiles); }
 
     // some tiles of a block that starts with `begin`, to V: of the inputs
     void enter(Range part, Size begin, float* v) const {
@@ -161,13 +67,22 @@ struct Plan {
         enter<true>(part, begin, conv.y, conv.filters, z, blocks.row_out, blocks.plane_out);
     }
 
-    // M to some tiles of the outputs
+    // M to some tiles of the outputs, with what follows the convolution
     void leave(Range part, Size begin, const float* m) const {
+        auto finish = [&](Size k) {
+            Vector bias = conv.bias ? load(conv.bias + k) : Vector{};
+            Vector factor = conv.factor ? load(conv.factor + k) : Vector{} + 1.0f;
+            return [=, this](Vector y, Size place) {
+                y = y * factor + bias;
+                if (conv.residual) y += load(conv.residual + place);
+                store(conv.y + place, conv.relu ? relu(y) : y);
+            };
+        };
         tiles.each_kind(part.begin, part.end, [&](Size kind, Size from, Size to) {
             with_points(kind, [&]<Size DOWN, Size ACROSS>() {
                 for (Size tile = from; tile < to; tile++) {
                     const float* first = m + (tile - begin) * blocks.row_out;
-                    gather<DOWN, ACROSS>(first, blocks.plane_out, conv, tiles.place(kind, tile));
+                    gather<DOWN, ACROSS>(first, blocks.plane_out, conv, tiles.place(kind, tile), finish);
                 }
             });
         });
@@ -212,55 +127,7 @@ struct Plan {
     }
 };
 
-// function(tiles) for some tiles of a block at a time
-template <class Function>
-void share_tiles(Pool& pool, Range block, Function&& function) {
-    constexpr Size FEW = 4;
-    parallel(pool, ceil_of(block.end - block.begin, FEW), [&](Size i, int) { function(Plan::part(block, i, FEW)); });
-}
-
-// function(pair of points, range of `count`) for `width` at a time
-template <class Function>
-void share_pairs(Pool& pool, Size count, Size width, Function&& function) {
-    Size groups = ceil_of(count, width);
-    parallel(pool, PAIRS * groups,
-             [&](Size i, int) { function(i / groups, Plan::part({0, count}, i % groups, width)); });
-}
-
-// Each thread takes whole blocks.
-void convolve_apart(Pool& pool, const Plan& plan, float* room) {
-    Size panels = plan.conv.filters / PANEL;
-    parallel(pool, plan.count(), [&](Size i, int worker) {
-        Range block = plan.block(i);
-        float *v = room + worker * plan.blocks.floats(), *m = v + PAIRS * plan.blocks.plane_in;
-        plan.enter(block, block.begin, v);
-        for (Size pair = 0; pair < PAIRS; pair++) plan.product(pair, block, {0, panels}, v, m);
-        plan.leave(block, block.begin, m);
-    });
-}
-
-// All threads take part in every block.
-void convolve_together(Pool& pool, const Plan& plan, float* v) {
-    float* m = v + PAIRS * plan.blocks.plane_in;
-    for (Size i = 0; i < plan.count(); i++) {
-        Range block = plan.block(i);
-        share_tiles(pool, block, [&](Range part) { plan.enter(part, block.begin, v); });
-        share_pairs(pool, plan.conv.filters / PANEL, 4 * PANELS,
-                    [&](Size pair, Range panels) { plan.product(pair, block, panels, v, m); });
-        share_tiles(pool, block, [&](Range part) { plan.leave(part, block.begin, m); });
-    }
-}
-
-int winograd(Pool& pool, const Convolution& conv) {
-    Plan plan(conv, pool.size());
-    float* room = pool.room(plan.blocks.floats() * (plan.blocks.own ? pool.size() : 1));
-    if (!room) return NO_MEMORY;
-    if (plan.blocks.own)
-        convolve_apart(pool, plan, room);
-    else
-        convolve_together(pool, plan, room);
-    return DONE;
-}
+int winograd(Pool& pool, const Convolution& conv) { return convolve_blocks(pool, Plan(conv, pool.size())); }
 
 // 16 channels and 16 filters of weights: they are read and written where they lie in runs as long as possible, since a
 // step from filter to filter falls into the same place of a cache again and again.
@@ -317,7 +184,7 @@ void add_shares(Pool& pool, const Plan& plan, Size copies, float* u, float* room
     Size whole = PAIRS * plane_of(conv), share = ceil_of(plan.count(), copies);
     parallel(pool, copies, [&](Size copy, int) {
         float *v = room + copy * plan.blocks.floats(), *z = v + PAIRS * plan.blocks.plane_in, *sums = u + copy * whole;
-        Range mine = Plan::part({0, plan.count()}, copy, share);
+        Range mine = part_of({0, plan.count()}, copy, share);
         if (mine.begin >= mine.end) memset(sums, 0, whole * sizeof(float));
         for (Size i = mine.begin; i < mine.end; i++) {
             Range block = plan.block(i);
