@@ -54,7 +54,7 @@ def test_it_answers_as_the_model_does(form, folder, model):
 
 def test_what_it_cannot_do_is_told(form, folder, run_cli, photos):
     other = "ncnn" if form != "ncnn" else "openvino"
-    with pytest.raises(UsageError, match=f"is an {form} export, which runs on .*, not on {other}"):
+    with pytest.raises(UsageError, match=f"is an export for {form}, which runs on .*, not on {other}"):
         load(folder, backend=other)
     with pytest.raises(UsageError, match="not on torch"):
         load(folder, backend="torch")

@@ -60,7 +60,7 @@ def open_backend(checkpoint: Checkpoint, backend: str = "auto", device: str = "a
     if backend not in BACKENDS:
         raise UsageError(f"there is no backend {backend!r}", fix=f"one of {', '.join(BACKENDS)}")
     if checkpoint.deployed is not None:
-        _refuse_device(f"an {checkpoint.deployed.format} export", device, "leave --device out")
+        _refuse_device(f"an export for {checkpoint.deployed.format}", device, "leave --device out")
         return open_deployed(checkpoint, backend)
     if backend == "auto" and has_graph(checkpoint):
         return _fastest(checkpoint, device)
@@ -153,7 +153,7 @@ def open_network(checkpoint: Checkpoint, device: str = "auto") -> tuple[Network,
         ResourceError: torch is not installed, or the device is not there.
     """
     if checkpoint.deployed is not None:
-        what, fix = f"is an {checkpoint.deployed.format} export, without weights for torch", "give the run it is of"
+        what, fix = f"is an export for {checkpoint.deployed.format}, without weights for torch", "give the run it is of"
         raise ModelError(what, path=checkpoint.folder, fix=fix)
     try:
         import torch

@@ -40,7 +40,7 @@ def open_deployed(checkpoint: Checkpoint, backend: str = "auto") -> Engine:
         raise ModelError(f"is an export of the format {form!r}", path=folder, fix="update resnetkit")
     names = ENGINES[form]
     if backend not in ("auto", *names):
-        what = f"is an {form} export, which runs on {' or '.join(names)}, not on {backend}"
+        what = f"is an export for {form}, which runs on {' or '.join(names)}, not on {backend}"
         raise UsageError(what, path=folder, fix="give the run that it was exported from")
     there = (name for name in names if importlib.util.find_spec(name))
     chosen = next(there, names[0]) if backend == "auto" else backend
