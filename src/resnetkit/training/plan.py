@@ -29,7 +29,7 @@ from resnetkit.training.trunk import engine_of, open_trunk, seconds_of
 
 STEPS, SECONDS = 8, 2.0  # measured for each memory format: so many steps, or what fits but three at least
 MARGIN = 0.92  # of the time that is left is planned: steps take longer than they took when they were measured
-UPPER = "layer2"  # what lies above it, layer3 to the head, learns as well on few images, in two thirds of the time
+UPPER = "layer2"  # what lies above it, layer3 to the head, learns as well on few images, in 0.7 of the time
 FEWEST, FEWEST_UPPER = 5, 3  # epochs of the whole network, and of that, which are worth more than less of it
 FEWEST_VIEWS, MOST_VIEWS, MOST_EPOCHS = 2, 8, 24  # of layer4 on stored maps
 LEAST_STEP = 2.0  # times what evaluation takes, a training step takes for certain: three to four were measured
