@@ -77,11 +77,14 @@ def test_what_stays_float32_takes_no_levels(tmp_path):
     assert np.abs(open_quantized(network, prepare)(batch)[0] - expected).max() <= 3e-5 * np.abs(expected).max()
 
 
-def test_batches_of_any_size(tmp_path):
+@pytest.mark.parametrize("level", LEVELS)
+def test_batches_of_any_size(tmp_path, level):
+    """An image has the same answer whatever is beside it, also where levels are rounded once more."""
+    if LEVELS.index(level) > LEVELS.index(best_level()):
+        pytest.skip(f"needs a processor with {level}")
     checkpoint = saved(tmp_path / "model", "resnet18", {}, 33)
-    run = open_quantized(
-        quantized(graph_of(checkpoint), measured(checkpoint), preprocess_of(checkpoint)), preprocess_of(checkpoint)
-    )
+    prepare = preprocess_of(checkpoint)
+    run = open_quantized(quantized(graph_of(checkpoint), measured(checkpoint), prepare), prepare, level)
     batch = pixels(70, 33, 3)
     logits, _ = run(batch)
     for count in (1, 2, 5, 16, 33):

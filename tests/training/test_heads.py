@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from resnetkit.training.heads import choose, fitted
+from resnetkit.training.heads import STRENGTHS, best_strength, choose, fitted
 
 
 def clusters(counts: list[int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -44,6 +44,21 @@ def test_images_of_all_classes_choose_the_regularisation(monkeypatch) -> None:
     features, targets = clusters([60, 60, 60])
     fitted(features, targets, 3, False)
     assert seen and all(classes == {0, 1, 2} for classes in seen)
+
+
+def test_where_nothing_can_be_held_out_the_regularisation_is_the_strongest() -> None:
+    features, targets = clusters([1, 1])
+    assert best_strength(features, targets, None) == STRENGTHS[0]
+
+
+def test_weaker_regularisation_than_the_first_that_is_worse_is_not_tried(monkeypatch) -> None:
+    from resnetkit.training import heads
+
+    losses = dict(zip(STRENGTHS, (3.0, 2.0, 2.5, 1.0, 1.0), strict=True))
+    tried: list[float] = []
+    monkeypatch.setattr(heads, "_held_out", lambda x, y, c, weights: tried.append(c) or iter([losses[c]]))
+    assert best_strength(*clusters([9, 9]), None) == STRENGTHS[1]
+    assert tried == [*STRENGTHS[:3]]
 
 
 def test_features_that_are_nearly_always_zero_get_no_long_weights() -> None:

@@ -19,6 +19,7 @@ from resnetkit.kernels.layers import Floats, Moves, Shape, check, empty, output_
 from resnetkit.kernels.library import GROUP, MOST, Convolution, Strides, Workers
 
 Levels = NDArray[np.uint8]
+BATCH = 16  # images for which Winograd's products have to pay
 MOST_TERMS = (2**31 - 1) // (255 * 128)  # of a sum of products that 32 bits hold
 
 
@@ -98,8 +99,11 @@ class LevelConv:
         return output_shape(given, self.channels, self.filters, self.kernel, self.moves)
 
     def transforms(self, given: Shape) -> bool:
-        """Whether it goes by Winograd's products, for whose weights levels are rounded once more."""
-        return self.may_transform and not self.workers.multiplies_bytes and pays(given, self.filters)
+        """Whether it goes by Winograd's products, for whose weights levels are rounded once more.
+
+        As it would pay for a batch, whatever its size: an image's answer does not depend on those beside it.
+        """
+        return self.may_transform and not self.workers.multiplies_bytes and pays((BATCH, *given[1:]), self.filters)
 
     def __call__(self, x: Levels, beside: Levels | None = None, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """The outputs [n, rows, columns, filters], uint8 or float32, with `beside` of the same shape added.

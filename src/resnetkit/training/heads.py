@@ -88,11 +88,14 @@ def fitted(features: Floats, targets: NDArray[np.integer], num_classes: int, bal
 
 
 def best_strength(x: Floats, y: NDArray[np.integer], weights: str | None) -> float:
-    """The C with the least cross-entropy on held-out folds; larger ones than the first that is worse are not tried."""
+    """The C with the least cross-entropy on held-out folds; larger ones than the first that is no better are not tried.
+
+    Where nothing can be held out, the smallest.
+    """
     best, least = STRENGTHS[0], math.inf
     for c in STRENGTHS:
         loss = float(np.mean(list(_held_out(x, y, c, weights)) or [0.0]))
-        if loss > least:
+        if loss >= least:
             break
         best, least = c, loss
     return best

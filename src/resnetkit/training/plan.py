@@ -97,7 +97,7 @@ class Costs:
         top: layer4 and the head in evaluation on stored maps, by torch.
         tail: a training step of layer4 and the head, on stored maps.
         step: a training step of the whole network.
-        upper: one in which the stages up to UPPER are frozen; none can be had where others are.
+        upper: one in which the stages up to UPPER are frozen; infinite where the recipe freezes stages itself.
     """
 
     forward: float
@@ -113,7 +113,7 @@ class Costs:
 class Stages:
     """The stages of a training: whether a head is fitted, views and epochs of layer4 on stored maps, epochs of all.
 
-    And up to where all is frozen.
+    In the last ones the network is frozen up to and including `frozen`.
     """
 
     head: bool

@@ -344,7 +344,7 @@ def on_validation(job: Job, logits: NDArray[np.floating]) -> dict[str, float | N
 
 
 def final_scores(job: Job, read: checkpoint.Checkpoint) -> tuple[Scores, Model]:
-    """Scores of the model, on the very pixels that it would be given, and itself, which validation has calibrated."""
+    """Scores of the model, on the very pixels that it would be given, and the model as validation has calibrated it."""
     assert isinstance(job.task, Task), "scenes have no logits"
     backend = open_whole(read, job.recipe, job.setup)
     torch.set_num_threads(job.setup.threads)
