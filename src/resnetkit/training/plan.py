@@ -108,6 +108,10 @@ class Costs:
     step: float
     upper: float = math.inf
 
+    def step_above(self, frozen: str) -> float:
+        """Of a training step in which the stages up to `frozen`, "none" or UPPER, are frozen."""
+        return self.step if frozen == "none" else self.upper
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -136,7 +140,7 @@ def predicted(costs: Costs, images: tuple[int, int], features: int, stages: Stag
     stored = (train * stages.views + val) * costs.trunk if stages.views else (train + val) * costs.features
     rest = (train + val) * costs.top if stages.views else 0.0  # from the maps to the embedding
     fit = SECONDS_A_HEAD + SECONDS_A_FEATURE * train * features
-    name, step = ("all", costs.step) if stages.frozen == "none" else (f"above {stages.frozen}", costs.upper)
+    name, step = "all" if stages.frozen == "none" else f"above {stages.frozen}", costs.step_above(stages.frozen)
     return {
         "features": stored if stages.head or stages.views else 0.0,
         "head": fit + rest if stages.head else 0.0,

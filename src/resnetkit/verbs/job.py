@@ -279,7 +279,7 @@ def _tell_prediction(job: Job, network: ResNet, costs: Costs, stages: Stages) ->
     seconds = predicted(costs, *_sizes(job, network), stages)
     seconds["scoring and report"] = _seconds_after(job, costs.features)
     words = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items() if value)
-    learnt = f"{1000 * costs.step:.1f} ms to learn from, " if stages.epochs or stages.views else ""
+    learnt = f"{1000 * costs.step_above(stages.frozen):.1f} ms to learn from, " if stages.epochs or stages.views else ""
     note(f"an image: {learnt}{1000 * costs.features:.1f} ms for its features", job.quiet)
     note(f"plan: {words}; {sum(seconds.values()):.0f} s in all", job.quiet)
     return sum(seconds.values())
