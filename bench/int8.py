@@ -29,9 +29,9 @@ WHOLE = "native float32"
 
 def folders(model: Path, into: Path, pixels: Any) -> None:
     """A model written in int8 in every format, with the ranges of some images."""
-    from resnetkit.ops.quantization import WHOLE as ALL_LEVELS
     from resnetkit.runtime.export import FORMATS
     from resnetkit.runtime.graph import graph_of
+    from resnetkit.runtime.int8 import fitting
     from resnetkit.runtime.model import load
     from resnetkit.runtime.quantize import quantization_for
 
@@ -41,7 +41,7 @@ def folders(model: Path, into: Path, pixels: Any) -> None:
         (into / form).mkdir()
         write = FORMATS[form].write_int8
         assert write is not None
-        write(opened.checkpoint, into / form, replace(ranges, most=ALL_LEVELS) if form == "native" else ranges)
+        write(opened.checkpoint, into / form, fitting(form, ranges))
 
 
 def opened_one(name: str, model: Path, into: Path, level: str) -> Any:

@@ -83,6 +83,11 @@ def refuse_int8(name: str) -> None:
         raise UsageError(f"{name} has no int8 here", fix=f"--format {' or '.join(ENGINES)}")
 
 
+def fitting(name: str, quantization: Quantization) -> Quantization:
+    """As a format takes it: weights for our own kernels, whose sums overflow on no processor, have all their levels."""
+    return replace(quantization, most=WHOLE) if name == "native" else quantization
+
+
 def write_int8(
     model: Model, name: str, folder: Path, gate: Gate, quantization: Quantization, *, overwrite: bool = False
 ) -> Exported:
@@ -102,9 +107,7 @@ def write_int8(
         IncompleteError: it loses more accuracy, however many go back; then nothing is published.
         ResourceError: the folder exists, or the disk refuses.
     """
-    form = format_named(name)
-    if name == "native":  # whose sums overflow on no processor
-        quantization = replace(quantization, most=WHOLE)
+    form, quantization = format_named(name), fitting(name, quantization)
     with new_folder(folder, needed=bytes_of(model)) as temporary:
         for tried in _candidates(model, gate, quantization):
             infer, opened_in = _written(model, form, temporary, tried)
