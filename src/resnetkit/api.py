@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -130,8 +133,21 @@ __all__ = [
 ]
 
 
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """While modules are imported: what they make stays, and looking through it again and again takes half a second."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 def __getattr__(name: str) -> Any:
     for home, names in HOMES.items():
         if name in names:
-            return getattr(import_module(home), name)
+            with _nothing_collected():
+                return getattr(import_module(home), name)
     raise AttributeError(f"module 'resnetkit' has no attribute {name!r}")

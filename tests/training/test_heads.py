@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from resnetkit.training.heads import STRENGTHS, best_strength, choose, fitted
+from resnetkit.training.heads import STRENGTHS, best_strength, choose, fitted, logistic
 
 
 def clusters(counts: list[int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -91,3 +93,17 @@ def test_the_choice_is_scaled_to_probabilities() -> None:
 
     assert cross_entropy(choose([head], held, truth)(held), truth).mean() < cross_entropy(head(held), truth).mean()
     assert choose([head], held[:0], truth[:0]) is head
+
+
+def test_logistic_regression_takes_one_thread_of_blas(monkeypatch) -> None:
+    seen, plain = [], LogisticRegression.fit
+
+    def fit(self, *args):
+        seen.extend(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+        return plain(self, *args)
+
+    monkeypatch.setattr(LogisticRegression, "fit", fit)
+    x, y = np.random.default_rng(0).standard_normal((20, 3)), np.arange(20) % 2
+    with threadpool_limits(2, user_api="blas"):
+        logistic(x, y, 1.0, None)
+    assert set(seen) == {1}

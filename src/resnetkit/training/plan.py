@@ -34,7 +34,7 @@ FEWEST, FEWEST_UPPER = 5, 3  # epochs of the whole network, and of that, which a
 FEWEST_VIEWS, MOST_VIEWS, MOST_EPOCHS = 2, 8, 24  # of layer4 on stored maps
 LEAST_STEP = 2.0  # times what evaluation takes, a training step takes for certain: three to four were measured
 SMALLEST_BATCH = 8  # on which costs are measured, at 224 px
-SECONDS_A_HEAD, SECONDS_A_FEATURE = 1.0, 4e-7  # to fit the head: measured with scikit-learn 1.9 on one core
+SECONDS_A_HEAD, SECONDS_A_FEATURE = 1.5, 2e-7  # to fit the head: importing scikit-learn 1.9, and on one core
 
 
 @dataclass(frozen=True)
@@ -211,11 +211,16 @@ def least_costs(loader: Loader, setup: Setup, network: nn.Module) -> tuple[str, 
     )
 
 
-def measure_costs(loader: Loader, setup: Setup, network: nn.Module, least: Costs) -> tuple[str, Costs]:
-    """The memory format asked for, or that in which a step is faster, and the costs with what learning takes in it."""
-    trial = partial(_trial, loader, setup, network)
+def measure_costs(
+    loader: Loader, setup: Setup, network: nn.Module, least: Costs, whole: bool = True
+) -> tuple[str, Costs]:
+    """The memory format asked for, or that in which a step is faster, and the costs with what learning takes in it.
+
+    What a step of the whole network costs is left as it was unless `whole`.
+    """
+    trial, formats = partial(_trial, loader, setup, network), _formats(loader)[: None if whole else 1]
     # one copy at a time: with its gradients and moments it takes four times the memory of the weights
-    steps = {layout: seconds_of(_step(loader, setup, *trial(layout))) for layout in _formats(loader)}
+    steps = {layout: seconds_of(_step(loader, setup, *trial(layout))) if whole else 0.0 for layout in formats}
     layout = min(steps, key=steps.__getitem__)
     part, images = trial(layout)
     trunk, tail = _halves(part)
@@ -223,12 +228,15 @@ def measure_costs(loader: Loader, setup: Setup, network: nn.Module, least: Costs
         found = trunk(images)
     maps = found.clone()  # from which gradients can be computed
     tail_step, upper_step = seconds_of(_step(loader, setup, tail, maps)), math.inf
+    least = dataclasses.replace(least, tail=tail_step / len(images))
+    if not whole:
+        return layout, least
     if loader.recipe.model.freeze == "none":
         freeze(part, UPPER)
         upper_step = seconds_of(_step(loader, setup, part, images))
     prepare, small = _prepare(loader), share_of_work(loader.recipe) / len(images)
     step, upper = (prepare + seconds * small for seconds in (steps[layout], upper_step))
-    return layout, dataclasses.replace(least, tail=tail_step / len(images), step=step, upper=upper)
+    return layout, dataclasses.replace(least, step=step, upper=upper)
 
 
 def _halves(network: nn.Module) -> tuple[nn.Module, nn.Module]:

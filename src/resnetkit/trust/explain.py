@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import repeat
 from typing import Any
@@ -27,7 +27,7 @@ from resnetkit.errors import DataError
 from resnetkit.nn.resnet import ResNet
 from resnetkit.nn.sequence import WaveResNet
 from resnetkit.runtime import pipeline
-from resnetkit.runtime.backends import TorchBackend, open_network
+from resnetkit.runtime.backends import TorchBackend, torch_backend
 from resnetkit.runtime.model import Model
 
 Floats = NDArray[np.float32]
@@ -100,14 +100,19 @@ def _evaluating(network: Residual) -> Iterator[None]:
             module.training = training
 
 
-def network_of(model: Model) -> tuple[Residual, str]:
-    """The torch network of a model and its device; that of a model which runs on something else is opened anew."""
+def on_torch(model: Model) -> Model:
+    """The model on torch, which can be looked into; it is opened anew where it runs on something else."""
     if isinstance(model.backend, TorchBackend):
-        network, device = model.backend.network, model.backend.device
-    else:
-        network, device = open_network(model.checkpoint)
-    assert isinstance(network, ResNet | WaveResNet), "the verbs ask texts in another way"
-    return network, device
+        return model
+    return replace(model, backend=torch_backend(model.checkpoint))
+
+
+def network_of(model: Model) -> tuple[Residual, str]:
+    """The torch network of a model and its device."""
+    backend = on_torch(model).backend
+    assert isinstance(backend, TorchBackend), "it is on torch"
+    assert isinstance(backend.network, ResNet | WaveResNet), "the verbs ask texts in another way"
+    return backend.network, backend.device
 
 
 def looks(model: Model, wanted: Iterable[Wanted], batch_size: int = 32) -> Iterator[tuple[Wanted, Look | DataError]]:

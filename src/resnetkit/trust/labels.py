@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnetkit.ops import confident
-from resnetkit.training.heads import ITERATIONS, best_strength
+from resnetkit.training.heads import best_strength, logistic
 
 FOLDS = 5
 FEWEST = 5  # different images of a class, under which none of it is judged
@@ -65,16 +65,12 @@ def held_out_scores(features: Floats, targets: Ints, fold: Ints, progress: Calla
         fold: of each sample [n].
         progress: called with the number of folds done.
     """
-    from sklearn.linear_model import LogisticRegression
-
     x = (features - features.mean(0)) / (math.sqrt(features.var(0).mean()) + 1e-6)
     strength = best_strength(x, targets, None)
     scores = np.zeros((len(targets), int(targets.max()) + 1))
     for done, held in enumerate(np.unique(fold)):
         out = fold == held
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # one that has not converged is good enough to point at errors
-            model = LogisticRegression(C=strength, max_iter=ITERATIONS).fit(x[~out], targets[~out])
+        model = logistic(x[~out], targets[~out], strength, None)
         scores[np.ix_(out, model.classes_)] = model.predict_proba(x[out])
         progress(done + 1)
     return scores

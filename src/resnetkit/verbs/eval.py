@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -235,12 +235,18 @@ def overlays_of(model: Model) -> Overlays | None:
     if model.checkpoint.deployed is not None:
         return None
 
+    @cache
+    def opened() -> Model:
+        from resnetkit.trust.explain import on_torch
+
+        return on_torch(model)
+
     def overlays(files: Sequence[File], classes: Sequence[int]) -> Iterator[Image.Image | DataError]:
         from resnetkit.trust import explain
         from resnetkit.trust.spectra import heard
 
         draws = heard if model.task.modality is SOUND else None
-        return explain.overlays(model, files, classes, OVERLAY_SIDE, draws)
+        return explain.overlays(opened(), files, classes, OVERLAY_SIDE, draws)
 
     return overlays
 

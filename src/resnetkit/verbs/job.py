@@ -56,7 +56,7 @@ Rows = NDArray[np.intp]
 Inputs = Callable[[Sequence[Rows]], Iterator[NDArray[Any]]]  # batches of rows to what is inferred from
 Infer = Callable[[NDArray[Any]], NDArray[np.floating]]
 EVAL_BATCH = 64
-SECONDS_AFTER = 4.0  # to write the model and the report
+SECONDS_AFTER = 3.0  # to write the model and the report
 PROBED, PROBED_BYTES = 24, 1 << 28  # images that are decoded to predict how long all take, and bytes of them, at most
 
 
@@ -186,8 +186,7 @@ def _stages_that_fit(job: Job, network: ResNet) -> tuple[Job, dict[str, Any]]:
     """Also the deadline, which leaves the time to score the held-out images and to write the report."""
     recipe = job.recipe
     layout, costs = _costs_that_matter(job, network)
-    after = _seconds_after(job, costs.features)
-    after = from_first({"after": after}, job.setup)["after"]
+    after = from_first({"after": _seconds_after(job, costs.features)}, job.setup)["after"]
     job = replace(job, deadline=job.started + recipe.train.time_limit - after)
     left = job.deadline - time.monotonic()
     stages = choose(costs, *_sizes(job, network), recipe.train.epochs, left, _most_views(job, network))
@@ -211,9 +210,10 @@ def _costs_that_matter(job: Job, network: ResNet) -> tuple[str, Costs]:
     layout, least = least_costs(job.loader, job.setup, network)
     left = job.started + job.recipe.train.time_limit - _seconds_after(job, least.features) - time.monotonic()
     stages = choose(least, *_sizes(job, network), job.recipe.train.epochs, left, _most_views(job, network))
-    alone = job.recipe.finetune.head and not (stages.views or stages.epochs)
-    alone = bool(from_first({"alone": alone}, job.setup)["alone"])
-    return (layout, least) if alone else measure_costs(job.loader, job.setup, network, least)
+    fits = from_first({"all": bool(stages.epochs), "layer4": bool(stages.views)}, job.setup)
+    if job.recipe.finetune.head and not (fits["all"] or fits["layer4"]):
+        return layout, least
+    return measure_costs(job.loader, job.setup, network, least, whole=fits["all"] or not fits["layer4"])
 
 
 def _most_views(job: Job, network: ResNet) -> int:
