@@ -265,8 +265,11 @@ class Finetune:
 
     head: bool = True
     """Fit the last layer alone first, on features that are computed once; only with weights."""
+    renew_statistics: bool = True
+    """Before features are computed, BatchNorm's means and deviations move towards those of the training images; not
+    where model.freeze is given."""
     keep_statistics: bool = True
-    """BatchNorm keeps the means and deviations that the weights came with, and learns its scale and shift only."""
+    """BatchNorm keeps the means and deviations that it began with, and learns its scale and shift only."""
     views: Annotated[int, Field(ge=0, le=64)] | Auto = "auto"
     """Augmented views of each image whose maps of layer3 are stored, so that layer4 and the head learn from them; 0: no
     such stage; auto: as many as a time limit allows, 0 without one."""

@@ -50,6 +50,13 @@ def test_what_is_not_done_takes_no_time() -> None:
     )
 
 
+def test_statistics_are_renewed_on_some_images_before_features_are_made() -> None:
+    renewing, stages = dataclasses.replace(COSTS, statistics=0.1), Stages(True, 0, 0, 1)
+    seconds = [predicted(renewing, (count, 10), 5_120, stages)["statistics"] for count in (100, 10_000)]
+    assert seconds == pytest.approx([10, 51.2])
+    assert not predicted(renewing, (100, 10), 5_120, Stages(False, 0, 0, 1))["statistics"]
+
+
 def test_features_take_what_their_engine_takes() -> None:
     quick = dataclasses.replace(COSTS, features=0.04, trunk=0.033)
     alone = predicted(quick, (100, 10), 5_120, Stages(True, 0, 0, 0))

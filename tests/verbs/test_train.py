@@ -319,7 +319,8 @@ def test_nan_stops_with_exit_7_and_keeps_the_last_good_state(photos: Path, run_c
 
 def test_a_training_that_went_wrong_says_so(photos: Path, run_cli) -> None:
     """C13: a loss that rises, and one answer to everything."""
-    code, _, err = run_cli("train", photos, *tiny("optim.lr=50", "optim.clip_norm=1.0", "train.epochs=4"), "--out", "r")
+    wrong = tiny("optim.lr=500", "optim.clip_norm=1.0", "train.epochs=4")
+    code, _, err = run_cli("train", photos, *wrong, "--out", "r")
     assert code == 0 and "take care: " in err
     assert "Take care." in Path("r/report.html").read_text()
 
@@ -358,7 +359,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_dry_run_of_a_fine_tuning_predicts_and_writes_nothing(photos: Path, run_cli, narrow: Path) -> None:
     weights = ("--weights", narrow / "model" / "model.safetensors")
     code, _, err = run_cli("train", photos, *tiny(without="model.weights"), *weights, "--time-limit", "9h", "--dry-run")
-    assert code == 0 and "decoding 36 images: " in err and "plan: features " in err and "views = 0" in err
+    assert code == 0 and "decoding 36 images: " in err and ", features " in err and "views = 0" in err
     assert not Path("runs").exists() and not Path("cache-home").exists()
     code, _, err = run_cli("train", photos, *staged(narrow), "--dry-run")
     assert code == 0 and "layer4 " in err.partition("plan: ")[2].partition("\n")[0]
@@ -413,7 +414,7 @@ def test_fine_tuning_in_stages(photos: Path, run_cli, narrow: Path) -> None:
 @pytest.mark.parametrize("keep", [True, False])
 def test_statistics_stay_those_of_the_weights_unless_told(photos: Path, run_cli, narrow: Path, keep: bool) -> None:
     """In every stage; "frozen" norms whose statistics still move are the classic fault."""
-    flags = staged(narrow, f"finetune.keep_statistics={str(keep).lower()}")
+    flags = staged(narrow, f"finetune.keep_statistics={str(keep).lower()}", "finetune.renew_statistics=false")
     assert run_cli("train", photos, *flags, "--out", "r")[0] == 0
     before = weights(narrow)
     after = safetensors.numpy.load_file(states.saved_states(Path("r/state"))[-1] / "network.safetensors")
@@ -425,13 +426,26 @@ def test_statistics_stay_those_of_the_weights_unless_told(photos: Path, run_cli,
 def test_a_head_alone_leaves_the_backbone_as_it_is(photos: Path, run_cli, narrow: Path) -> None:
     """Weights and statistics of BatchNorm, bit for bit; the folder loads as any other."""
     alone = staged(narrow, "train.epochs=0", "finetune.views=0", "finetune.layer4_epochs=0")
-    code, _, err = run_cli("train", photos, *alone, "--out", "r")
+    code, _, err = run_cli("train", photos, *alone, "--set", "finetune.renew_statistics=false", "--out", "r")
     assert code == 0, err
     before, after = weights(narrow), weights(Path("r"))
     assert {name for name in before if not np.array_equal(before[name], after[name])} == {"fc.weight", "fc.bias"}
     assert [row["stage"] for row in results(Path("r"))] == ["head"]
     assert {path.name for path in Path("r").iterdir()} == FILES - {"state"}
     assert run_cli("predict", "r", photos / "red")[0] == 0
+
+
+def test_statistics_move_towards_the_training_images_once(photos: Path, run_cli, narrow: Path) -> None:
+    """Before features are computed, all of BatchNorm's and nothing else; all stages that follow leave them there."""
+    alone = staged(narrow, "train.epochs=0", "finetune.views=0", "finetune.layer4_epochs=0")
+    assert run_cli("train", photos, *alone, "--out", "alone")[0] == 0
+    before, after = weights(narrow), weights(Path("alone"))
+    statistics = {name for name in before if "running" in name}
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert moved == statistics | {"fc.weight", "fc.bias"}
+    assert run_cli("train", photos, *staged(narrow), "--out", "all")[0] == 0
+    last = safetensors.numpy.load_file(states.saved_states(Path("all/state"))[-1] / "network.safetensors")
+    assert all(np.array_equal(after[name], last[name]) for name in statistics)
 
 
 def test_fine_tuning_with_features_of_all_stages(photos: Path, run_cli, narrow: Path) -> None:
@@ -499,13 +513,16 @@ def test_stages_with_an_engine_resume_exactly(photos: Path, run_cli, monkeypatch
     assert same(Path("whole"), Path("parts"))
 
 
-def test_ctrl_c_while_features_are_computed(photos: Path, run_cli, monkeypatch, narrow: Path) -> None:
-    """What is there is kept, and --resume goes on."""
-    images = features.training_images
+@pytest.mark.parametrize("before", [0, 1])
+def test_ctrl_c_while_features_are_computed(photos: Path, run_cli, monkeypatch, narrow: Path, before: int) -> None:
+    """Or while the statistics are renewed: what is there is kept, and --resume goes on."""
+    images, asked = features.training_images, []
 
     def interrupted(loader):
         def view(number, rows):
-            os.kill(os.getpid(), signal.SIGINT)
+            asked.append(number)
+            if len(asked) > before:
+                os.kill(os.getpid(), signal.SIGINT)
             return images(loader)(number, rows)
 
         return view
@@ -514,14 +531,14 @@ def test_ctrl_c_while_features_are_computed(photos: Path, run_cli, monkeypatch, 
         patch.setattr(features, "training_images", interrupted)
         code, _, err = run_cli("train", photos, *staged(narrow), "--out", "r")
     assert code == 130 and "resnetkit train --resume --out r" in err and not Path("r/model").exists()
-    assert list(Path("cache-home/features").rglob("*.npy"))
+    assert bool(list(Path("cache-home").rglob("features/**/*.npy"))) == bool(before)
     assert run_cli("train", "--resume", "--out", "r")[0] == 0
 
 
 def test_a_time_limit_plans_the_stages_and_writes_them_down(photos: Path, run_cli, narrow: Path, monkeypatch) -> None:
     limited = [*tiny(without="model.weights"), "--weights", narrow / "model" / "model.safetensors"]
     code, _, err = run_cli("train", photos, *limited, "--time-limit", "9h", "--out", "r")
-    assert code == 0 and "plan: features " in err
+    assert code == 0 and "plan: statistics " in err and ", features " in err
     chosen = recipes.read(Path("r/recipe.toml"))
     assert chosen.train.epochs == 3 and chosen.finetune.views == 0 and chosen.finetune.layer4_epochs == 0
     monkeypatch.setattr(job, "measure_costs", lambda *_: pytest.fail("there is no time for a step"))

@@ -24,6 +24,7 @@ from resnetkit.training.loader import Loader, share_of_work
 from resnetkit.training.optim import freeze, in_memory_order, make_optimizer, train_mode
 from resnetkit.training.settle import EPOCHS_A_VIEW
 from resnetkit.training.state import TrainState
+from resnetkit.training.statistics import IMAGES
 from resnetkit.training.train import plan_of, train
 from resnetkit.training.trunk import engine_of, open_trunk, seconds_of
 
@@ -98,6 +99,7 @@ class Costs:
         tail: a training step of layer4 and the head, on stored maps.
         step: a training step of the whole network.
         upper: one in which the stages up to UPPER are frozen; infinite where the recipe freezes stages itself.
+        statistics: to renew those of BatchNorm, by torch; none where they are kept.
     """
 
     forward: float
@@ -107,6 +109,7 @@ class Costs:
     tail: float
     step: float
     upper: float = math.inf
+    statistics: float = 0.0
 
     def step_above(self, frozen: str) -> float:
         """Of a training step in which the stages up to `frozen`, "none" or UPPER, are frozen."""
@@ -141,8 +144,10 @@ def predicted(costs: Costs, images: tuple[int, int], features: int, stages: Stag
     rest = (train + val) * costs.top if stages.views else 0.0  # from the maps to the embedding
     fit = SECONDS_A_HEAD + SECONDS_A_FEATURE * train * features
     name, step = "all" if stages.frozen == "none" else f"above {stages.frozen}", costs.step_above(stages.frozen)
+    frozen_first = stages.head or stages.views > 0
     return {
-        "features": stored if stages.head or stages.views else 0.0,
+        "statistics": min(train, IMAGES) * costs.statistics if frozen_first else 0.0,
+        "features": stored if frozen_first else 0.0,
         "head": fit + rest if stages.head else 0.0,
         "layer4": stages.layer4_epochs * (train + val / 3) * costs.tail,
         name: stages.epochs * (train * step + val * costs.forward) if stages.epochs else 0.0,
@@ -202,6 +207,7 @@ def least_costs(loader: Loader, setup: Setup, network: nn.Module) -> tuple[str, 
     whole, small = LEAST_STEP * (below + top), share_of_work(loader.recipe)
     return layout, Costs(
         forward=prepare + below + top,
+        statistics=prepare + below + top if loader.recipe.finetune.renew_statistics else 0.0,
         features=prepare + (below + top) / gain,
         trunk=prepare + below / gain,
         top=top,

@@ -57,19 +57,19 @@ def settle(recipe: Recipe, side: int) -> Recipe:
         with torch.device("meta"):  # no memory is taken and nothing is computed
             models.grow(models.build(first, shortcut=shortcut, stem=stem), model.variant)
     changes: dict[str, Any] = {"model.weights": weights, "image.size": size, "model.stem": stem}
-    changes |= {"model.shortcut": shortcut, "image.width": 0}
+    changes |= {"image.width": 0, "finetune.renew_statistics": _renews(recipe)}
     if image.crop_ratio == "auto":
         changes["image.crop_ratio"] = 1.0 if side < SMALL else 0.875
     optimizer = optim.optimizer
     if optimizer == "auto":
         optimizer = "sgd" if weights == "none" else "adamw"
-    changes["optim.optimizer"] = optimizer
+    changes |= {"optim.optimizer": optimizer, "model.shortcut": shortcut}
     if optim.lr == "auto":
         changes["optim.lr"] = default_lr(optimizer, recipe.train.batch_size, weights != "none")
     if weights != "none":
         changes["model.zero_init_residual"] = False
     if weights == "none" or recipe.grow.from_:  # there are no features yet, or soon others
-        changes |= {"finetune.head": False, "finetune.keep_statistics": False}
+        changes |= {"finetune.head": False, "finetune.keep_statistics": False, "finetune.renew_statistics": False}
         changes |= {"finetune.views": 0, "finetune.layer4_epochs": 0}
     elif not recipe.train.time_limit or recipe.finetune.views != "auto":
         views = recipe.finetune.views if recipe.finetune.views != "auto" else 0
@@ -89,6 +89,11 @@ def settle(recipe: Recipe, side: int) -> Recipe:
     if not (settled.train.epochs or tune.head or (tune.views and tune.layer4_epochs)):
         raise UsageError("train.epochs = 0 leaves nothing to learn", fix="give --epochs 1 or more, or --weights")
     return settled
+
+
+def _renews(recipe: Recipe) -> bool:
+    """Whether BatchNorm's statistics are renewed: what model.freeze names stays as it is, its statistics too."""
+    return recipe.finetune.renew_statistics and recipe.model.freeze == "none"
 
 
 def settle_others(recipe: Recipe, rate: float) -> Recipe:
@@ -123,8 +128,9 @@ def settle_others(recipe: Recipe, rate: float) -> Recipe:
         changes["optim.lr"] = (
             rate * scale if optimizer == "adamw" else default_lr("sgd", recipe.train.batch_size, False)
         )
-    for name, value in (("head", False), ("keep_statistics", False), ("views", 0), ("layer4_epochs", 0)):
-        changes[f"finetune.{name}"] = value
+    for name in ("head", "renew_statistics", "keep_statistics"):
+        changes[f"finetune.{name}"] = False
+    changes |= {"finetune.views": 0, "finetune.layer4_epochs": 0}
     if not recipe.train.epochs:
         raise UsageError("train.epochs = 0 leaves nothing to learn", fix="give --epochs 1 or more")
     return replace(recipe, changes)

@@ -28,7 +28,18 @@ T = TypeVar("T")
 THREADS = "RESNETKIT_THREADS"
 FULL = 2 * 10**9  # bytes free, under which a disk is nearly full: a few training states
 CORE = (
-    *("torch", "torchvision", "numpy", "pillow", "safetensors", "scikit-learn", "scipy", "pydantic", "tomli-w"),
+    *(
+        "torch",
+        "torchvision",
+        "numpy",
+        "pillow",
+        "safetensors",
+        "scikit-learn",
+        "threadpoolctl",
+        "scipy",
+        "pydantic",
+        "tomli-w",
+    ),
     *("typer", "rich", "jinja2", "matplotlib", "filelock", "huggingface-hub", "natsort", "pyyaml"),
 )
 RUNTIME = 'pip install "resnetkit[runtime]"'

@@ -24,7 +24,7 @@ from resnetkit.training.train import Tick, plan_of
 from resnetkit.training.train import train as ticks
 from resnetkit.verbs.console import Signals, bar, note
 from resnetkit.verbs.job import Job
-from resnetkit.verbs.stages import LAYER4, Stage, fit_head, layer4, stored_maps, whole
+from resnetkit.verbs.stages import LAYER4, Stage, fit_head, layer4, renew_statistics, stored_maps, whole
 
 ENOUGH = 1_000  # a reason to stop that is no signal; larger than every signal's number
 
@@ -53,7 +53,8 @@ def train_stages(
     stored_first = isinstance(network, ResNet) and (recipe.finetune.head or recipe.finetune.views)
     if isinstance(network, ResNet) and stored_first and last.folder not in begun_before:
         started = time.monotonic()
-        assert isinstance(network, ResNet)
+        if recipe.finetune.renew_statistics:
+            renew_statistics(job, network, signals)
         tail, stored = stored_maps(job, network, signals)
         tells_apart = len(np.unique(job.dataset.select("train").targets)) > 1
         if recipe.finetune.head and tells_apart and not begun_before:

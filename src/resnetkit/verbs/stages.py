@@ -5,6 +5,7 @@ Each stage starts from the best that the ones before it have reached on the vali
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,13 +28,14 @@ from resnetkit.ops.metrics import cross_entropy
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.tasks.scenes import SceneTask
 from resnetkit.training import features
-from resnetkit.training.device import from_first
+from resnetkit.training.device import from_first, same_as_first
 from resnetkit.training.heads import choose
 from resnetkit.training.loader import Loader
 from resnetkit.training.maps import Maps
 from resnetkit.training.pixels import make_room
 from resnetkit.training.state import TrainState
-from resnetkit.training.trunk import made_by, open_trunk
+from resnetkit.training.statistics import IMAGES, renew
+from resnetkit.training.trunk import BATCH, made_by, open_trunk
 from resnetkit.verbs import scenes
 from resnetkit.verbs.caches import cache_folder
 from resnetkit.verbs.console import Signals, bar, note
@@ -115,15 +117,36 @@ def stored_maps(job: Job, network: ResNet, signals: Signals) -> tuple[nn.Sequent
         place = folder / split if folder else None
         label = f"features of {split}"
         with bar(label, count * numbers[split], quiet=job.quiet) as advance:
-
-            def progress(done: int, advance: Callable[[int], None] = advance) -> None:
-                advance(done)
-                if signals.received:
-                    fix = f"go on with: resnetkit train --resume --out {job.folder}"
-                    raise Interrupted(signals.received, path=job.folder, fix=fix)
-
+            progress = partial(_progress, job, signals, advance)
             found[split] = features.extract(run, images[split], (count, numbers[split]), place, job.setup, progress)
     return tail, found
+
+
+def _progress(job: Job, signals: Signals, advance: Callable[[int], None], done: int) -> None:
+    advance(done)
+    if signals.received:
+        fix = f"go on with: resnetkit train --resume --out {job.folder}"
+        raise Interrupted(signals.received, path=job.folder, fix=fix)
+
+
+def renew_statistics(job: Job, network: ResNet, signals: Signals) -> None:
+    """Move BatchNorm's statistics towards those of the training images, the same ones in every process.
+
+    Raises:
+        Interrupted: a signal came.
+    """
+    rows = np.random.default_rng(job.recipe.train.seed).permutation(job.dataset.num_samples("train"))[:IMAGES]
+    images = features.training_images(job.loader)
+    batches = np.array_split(rows, math.ceil(len(rows) / BATCH))
+    with bar("looking at training images", len(rows), quiet=job.quiet) as advance:
+
+        def seen() -> Iterator[Tensor]:
+            for done, batch in enumerate(batches, 1):
+                yield images(0, batch).to(job.setup.device)
+                _progress(job, signals, advance, sum(map(len, batches[:done])))
+
+        renew(network, seen())
+    same_as_first(network.state_dict(), job.setup)
 
 
 def _folder(job: Job, trunk: nn.Module, images: int) -> Path | None:
