@@ -265,9 +265,9 @@ class Finetune:
 
     head: bool = True
     """Fit the last layer alone first, on features that are computed once; only with weights."""
-    renew_statistics: bool = True
-    """Before features are computed, BatchNorm's means and deviations move towards those of the training images; not
-    where model.freeze is given."""
+    statistics: Literal["auto", "kept", "renewed"] = "auto"
+    """Of BatchNorm, before features are computed: renewed: they move towards those of the training images; auto: that,
+    unless model.freeze is given."""
     keep_statistics: bool = True
     """BatchNorm keeps the means and deviations that it began with, and learns its scale and shift only."""
     views: Annotated[int, Field(ge=0, le=64)] | Auto = "auto"

@@ -22,3 +22,21 @@ def test_choices_by_size_of_the_images() -> None:
         model = settle(recipes.read("", {"model.variant": "resnet34d"}), side).model
         assert (model.weights, model.stem, model.shortcut) == ("none", stem, "D")
     assert settle(recipes.read("", {"image.size": 96, "optim.lr": 0.3}), 900).image.size == 96
+
+
+def test_statistics_are_renewed_unless_told_or_frozen() -> None:
+    for freeze, given, expected in (
+        ("none", "auto", "renewed"),
+        ("none", "kept", "kept"),
+        ("layer2", "auto", "kept"),
+        ("layer2", "renewed", "renewed"),
+    ):
+        wanted = {"model.freeze": freeze, "finetune.statistics": given}
+        assert settle(recipes.read("", wanted), 900).finetune.statistics == expected
+    assert settle(recipes.read(""), 28).finetune.statistics == "kept", "no weights"
+
+
+def test_what_a_plan_freezes_is_settled_as_it_was_when_the_run_is_resumed() -> None:
+    """A plan freezes stages of a recipe that is settled; to settle it again must change nothing."""
+    planned = recipes.replace(settle(recipes.read(""), 900), {"model.freeze": "layer2"})
+    assert settle(planned, 900) == planned

@@ -414,7 +414,7 @@ def test_fine_tuning_in_stages(photos: Path, run_cli, narrow: Path) -> None:
 @pytest.mark.parametrize("keep", [True, False])
 def test_statistics_stay_those_of_the_weights_unless_told(photos: Path, run_cli, narrow: Path, keep: bool) -> None:
     """In every stage; "frozen" norms whose statistics still move are the classic fault."""
-    flags = staged(narrow, f"finetune.keep_statistics={str(keep).lower()}", "finetune.renew_statistics=false")
+    flags = staged(narrow, f"finetune.keep_statistics={str(keep).lower()}", "finetune.statistics=kept")
     assert run_cli("train", photos, *flags, "--out", "r")[0] == 0
     before = weights(narrow)
     after = safetensors.numpy.load_file(states.saved_states(Path("r/state"))[-1] / "network.safetensors")
@@ -426,7 +426,7 @@ def test_statistics_stay_those_of_the_weights_unless_told(photos: Path, run_cli,
 def test_a_head_alone_leaves_the_backbone_as_it_is(photos: Path, run_cli, narrow: Path) -> None:
     """Weights and statistics of BatchNorm, bit for bit; the folder loads as any other."""
     alone = staged(narrow, "train.epochs=0", "finetune.views=0", "finetune.layer4_epochs=0")
-    code, _, err = run_cli("train", photos, *alone, "--set", "finetune.renew_statistics=false", "--out", "r")
+    code, _, err = run_cli("train", photos, *alone, "--set", "finetune.statistics=kept", "--out", "r")
     assert code == 0, err
     before, after = weights(narrow), weights(Path("r"))
     assert {name for name in before if not np.array_equal(before[name], after[name])} == {"fc.weight", "fc.bias"}

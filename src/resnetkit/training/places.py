@@ -57,7 +57,7 @@ DEFAULTS: Mapping[str, Any] = {
     "augment.max_aspect": 1.0,
     "augment.color": 0.3,
     "finetune.head": False,
-    "finetune.renew_statistics": False,
+    "finetune.statistics": "kept",
     "finetune.views": 0,
     "finetune.layer4_epochs": 0,
 }

@@ -207,7 +207,7 @@ def least_costs(loader: Loader, setup: Setup, network: nn.Module) -> tuple[str, 
     whole, small = LEAST_STEP * (below + top), share_of_work(loader.recipe)
     return layout, Costs(
         forward=prepare + below + top,
-        statistics=prepare + below + top if loader.recipe.finetune.renew_statistics else 0.0,
+        statistics=prepare + below + top if loader.recipe.finetune.statistics == "renewed" else 0.0,
         features=prepare + (below + top) / gain,
         trunk=prepare + below / gain,
         top=top,

@@ -57,7 +57,7 @@ def settle(recipe: Recipe, side: int) -> Recipe:
         with torch.device("meta"):  # no memory is taken and nothing is computed
             models.grow(models.build(first, shortcut=shortcut, stem=stem), model.variant)
     changes: dict[str, Any] = {"model.weights": weights, "image.size": size, "model.stem": stem}
-    changes |= {"image.width": 0, "finetune.renew_statistics": _renews(recipe)}
+    changes |= {"image.width": 0, "finetune.statistics": _statistics(recipe)}
     if image.crop_ratio == "auto":
         changes["image.crop_ratio"] = 1.0 if side < SMALL else 0.875
     optimizer = optim.optimizer
@@ -69,7 +69,7 @@ def settle(recipe: Recipe, side: int) -> Recipe:
     if weights != "none":
         changes["model.zero_init_residual"] = False
     if weights == "none" or recipe.grow.from_:  # there are no features yet, or soon others
-        changes |= {"finetune.head": False, "finetune.keep_statistics": False, "finetune.renew_statistics": False}
+        changes |= {"finetune.head": False, "finetune.keep_statistics": False, "finetune.statistics": "kept"}
         changes |= {"finetune.views": 0, "finetune.layer4_epochs": 0}
     elif not recipe.train.time_limit or recipe.finetune.views != "auto":
         views = recipe.finetune.views if recipe.finetune.views != "auto" else 0
@@ -91,9 +91,13 @@ def settle(recipe: Recipe, side: int) -> Recipe:
     return settled
 
 
-def _renews(recipe: Recipe) -> bool:
-    """Whether BatchNorm's statistics are renewed: what model.freeze names stays as it is, its statistics too."""
-    return recipe.finetune.renew_statistics and recipe.model.freeze == "none"
+def _statistics(recipe: Recipe) -> str:
+    """What finetune.statistics is: what a user freezes stays as it is, its statistics too.
+
+    What is decided is kept, since a plan may freeze stages later, and a resumed run is settled again.
+    """
+    given = recipe.finetune.statistics
+    return given if given != "auto" else "renewed" if recipe.model.freeze == "none" else "kept"
 
 
 def settle_others(recipe: Recipe, rate: float) -> Recipe:
@@ -128,8 +132,7 @@ def settle_others(recipe: Recipe, rate: float) -> Recipe:
         changes["optim.lr"] = (
             rate * scale if optimizer == "adamw" else default_lr("sgd", recipe.train.batch_size, False)
         )
-    for name in ("head", "renew_statistics", "keep_statistics"):
-        changes[f"finetune.{name}"] = False
+    changes |= {"finetune.head": False, "finetune.keep_statistics": False, "finetune.statistics": "kept"}
     changes |= {"finetune.views": 0, "finetune.layer4_epochs": 0}
     if not recipe.train.epochs:
         raise UsageError("train.epochs = 0 leaves nothing to learn", fix="give --epochs 1 or more")

@@ -53,7 +53,7 @@ def train_stages(
     stored_first = isinstance(network, ResNet) and (recipe.finetune.head or recipe.finetune.views)
     if isinstance(network, ResNet) and stored_first and last.folder not in begun_before:
         started = time.monotonic()
-        if recipe.finetune.renew_statistics:
+        if recipe.finetune.statistics == "renewed":
             renew_statistics(job, network, signals)
         tail, stored = stored_maps(job, network, signals)
         tells_apart = len(np.unique(job.dataset.select("train").targets)) > 1
