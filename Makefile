@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: setup demo check test soak bench docs
+.PHONY: setup demo check test gpu soak bench docs
 
 setup: $(READY)
 
@@ -24,6 +24,10 @@ check: $(READY)
 # two processes of a thread each: tiny networks gain nothing from a second thread
 test: check
 	OMP_NUM_THREADS=1 RESNETKIT_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+# where there is a GPU, which the other tests do not see
+gpu: $(READY)
+	RESNETKIT_TEST_GPU=1 $(BIN)/pytest tests/training/test_device.py tests/training/test_graphs.py
 
 # what takes too long for every commit: ten times as many cases of the fuzzer, a server under load, and our kernels under
 # the sanitizers of the C++ compiler, shapes at random

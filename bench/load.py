@@ -72,7 +72,7 @@ def ours(root: Path) -> Iterator[float]:
         loader = Loader(pixels, dataset.targets, CLASSES, recipe, OBJECTIVES["classify"])
         for epoch in range(EPOCHS):
             steps = range(epoch * loader.steps_per_epoch, (epoch + 1) * loader.steps_per_epoch)
-            count = sum(len(batch.images) for batch in loader.batches(steps.start, steps.stop, ahead=False))
+            count = sum(len(batch.images) for batch in loader.batches(steps.start, steps.stop))
             assert count == len(dataset)
             yield time.perf_counter() - started
             started = time.perf_counter()

@@ -71,7 +71,7 @@ def ours(root: Path, size: int, batch: int, steps: int) -> dict[str, float]:
     layout = measure(loader, setup, state, ["contiguous", "channels_last"]).fastest
     network.to(memory_format=memory_format(layout))
     loader = Loader(**{**vars(loader), "recipe": recipes.replace(recipe, {"train.memory_format": layout})})
-    batches = loader.batches(0, steps, ahead=False)
+    batches = loader.batches(0, steps)
     marks = [time.perf_counter() for _ in train(state, batches, objective, plan_of(loader, setup))]
     return {"rate": batch * (steps - WARM) / (marks[-1] - marks[WARM - 1]), "decoding": decoding, "layout": layout}
 

@@ -25,6 +25,12 @@ from resnetkit.runtime.pipeline import num_threads
 # What tests import themselves reports home otherwise; test_engines.py looks at what the package does about it.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+# What is exact to the bit on a CPU is not so on a GPU, of which `make gpu` runs the tests.
+GPU = os.environ.get("RESNETKIT_TEST_GPU") == "1"
+if not GPU:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+NO_GPU = "make gpu runs these, where there is a GPU"
+on_gpu = pytest.mark.skipif(not (GPU and torch.cuda.is_available()), reason=NO_GPU)
 CAMERA = "--use-fake-device-for-media-stream"  # chromium's own, a turning pie
 COLOURS = {"blue": (40, 60, 220), "green": (30, 180, 60), "red": (220, 50, 40)}
 TINY = (

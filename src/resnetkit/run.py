@@ -169,11 +169,11 @@ def _lock_file(folder: Path) -> Path:
     return path.with_name(f".{path.name}{LOCK}")
 
 
-def prepare(folder: Path, *, resume: bool, overwrite: bool, data: str = "") -> Path | None:
+def prepare(folder: Path, *, resume: bool, overwrite: bool, data: str = "", device: str = "") -> Path | None:
     """Make the run folder; with overwrite an older one is moved aside, and where to is returned.
 
-    To be called with the folder `locked`, since it removes what a killed process left. `data` is the fingerprint of the
-    examples, for env.json.
+    To be called with the folder `locked`, since it removes what a killed process left. env.json says what
+    `data`, the fingerprint of the examples, and `device` are.
 
     Raises:
         UsageError, ResourceError: as `refuse`, or it cannot be written to.
@@ -184,7 +184,7 @@ def prepare(folder: Path, *, resume: bool, overwrite: bool, data: str = "") -> P
         folder.mkdir(parents=True, exist_ok=True)
     for place in (folder, folder / "state"):
         files.remove_temporaries(place)
-    write(folder / ENVIRONMENT, json.dumps({**environment(), "data": data}, indent=2) + "\n")
+    write(folder / ENVIRONMENT, json.dumps({**environment(), "device": device, "data": data}, indent=2) + "\n")
     return aside
 
 

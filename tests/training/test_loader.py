@@ -44,8 +44,8 @@ def test_epochs_differ_and_seeds_differ() -> None:
     "changes", [{}, {"augment.mixup": 0.2, "augment.erasing": 0.5, "augment.trivial_augment": True}]
 )
 def test_a_batch_depends_on_its_step_alone(changes) -> None:
-    straight = list(loader(**changes).batches(0, 7, ahead=False))
-    ahead = list(loader(**changes).batches(4, 7, ahead=True))
+    straight = list(loader(**changes).batches(0, 7))
+    ahead = list(loader(**changes).batches(4, 7, hands=3))
     for one, other in zip(straight[4:], ahead, strict=True):
         assert one.step == other.step and np.array_equal(one.rows, other.rows)
         assert torch.equal(one.images, other.images) and torch.equal(one.targets, other.targets)
@@ -71,7 +71,7 @@ def test_sizes_grow_and_the_last_third_is_seen_at_the_last_size(first: int, last
 
 def test_images_are_as_large_as_their_step_says_and_cost_less() -> None:
     small = {"image.start_size": 16, "train.epochs": 6}
-    sides = [batch.images.shape[-1] for batch in loader(**small).batches(0, 18, ahead=False)]
+    sides = [batch.images.shape[-1] for batch in loader(**small).batches(0, 18)]
     assert sides == [size_at(step / 18, 16, 32) for step in range(18)] and (sides[0], sides[-1]) == (16, 32)
     share = share_of_work(loader(**small).recipe)
     assert share == pytest.approx(np.square(sides).mean() / 32**2, abs=0.02) and share < 0.8

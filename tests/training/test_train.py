@@ -65,7 +65,7 @@ def test_one_step_is_a_plain_torch_step() -> None:
 def test_epochs_are_reported_with_the_mean_loss() -> None:
     state, loader = ready()
     losses, epochs = [], []
-    for tick in train(state, loader.batches(0, 6, ahead=False), loader.objective, plan_of(loader, SETUP)):
+    for tick in train(state, loader.batches(0, 6), loader.objective, plan_of(loader, SETUP)):
         losses.append(tick.loss)
         epochs += [tick.epoch] if tick.epoch else []
     assert [epoch.number for epoch in epochs] == [1, 2]
@@ -81,7 +81,7 @@ def test_two_halves_are_the_whole(changes) -> None:
     def run(state: TrainState, loader: Loader, start: int, stop: int) -> None:
         if loader.recipe.optim.ema_decay and state.average is None:
             state.average = {name: tensor.clone() for name, tensor in state.network.state_dict().items()}
-        for _ in train(state, loader.batches(start, stop, ahead=False), loader.objective, plan_of(loader, SETUP)):
+        for _ in train(state, loader.batches(start, stop), loader.objective, plan_of(loader, SETUP)):
             torch.rand(3)  # whoever draws from torch's global generator between steps changes nothing
 
     whole, loader = ready(**changes)
@@ -96,7 +96,7 @@ def test_two_halves_are_the_whole(changes) -> None:
 def test_a_loss_that_is_not_finite_stops_and_names_the_step() -> None:
     """C12."""
     state, loader = ready()
-    batches = list(loader.batches(0, 3, ahead=False))
+    batches = list(loader.batches(0, 3))
     batches[1].images[0, 0, 0, 0] = float("nan")
     ticks = train(state, batches, loader.objective, plan_of(loader, SETUP))
     next(ticks)

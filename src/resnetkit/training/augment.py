@@ -33,11 +33,13 @@ class Draws:
         rng: generator of the step.
         total: samples of the step over all processes.
         part: those of this process.
+        device: where images are changed, as far as that is not faster on bytes.
     """
 
     rng: np.random.Generator
     total: int
     part: slice
+    device: str = "cpu"
 
     def uniform(self, low: float, high: float, *shape: int) -> Floats:
         """Numbers [n, *shape] in low..high, for the n samples of this process."""
@@ -48,9 +50,9 @@ class Draws:
         return self.rng.integers(0, stop, self.total)[self.part]
 
 
-def draws(seed: int, step: int, total: int, part: slice | None = None) -> Draws:
+def draws(seed: int, step: int, total: int, part: slice | None = None, device: str = "cpu") -> Draws:
     """The one source of randomness of a step; `part` is this process's share of its samples, all by default."""
-    return Draws(np.random.default_rng([seed, step]), total, slice(None) if part is None else part)
+    return Draws(np.random.default_rng([seed, step]), total, slice(None) if part is None else part, device)
 
 
 def crop_boxes(aspects: Floats, settings: Augment, rng: Draws) -> Floats:
@@ -78,18 +80,21 @@ def centre_boxes(aspects: Floats, preprocess: Preprocess) -> Floats:
     return np.stack([0 * aspects, 0 * aspects, ratio * width, ratio * height], 1)
 
 
-def crops(pixels: Tensor, boxes: Floats, mirror: NDArray[np.bool_], size: int) -> Tensor:
-    """Boxes [n, 4] of uint8 [n, S, S, C], mirrored or not, resized with antialiasing: float32 [n, C, size, size]."""
+def crops(pixels: Tensor, boxes: Floats, mirror: NDArray[np.bool_], size: int, device: str = "cpu") -> Tensor:
+    """Boxes [n, 4] of uint8 [n, S, S, C], mirrored or not, resized with antialiasing: float32 [n, C, size, size].
+
+    The bytes are resized by the CPU, and go to the device as bytes.
+    """
     side = pixels.shape[1]
     first = np.clip(np.floor((boxes[:, :2] - boxes[:, 2:] + 1) / 2 * side).astype(int), 0, side - 1)
     last = np.clip(np.ceil((boxes[:, :2] + boxes[:, 2:] + 1) / 2 * side).astype(int), first + 1, side)
     channels_first = pixels.permute(0, 3, 1, 2)  # a view: resizing is fastest on bytes with channels last
-    images = torch.empty(len(pixels), pixels.shape[3], size, size)
+    images = torch.empty(len(pixels), pixels.shape[3], size, size, dtype=torch.uint8)
     for i, (left, top, right, bottom) in enumerate(np.concatenate([first, last], 1).tolist()):
         crop = channels_first[i : i + 1, :, top:bottom, left:right]
         crop = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)[0]
         images[i].copy_(crop.flip(2) if mirror[i] else crop)
-    return images
+    return images.to(device).float()
 
 
 def turned_crops(pixels: Tensor, boxes: Floats, mirror: NDArray[np.bool_], degrees: Floats, size: int) -> Tensor:
@@ -100,7 +105,8 @@ def turned_crops(pixels: Tensor, boxes: Floats, mirror: NDArray[np.bool_], degre
     theta = np.stack([width * cos * sign, -width * sin, x, height * sin * sign, height * cos, y], 1)
     images = pixels.permute(0, 3, 1, 2).float()
     shape = [len(images), images.shape[1], size, size]
-    grid = F.affine_grid(torch.from_numpy(theta.reshape(-1, 2, 3).astype(np.float32)), shape, align_corners=False)
+    moved = torch.from_numpy(theta.reshape(-1, 2, 3).astype(np.float32)).to(pixels.device)
+    grid = F.affine_grid(moved, shape, align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
@@ -108,7 +114,8 @@ def color(images: Tensor, strength: float, rng: Draws) -> Tensor:
     """Brightness, contrast and saturation of [n, C, H, W] in 0..1, in place; each scaled by 1 +- strength, by image."""
     if strength == 0:
         return images
-    factors = torch.from_numpy(rng.uniform(1 - strength, 1 + strength, 3, 1, 1, 1).astype(np.float32)).unbind(1)
+    drawn = rng.uniform(1 - strength, 1 + strength, 3, 1, 1, 1).astype(np.float32)
+    factors = torch.from_numpy(drawn).to(images.device).unbind(1)
     images.mul_(factors[0])
     mean = images.mean((1, 2, 3), keepdim=True)
     images.sub_(mean).mul_(factors[1]).add_(mean)
@@ -149,7 +156,7 @@ def erase(images: Tensor, probability: float, rng: Draws) -> Tensor:
         return images
     mask = rectangles(images.shape[-1], rng.uniform(0.02, 0.33), rng)
     chosen = torch.from_numpy(rng.uniform(0, 1, 1, 1, 1) < probability)
-    return images.masked_fill(mask & chosen, 0.0)
+    return images.masked_fill((mask & chosen).to(images.device), 0.0)
 
 
 def mix(images: Tensor, targets: Tensor, settings: Augment, rng: Draws) -> tuple[Tensor, Tensor]:
@@ -168,7 +175,7 @@ def mix(images: Tensor, targets: Tensor, settings: Augment, rng: Draws) -> tuple
         return images.lerp(images[other], 1 - share), targets.lerp(targets[other], 1 - share)
     mask = rectangles(images.shape[-1], np.array([1 - share]), Draws(rng.rng, 1, slice(None)))
     covered = float(mask.float().mean())
-    return torch.where(mask, images[other], images), targets.lerp(targets[other], covered)
+    return torch.where(mask.to(images.device), images[other], images), targets.lerp(targets[other], covered)
 
 
 def augment(pixels: Tensor, aspects: Floats, size: int, settings: Augment, rng: Draws) -> Tensor:
@@ -182,17 +189,17 @@ def augment(pixels: Tensor, aspects: Floats, size: int, settings: Augment, rng: 
         rng: the step's random numbers.
 
     Returns:
-        float32 [n, C, size, size] in 0..1.
+        float32 [n, C, size, size] in 0..1, on the device of `rng`.
     """
     boxes = crop_boxes(aspects, settings, rng)
     mirror = rng.uniform(0, 1) < (0.5 if settings.flip else 0.0)
     degrees = rng.uniform(-settings.rotate, settings.rotate)
     if settings.rotate:
-        images = turned_crops(pixels, boxes, mirror, degrees, size)
+        images = turned_crops(pixels.to(rng.device), boxes, mirror, degrees, size)
     else:
-        images = crops(pixels, boxes, mirror, size)
+        images = crops(pixels, boxes, mirror, size, rng.device)
     if settings.flip_vertical:
-        upside_down = torch.from_numpy(rng.uniform(0, 1) < 0.5)
+        upside_down = torch.from_numpy(rng.uniform(0, 1) < 0.5).to(images.device)
         images[upside_down] = images[upside_down].flip(2)
     images.div_(255)
     # of other channels it is not known what they measure

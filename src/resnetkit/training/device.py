@@ -12,12 +12,14 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import distributed, nn
 
+from resnetkit.errors import ResourceError
 from resnetkit.runtime.backends import refuse_old_torch, torch_device
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.settings import Recipe
 
 T = TypeVar("T")
 Precision = Literal["f32", "bf16", "f16"]
+MOST_HANDS = 8  # more wait for Python's lock
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
@@ -44,9 +46,23 @@ class Setup:
         return max(1, num_threads() // self.local)
 
     @property
+    def hands(self) -> int:
+        """Threads that make batches while the network learns on a GPU.
+
+        On a CPU none: they would take turns with the threads of the network, which then wait for each other.
+        """
+        return 0 if self.kind == "cpu" else min(MOST_HANDS, self.threads)
+
+    @property
     def kind(self) -> str:
         """Device type as torch names it."""
         return self.device.partition(":")[0]
+
+    @property
+    def words(self) -> str:
+        """The device by its name, and the precision."""
+        name = torch.cuda.get_device_name(self.device) if self.kind == "cuda" else self.device
+        return f"{name}, {self.precision}"
 
     def autocast(self) -> torch.autocast:
         """Context in which the network computes in the precision."""
@@ -72,7 +88,7 @@ def processes(device: str, precision: Precision | Literal["auto"]) -> Iterator[S
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
     if where == "cuda":
-        where = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        where = _own_gpu(int(os.environ.get("LOCAL_RANK", "0")), local)
     kind = where.partition(":")[0]
     setup = Setup(where, processor_precision(kind) if precision == "auto" else precision, rank, world, local)
     if kind == "cuda":
@@ -85,6 +101,15 @@ def processes(device: str, precision: Precision | Literal["auto"]) -> Iterator[S
     finally:
         if world > 1:
             distributed.destroy_process_group()
+
+
+def _own_gpu(rank: int, local: int) -> str:
+    """The GPU of the process with this number on this machine; two cannot share one."""
+    there = torch.cuda.device_count()
+    if local > there:
+        what, fix = f"{local} processes need a GPU each, and there are {there}", "as many processes, or --device cpu"
+        raise ResourceError(what, fix=fix)
+    return f"cuda:{rank}"
 
 
 def on_device(value: Any, device: str) -> Any:

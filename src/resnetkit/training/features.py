@@ -25,7 +25,7 @@ from resnetkit.files import resource_errors, write
 from resnetkit.settings import Recipe
 from resnetkit.training.augment import Draws
 from resnetkit.training.device import Setup, wait_for_first
-from resnetkit.training.loader import Loader
+from resnetkit.training.loader import Loader, made
 from resnetkit.training.maps import CHUNK, Half, Maps
 from resnetkit.training.objective import preprocess_of
 from resnetkit.training.trunk import BATCH, Run, made_by
@@ -44,7 +44,7 @@ def training_images(loader: Loader) -> Images:
             assert loader.objective.centre is not None, "the recipe of such a task stores no features"
             return loader.objective.centre(pixels, aspects, loader.recipe)
         rng = np.random.default_rng([loader.recipe.train.seed, view, int(rows[0]), 1])
-        drawn = Draws(rng, len(rows), slice(None))
+        drawn = Draws(rng, len(rows), slice(None), loader.device)
         return loader.objective.augment(pixels, None, aspects, loader.recipe, drawn)[0]
 
     return images
@@ -111,8 +111,8 @@ def _keep(path: Path, count: int, make: Callable[[], Half]) -> None:
 @torch.inference_mode()
 def _maps(trunk: Run, images: Images, which: tuple[int, NDArray[np.intp]], setup: Setup) -> Half:
     view, rows = which
-    batches = (images(view, part) for part in np.array_split(rows, math.ceil(len(rows) / BATCH)))
-    parts = [trunk(batch.to(setup.device)).clamp_(-65504, 65504).half().cpu() for batch in batches]
+    works = (partial(images, view, part) for part in np.array_split(rows, math.ceil(len(rows) / BATCH)))
+    parts = [trunk(batch.to(setup.device)).clamp_(-65504, 65504).half().cpu() for batch in made(works, setup.hands)]
     found: Half = torch.cat(parts).numpy()
     return found
 
@@ -129,6 +129,7 @@ def key_of(trunk: nn.Module, recipe: Recipe, setup: Setup, content: bytes) -> st
         "format": FORMAT,
         "torch": torch.__version__,
         "by": made_by(recipe, setup),
+        "on": setup.kind,
         "seed": recipe.train.seed,
         **how,
     }

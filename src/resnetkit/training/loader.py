@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,8 @@ from resnetkit.training.maps import Maps
 from resnetkit.training.objective import Objective, preprocess_of
 from resnetkit.training.pixels import Pixels
 
-FETCHED = 3  # steps whose images are being fetched at a time
+FETCHED = 2  # steps whose images are being fetched while those of the step before them are changed
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class Loader:
         num_classes: K.
         recipe, objective: settings and functions of the task.
         rank, world: number of this process, and of processes.
+        device: where images are changed.
         maps: stored features that are learnt from instead of the pixels, in each epoch those of another view.
     """
 
@@ -122,6 +124,7 @@ class Loader:
     objective: Objective
     rank: int = 0
     world: int = 1
+    device: str = "cpu"
     maps: Maps | None = None
 
     @property
@@ -144,7 +147,7 @@ class Loader:
         squares = self.pixels.start(rows)
 
         def batch() -> Batch:
-            rng = draws(train.seed, step, len(everyone), part)
+            rng = draws(train.seed, step, len(everyone), part, self.device)
             pixels, targets = self.objective.collate(squares(), self.targets[rows], self.num_classes)
             seen = self.objective.augment(pixels, targets, self.pixels.aspects[rows], self._recipe_at(step), rng)
             return Batch(step, *self.objective.blend(*seen, self.recipe, rng), rows, len(everyone))
@@ -165,27 +168,36 @@ class Loader:
         features, targets = self.objective.collate(stored, self.targets[rows], self.num_classes)
         return Batch(step, *self.objective.blend(features, targets, self.recipe, rng), rows, rng.total)
 
-    def batches(self, start: int, stop: int, *, ahead: bool) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int, *, hands: int = 0) -> Iterator[Batch]:
         """Batches of the steps from start up to stop; the images of the next two are being fetched meanwhile.
 
         Args:
             start: first step.
             stop: step after the last one.
-            ahead: also make the next batch in a thread while the caller works, for training on a GPU. On a CPU it
-                would take turns with the threads of the network, which then wait for each other at every layer.
+            hands: threads that make the next ones while the caller works, see `Setup.hands`.
         """
-        begun = (self._begun(step) for step in range(start, stop))
-        coming = deque(islice(begun, FETCHED))
-        if not ahead:
-            while coming:
-                batch = coming.popleft()()
-                coming.extend(islice(begun, 1))
-                yield batch
-            return
-        with ThreadPoolExecutor(1) as pool:
-            made = deque(pool.submit(coming.popleft()) for _ in range(min(1, len(coming))))
-            while made:
-                batch = made.popleft().result()
-                coming.extend(islice(begun, 1))
-                made.extend(pool.submit(coming.popleft()) for _ in range(min(1, len(coming))))
-                yield batch
+        return made(_begun_early(self._begun(step) for step in range(start, stop)), hands)
+
+
+def _begun_early(begun: Iterable[T]) -> Iterator[T]:
+    """The same works in the same order, but FETCHED more have been begun when one is given."""
+    waiting: deque[T] = deque()
+    for work in begun:
+        waiting.append(work)
+        if len(waiting) > FETCHED:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def made(works: Iterable[Callable[[], T]], hands: int) -> Iterator[T]:
+    """What works give, in their order, while so many threads do the next ones; without threads each when it is due."""
+    if not hands:
+        yield from (work() for work in works)
+        return
+    coming = iter(works)
+    with ThreadPoolExecutor(hands) as pool:
+        waiting = deque(pool.submit(work) for work in islice(coming, hands))
+        while waiting:
+            first = waiting.popleft().result()
+            waiting.extend(pool.submit(work) for work in islice(coming, 1))
+            yield first

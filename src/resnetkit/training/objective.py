@@ -126,7 +126,9 @@ def _centre(pixels: Tensor, aspects: NDArray[np.floating], recipe: Recipe) -> Te
 
 def _normalised(images: Tensor, preprocess: Preprocess) -> Tensor:
     """Images [n, C, H, W] in 0..1 with the preprocess's mean and deviation taken out, in place."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
+    mean, std = (
+        torch.tensor(values, device=images.device)[:, None, None] for values in (preprocess.mean, preprocess.std)
+    )
     return images.mul_(1 / std).sub_(mean / std)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from resnetkit import models
 from resnetkit.nn.cut import cut, last_cut
 from resnetkit.nn.resnet import ResNet
 from resnetkit.recipe import replace
+from resnetkit.settings import Recipe
 from resnetkit.training.device import Setup
 from resnetkit.training.kernels import kernels_wanted, own_kernels
 from resnetkit.training.loader import Loader, share_of_work
@@ -63,12 +65,29 @@ def _seconds_a_step(loader: Loader, setup: Setup, state: TrainState, layout: str
     trial = TrainState(network, make_optimizer(network, recipe.optim), state.total_steps)
     full = dataclasses.replace(loader, recipe=recipe)  # of the last size
     plan, marks = plan_of(full, alone), [time.monotonic()]
-    for _ in train(trial, full.batches(0, min(STEPS, state.total_steps), ahead=False), loader.objective, plan):
+    early = 2 * setup.hands  # steps whose batches were made while the first one was waited for
+    steps = min(STEPS + 2 * early, state.total_steps)
+    for _ in train(trial, full.batches(0, steps, hands=setup.hands), loader.objective, plan):
         marks.append(time.monotonic())
         if len(marks) > 3 and marks[-1] - marks[0] > SECONDS:
             break
     seconds = [b - a for a, b in pairwise(marks)]
-    return min(seconds[1:] or seconds) * share_of_work(loader.recipe)
+    late = seconds[1 + early :] or seconds[1:] or seconds
+    # without hands each step waits for its own batch, with them some wait for several
+    return (statistics.mean(late) if setup.hands else min(late)) * share_of_work(loader.recipe)
+
+
+def likely_format(recipe: Recipe, setup: Setup) -> str:
+    """The memory format asked for, or the one that is faster with our kernels and on GPUs, or the usual one."""
+    if recipe.train.memory_format != "auto":
+        return recipe.train.memory_format
+    return "channels_last" if recipe.train.kernels == "own" or setup.kind == "cuda" else "contiguous"
+
+
+def formats_to_try(recipe: Recipe, setup: Setup) -> tuple[str, ...]:
+    """The memory formats of which one may be the fastest: both on a CPU, if none was asked for."""
+    open_to_both = recipe.train.memory_format == "auto" and setup.kind != "cuda"
+    return ("contiguous", "channels_last") if open_to_both else (likely_format(recipe, setup),)
 
 
 def memory_format(layout: str) -> torch.memory_format:
@@ -190,7 +209,7 @@ def least_costs(loader: Loader, setup: Setup, network: nn.Module) -> tuple[str, 
 
     No step is measured: it takes LEAST_STEP times the evaluation at least, and so does one of a part.
     """
-    layout = _formats(loader)[0]
+    layout = likely_format(loader.recipe, setup)
     part, images = _trial(loader, setup, network, layout)
     trunk, tail = _halves(part)
 
@@ -201,7 +220,7 @@ def least_costs(loader: Loader, setup: Setup, network: nn.Module) -> tuple[str, 
 
     with torch.inference_mode():
         maps = trunk(images)
-    prepare, below, top = _prepare(loader), seconds(trunk, images), seconds(tail, maps)
+    prepare, below, top = _prepare(loader, setup), seconds(trunk, images), seconds(tail, maps)
     engine = open_trunk(part, last_cut(part), loader.recipe, setup)  # type: ignore[arg-type]
     gain = below / seconds(engine, images) if engine_of(loader.recipe, setup) != "torch" else 1.0
     whole, small = LEAST_STEP * (below + top), share_of_work(loader.recipe)
@@ -224,7 +243,9 @@ def measure_costs(
 
     What a step of the whole network costs is left as it was unless `whole`.
     """
-    trial, formats = partial(_trial, loader, setup, network), _formats(loader)[: None if whole else 1]
+    trial, formats = partial(_trial, loader, setup, network), [likely_format(loader.recipe, setup)]
+    if whole and loader.recipe.train.kernels != "own":  # which are made for one of them
+        formats = [*formats_to_try(loader.recipe, setup)]
     # one copy at a time: with its gradients and moments it takes four times the memory of the weights
     steps = {layout: seconds_of(_step(loader, setup, *trial(layout))) if whole else 0.0 for layout in formats}
     layout = min(steps, key=steps.__getitem__)
@@ -240,7 +261,7 @@ def measure_costs(
     if loader.recipe.model.freeze == "none":
         freeze(part, UPPER)
         upper_step = seconds_of(_step(loader, setup, part, images))
-    prepare, small = _prepare(loader), share_of_work(loader.recipe) / len(images)
+    prepare, small = _prepare(loader, setup), share_of_work(loader.recipe) / len(images)
     step, upper = (prepare + seconds * small for seconds in (steps[layout], upper_step))
     return layout, dataclasses.replace(least, step=step, upper=upper)
 
@@ -252,24 +273,19 @@ def _halves(network: nn.Module) -> tuple[nn.Module, nn.Module]:
     return trunk.eval(), tail.eval()
 
 
-def _prepare(loader: Loader) -> float:
+def _prepare(loader: Loader, setup: Setup) -> float:
     """Seconds to make a training image of the last size from what is stored."""
     full = dataclasses.replace(loader, recipe=replace(loader.recipe, {"image.start_size": 0}))
-    return seconds_of(partial(full.batch, 0)) / len(full.batch(0).rows)
-
-
-def _formats(loader: Loader) -> tuple[str, ...]:
-    wanted, own = loader.recipe.train.memory_format, loader.recipe.train.kernels == "own"
-    if wanted == "auto":
-        return ("channels_last",) if own else ("contiguous", "channels_last")  # that of our kernels
-    return (wanted,)
+    return seconds_of(partial(full.batch, 0)) / len(full.batch(0).rows) / max(1, setup.hands)
 
 
 def _trial(loader: Loader, setup: Setup, network: nn.Module, layout: str) -> tuple[nn.Module, Tensor]:
-    """A copy of the network and a random batch, as large as in training, or smaller where images are large."""
+    """A copy of the network and a random batch, as large as in training, or smaller on a CPU where images are large."""
     image, form = loader.recipe.image, memory_format(layout)
     assert image.size != "auto", "the verb decides before the first step"
-    batch = min(loader.recipe.train.batch_size, max(SMALLEST_BATCH, SMALLEST_BATCH * 224**2 // image.size**2))
+    batch = loader.recipe.train.batch_size
+    if setup.kind == "cpu":  # a GPU takes as long for a few
+        batch = min(batch, max(SMALLEST_BATCH, SMALLEST_BATCH * 224**2 // image.size**2))
     images = torch.randn(batch, image.channels, image.size, image.size, device=setup.device)
     return copy.deepcopy(network).to(memory_format=form), images.to(memory_format=form)
 

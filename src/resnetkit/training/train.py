@@ -14,11 +14,15 @@ from torch import Tensor, nn
 from resnetkit.errors import DivergedError
 from resnetkit.settings import Recipe
 from resnetkit.training.device import Setup, largest, layout_of, on_device, parallel, summed
+from resnetkit.training.graphs import Recorded
 from resnetkit.training.kernels import kernels_wanted, own_kernels
 from resnetkit.training.loader import Batch, Loader
 from resnetkit.training.objective import Objective
 from resnetkit.training.optim import in_memory_order, lr_at, set_lr, train_mode
 from resnetkit.training.state import TrainState, seed_step
+
+Learning = Callable[[Tensor, Any, float], Tensor]
+RECORDED = ("classify", "multilabel")
 
 
 @dataclass(frozen=True)
@@ -80,27 +84,27 @@ def train(state: TrainState, batches: Iterable[Batch], objective: Objective, pla
 
 
 def _train(state: TrainState, batches: Iterable[Batch], objective: Objective, plan: Plan) -> Iterator[Tick]:
-    learner = parallel(Learner(state.network, objective), plan.setup)
     scaler = torch.amp.GradScaler(plan.setup.kind, enabled=plan.setup.precision == "f16")
     if state.scaler:
         scaler.load_state_dict(state.scaler)
+    learn = _learning(state, objective, scaler, plan)
     train_mode(state.network, plan.recipe.finetune.keep_statistics)
     for batch in batches:
         lr = lr_at(batch.step, state.total_steps, plan.recipe.optim)
         set_lr(state.optimizer, lr)
         seed_step(plan.recipe.train.seed, batch.step)
-        loss = _loss(learner, batch, plan)
-        value = loss.item()
+        value = _loss(learn, batch, plan)
         if largest(int(not math.isfinite(value)), plan.setup):
             what = f"the loss is {value} at step {batch.step}, with samples {batch.rows[:8].tolist()}"
             raise DivergedError(what, fix="lower optim.lr, or set optim.clip_norm=1.0")
-        _backward(loss * (len(batch.rows) * plan.setup.world / batch.total), state, scaler, plan.recipe.optim.clip_norm)
+        _update(state, scaler, plan.recipe.optim.clip_norm)
         state.step, state.scaler = batch.step + 1, scaler.state_dict() or None
         state.average_weights(plan.recipe.optim.ema_decay)
         state.sums[0] += value * len(batch.rows)
         state.sums[1] += len(batch.rows)
         yield Tick(state.step, value, lr, _end_of_epoch(state, plan))
-        train_mode(state.network, plan.recipe.finetune.keep_statistics)
+        if not state.network.training:  # the caller has evaluated it
+            train_mode(state.network, plan.recipe.finetune.keep_statistics)
 
 
 class Learner(nn.Module):
@@ -115,15 +119,36 @@ class Learner(nn.Module):
         return self.loss(self.network, inputs, targets, weights)
 
 
-def _loss(learner: Callable[..., Tensor], batch: Batch, plan: Plan) -> Tensor:
+def _learning(state: TrainState, objective: Objective, scaler: torch.amp.GradScaler, plan: Plan) -> Learning:
+    """What leaves the gradients of a batch; its share is of the samples of all processes, times their number."""
+    learner = parallel(Learner(state.network, objective), plan.setup)
+
+    def learn(images: Tensor, targets: Any, share: float = 1.0) -> Tensor:
+        state.optimizer.zero_grad(set_to_none=True)
+        with plan.setup.autocast():
+            loss = learner(images, targets, plan.weights)
+        scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    if not _can_be_recorded(plan):
+        return learn
+    recorded = Recorded(learn, [*state.network.parameters()])
+    return lambda images, targets, share: recorded(images, targets)
+
+
+def _can_be_recorded(plan: Plan) -> bool:
+    """Whether the steps of images of classes are the same operations for each batch, on a GPU that is not shared."""
+    setup, task = plan.setup, plan.recipe.data.task
+    return (setup.kind, setup.world) == ("cuda", 1) and setup.precision != "f16" and task in ("auto", *RECORDED)
+
+
+def _loss(learn: Learning, batch: Batch, plan: Plan) -> float:
     images = batch.images.to(plan.setup.device, memory_format=layout_of(plan.recipe), non_blocking=True)
-    with plan.setup.autocast():
-        return learner(images, on_device(batch.targets, plan.setup.device), plan.weights)
+    targets = on_device(batch.targets, plan.setup.device)
+    return float(learn(images, targets, len(batch.rows) * plan.setup.world / batch.total))
 
 
-def _backward(loss: Tensor, state: TrainState, scaler: torch.amp.GradScaler, clip_norm: float) -> None:
-    state.optimizer.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+def _update(state: TrainState, scaler: torch.amp.GradScaler, clip_norm: float) -> None:
     if clip_norm:
         scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)

@@ -170,7 +170,7 @@ def _ticks(job: Job, stage: Stage, state: TrainState) -> Iterator[Tick]:
         if state.growth and state.step == state.growth.step:
             states.grow(state, job.recipe.train.seed)
             note(f"{job.recipe.grow.from_} grows into {state.growth.into}", job.quiet)
-        batches = stage.loader.batches(state.step, end, ahead=job.setup.kind != "cpu")
+        batches = stage.loader.batches(state.step, end, hands=job.setup.hands)
         yield from ticks(state, batches, stage.loader.objective, plan)
 
 

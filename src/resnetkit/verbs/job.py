@@ -38,7 +38,9 @@ from resnetkit.training.plan import (
     Stages,
     choose,
     epochs_that_fit,
+    formats_to_try,
     least_costs,
+    likely_format,
     measure,
     measure_costs,
     predicted,
@@ -111,7 +113,7 @@ def _job(folder: Path, recipe: Recipe, found: Examples, setup: Setup, choices: C
     key = task_of(recipe)
     targets, pixels = found.learnt(times_shown(recipe))
     objective, classes = OBJECTIVES[key], len(found.dataset.classes)
-    loader = Loader(pixels, targets, classes, recipe, objective, setup.rank, setup.world)
+    loader = Loader(pixels, targets, classes, recipe, objective, setup.rank, setup.world, setup.device)
     limit = recipe.train.time_limit
     # a tenth is left for scoring and the report
     deadline = choices.started + 0.9 * limit if limit else math.inf
@@ -157,14 +159,11 @@ def _num_frozen(job: Job) -> int:
 def _epochs_that_fit(job: Job, network: nn.Module) -> tuple[Job, dict[str, Any]]:
     """Also the deadline, which leaves the time for what comes after."""
     recipe = job.recipe
-    changes: dict[str, Any] = {}
-    formats: list[str] = [recipe.train.memory_format]
     total = recipe.train.epochs * job.loader.steps_per_epoch
     limited = job.deadline < math.inf
-    if recipe.train.memory_format == "auto":
-        likely = "channels_last" if recipe.train.kernels == "own" else "contiguous"  # where few steps pay no measuring
-        formats = ["contiguous", "channels_last"] if total >= 200 else [likely]
-        changes["train.memory_format"] = formats[0]
+    # few steps pay no measuring
+    formats = formats_to_try(recipe, job.setup) if total >= 200 else (likely_format(recipe, job.setup),)
+    changes: dict[str, Any] = {"train.memory_format": formats[0]}
     if total and (len(formats) > 1 or limited or (job.dataset.noun == "texts" and total >= 200)):
         state = TrainState(network, make_optimizer(network, recipe.optim), total, growth=growth_of(recipe, total))
         pace = measure(job.loader, job.setup, state, formats)

@@ -185,6 +185,7 @@ def _frozen(folder: Path, given: Mapping[str, Any], defaults: Mapping[str, Any])
 
 def _train(folder: Path, recipe: Recipe, dataset: Dataset, setup: Setup, choices: Choices) -> run.Run:
     torch.set_num_threads(setup.threads)
+    note(f"on {setup.words}", choices.quiet or setup.kind == "cpu")
     # before anything is decoded: weights that cannot be had are said at once
     network = OBJECTIVES[task_of(recipe)].build(recipe, len(dataset.classes)).to(setup.device)
     job = open_job(folder, recipe, dataset, setup, choices)
@@ -227,7 +228,8 @@ def _trained(job: Job, network: nn.Module, choices: Choices, fingerprint: str) -
 
 def _prepare(job: Job, network: nn.Module, choices: Choices, fingerprint: str) -> None:
     run.check_space(job.folder, _bytes_needed(job, network, fingerprint))
-    aside = run.prepare(job.folder, resume=choices.resume, overwrite=choices.overwrite, data=fingerprint)
+    words, again = job.setup.words, choices.resume
+    aside = run.prepare(job.folder, resume=again, overwrite=choices.overwrite, data=fingerprint, device=words)
     if aside:
         note(f"moved the older {job.folder} to {aside}", job.quiet)
     write(job.folder / run.RECIPE, recipes.as_toml(job.recipe))
