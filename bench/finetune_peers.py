@@ -57,9 +57,13 @@ class Clock:
         change = transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
         self.test = ImageFolder(str(args.root / "test"), change)
         self.started, self.cpu, self.points = args.started, 0.0, list[dict[str, float]]()
+        self.every, self.passes = args.every, 0
 
     def mark(self, network: nn.Module) -> None:
-        """Note the time and the accuracy on the test images, and stop the clock meanwhile."""
+        """Note the time and the accuracy on the test images after a pass, and stop the clock meanwhile."""
+        self.passes += 1
+        if self.passes % self.every:
+            return
         now, spent = time.time(), cpu()
         was_training = network.training
         network.eval()
@@ -69,7 +73,7 @@ class Clock:
             )
         network.train(was_training)
         clocks = {"seconds": now - self.started, "cpu": spent - self.cpu}
-        self.points.append({**clocks, "accuracy": right / len(self.test), "n": len(self.test)})
+        self.points.append({**clocks, "passes": self.passes, "accuracy": right / len(self.test), "n": len(self.test)})
         self.started += time.time() - now
         self.cpu += cpu() - spent
 
@@ -236,6 +240,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2, help="processes that load images")
+    parser.add_argument("--every", type=int, default=1, help="passes from one measured accuracy to the next")
     parser.add_argument("--timm-lr", type=float, default=5e-4)
     parser.add_argument("--timm-decay", type=float, default=0.75, help="layer decay; 1: none")
     parser.add_argument("--started", type=float, default=time.time(), help="time.time() at the start of the process")

@@ -76,7 +76,7 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
         kept = json.loads(file.read_text(encoding="utf-8"))
         points = kept.pop("points")
         for number, point in enumerate(points, 1):
-            rows.append({**kept, "place": kept["limit"] or number, **point})
+            rows.append({**kept, "place": kept["limit"] or point.pop("passes", number), **point})
     return rows
 
 

@@ -41,7 +41,7 @@ def ready(variant: str, size: int, batch: int, setup: Setup) -> tuple[TrainState
     squares = np.random.default_rng(0).integers(0, 256, (images, side, side, 3), np.uint8)
     pixels = Pixels(lambda rows: lambda: squares[rows], np.ones(images), np.zeros(images, np.uint64))
     objective = OBJECTIVES["classify"]
-    loader = Loader(pixels, np.arange(images) % CLASSES, CLASSES, recipe, objective, device=setup.device)
+    loader = Loader(pixels, np.arange(images) % CLASSES, CLASSES, recipe, objective, device=setup.augments_on)
     network = objective.build(recipe, CLASSES).to(setup.device, memory_format=torch.channels_last)
     return TrainState(network, make_optimizer(network, recipe.optim), 100_000), loader
 

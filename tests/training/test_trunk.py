@@ -143,6 +143,17 @@ def test_a_short_pass_is_worth_comparing_our_own_kernels_alone(monkeypatch: pyte
         )
 
 
+@pytest.mark.skipif(not choice.is_here("native"), reason="needs the compiled kernels")
+def test_our_own_kernels_are_taken_where_they_are_clearly_ahead_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "installed", lambda: ("native", "onnxruntime"))
+    monkeypatch.setattr(choice, "_speeds", lambda running, *_: {name: float(len(name)) for name in running})
+    for seconds, expected in (([30.0, 19.0], "native"), ([30.0, 21.0], "onnxruntime")):
+        measured = iter(seconds)
+        monkeypatch.setattr(trunk, "seconds_of", lambda work, measured=measured: next(measured))
+        batch = max(2, min(trunk.BATCH, trunk.PIXELS // trunk.preprocess_of(recipe()).size ** 2))
+        assert trunk.with_engine(network(), recipe(), SETUP, batch)[0] == chosen(recipe(), expected)
+
+
 def test_other_maps_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """In what is chosen, and in what a recipe names."""
     net = network()

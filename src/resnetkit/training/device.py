@@ -54,6 +54,11 @@ class Setup:
         return 0 if self.kind == "cpu" else min(MOST_HANDS, self.threads)
 
     @property
+    def augments_on(self) -> str:
+        """Where images are augmented: where they are learnt from, if several threads may start its operations."""
+        return self.device if self.kind == "cuda" else "cpu"
+
+    @property
     def kind(self) -> str:
         """Device type as torch names it."""
         return self.device.partition(":")[0]

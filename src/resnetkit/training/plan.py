@@ -118,7 +118,7 @@ class Costs:
         tail: a training step of layer4 and the head, on stored maps.
         step: a training step of the whole network.
         upper: one in which the stages up to UPPER are frozen; infinite where the recipe freezes stages itself.
-        statistics: to renew those of BatchNorm, by torch; none where they are kept.
+        statistics: to renew those of BatchNorm; none where they are kept.
     """
 
     forward: float
@@ -211,13 +211,15 @@ def least_costs(loader: Loader, setup: Setup, network: nn.Module) -> tuple[str, 
     """
     layout = likely_format(loader.recipe, setup)
     part, images = _trial(loader, setup, network, layout)
-    trunk, tail = _halves(part)
 
     @torch.inference_mode()
     def seconds(part: Callable[[Tensor], Tensor], x: Tensor) -> float:
         # reading a number waits for a GPU
         return seconds_of(lambda: float(part(x).flatten()[0])) / len(images)
 
+    with own_kernels(part, kernels_wanted(loader.recipe, setup)):
+        renewing = seconds(part.train(), images) if loader.recipe.finetune.statistics == "renewed" else 0.0
+    trunk, tail = _halves(part)
     with torch.inference_mode():
         maps = trunk(images)
     prepare, below, top = _prepare(loader, setup), seconds(trunk, images), seconds(tail, maps)
@@ -226,7 +228,7 @@ def least_costs(loader: Loader, setup: Setup, network: nn.Module) -> tuple[str, 
     whole, small = LEAST_STEP * (below + top), share_of_work(loader.recipe)
     return layout, Costs(
         forward=prepare + below + top,
-        statistics=prepare + below + top if loader.recipe.finetune.statistics == "renewed" else 0.0,
+        statistics=prepare + renewing if renewing else 0.0,
         features=prepare + (below + top) / gain,
         trunk=prepare + below / gain,
         top=top,

@@ -33,6 +33,7 @@ BATCH = 32  # images that the trunk sees at a time
 PIXELS = 32 * 64**2  # of a batch on which engines are compared, at most: less than a quarter of a second on one core
 OWN = 1.5  # seconds of torch from which our own kernels, which open at once, are compared with it
 WORTH = 10.0  # seconds of the faster of them under which comparing all engines would take longer than what is won
+CLEAR = 1.5  # times torch from which our own kernels are taken: they were ahead of all engines then, or as fast
 SHARE = 0.05  # of these seconds, or choice.SECONDS, to compare
 Run = Callable[[Tensor], Tensor]  # images [n, C, H, W] to maps [n, D, h, w], both on the device
 
@@ -134,14 +135,14 @@ def _fastest(network: ResNet, recipe: Recipe, setup: Setup, images: int, keep: b
         return known, "as measured before"
     reference: choice.Run = partial(_logits, network.eval())
     times = images / len(batch)
-    needed = times * seconds_of(partial(reference, batch))
+    by_torch = needed = times * seconds_of(partial(reference, batch))
     graph = cache(partial(graph_of, found))  # made once for all engines, and not for torch
     openers = {name: partial(_opened, graph, name) for name in names}
     best, told = "torch", ""
     if "native" in names and needed > OWN:
         best, run, told = choice.compared(batch, reference, {"native": openers["native"]}, SHARE * needed)
         needed = times * seconds_of(partial(run, batch))
-    if needed > WORTH:
+    if needed > WORTH and by_torch < CLEAR * needed:
         best, _, told = choice.compared(batch, reference, openers, max(choice.SECONDS, SHARE * needed))
         if keep:
             choice.remember(key, best)

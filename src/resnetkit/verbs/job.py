@@ -113,7 +113,7 @@ def _job(folder: Path, recipe: Recipe, found: Examples, setup: Setup, choices: C
     key = task_of(recipe)
     targets, pixels = found.learnt(times_shown(recipe))
     objective, classes = OBJECTIVES[key], len(found.dataset.classes)
-    loader = Loader(pixels, targets, classes, recipe, objective, setup.rank, setup.world, setup.device)
+    loader = Loader(pixels, targets, classes, recipe, objective, setup.rank, setup.world, setup.augments_on)
     limit = recipe.train.time_limit
     # a tenth is left for scoring and the report
     deadline = choices.started + 0.9 * limit if limit else math.inf

@@ -28,8 +28,9 @@ from resnetkit.ops.metrics import cross_entropy
 from resnetkit.runtime.pipeline import num_threads
 from resnetkit.tasks.scenes import SceneTask
 from resnetkit.training import features
-from resnetkit.training.device import from_first, same_as_first
+from resnetkit.training.device import from_first, layout_of, same_as_first
 from resnetkit.training.heads import choose
+from resnetkit.training.kernels import kernels_wanted, own_kernels
 from resnetkit.training.loader import Loader
 from resnetkit.training.maps import Maps
 from resnetkit.training.pixels import make_room
@@ -138,11 +139,12 @@ def renew_statistics(job: Job, network: ResNet, signals: Signals) -> None:
     rows = np.random.default_rng(job.recipe.train.seed).permutation(job.dataset.num_samples("train"))[:IMAGES]
     images = features.training_images(job.loader)
     batches = np.array_split(rows, math.ceil(len(rows) / BATCH))
-    with bar("looking at training images", len(rows), quiet=job.quiet) as advance:
+    own = own_kernels(network, kernels_wanted(job.recipe, job.setup))
+    with own, bar("looking at training images", len(rows), quiet=job.quiet) as advance:
 
         def seen() -> Iterator[Tensor]:
             for done, batch in enumerate(batches, 1):
-                yield images(0, batch).to(job.setup.device)
+                yield images(0, batch).to(job.setup.device, memory_format=layout_of(job.recipe))
                 _progress(job, signals, advance, sum(map(len, batches[:done])))
 
         renew(network, seen())
