@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from resnetkit import cli
 from resnetkit.ops.rle import runs
 from resnetkit.runtime import choice
 from resnetkit.runtime.pipeline import num_threads
+from resnetkit.training import train as loop
 
 # What tests import themselves reports home otherwise; test_engines.py looks at what the package does about it.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -162,6 +164,18 @@ def tiny(*more: str, without: str = "") -> list[str]:
     """Flags of a training of a second, of a narrow network; `more` replaces settings of the same key."""
     settings = dict(setting.split("=", 1) for setting in (*NARROW, *more))
     return [flag for key, value in settings.items() if key != without for flag in ("--set", f"{key}={value}")]
+
+
+def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> None:
+    """Send this process a signal while it works on a step."""
+    loss = loop._loss
+
+    def learn_and_interrupt(learner, batch, plan):
+        if batch.step == step:
+            os.kill(os.getpid(), number)
+        return loss(learner, batch, plan)
+
+    monkeypatch.setattr(loop, "_loss", learn_and_interrupt)
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +12,8 @@ import pytest
 import torch
 
 import resnetkit
-from conftest import on_gpu, tiny, write_classes, write_labels, write_scenes
+from conftest import interrupted_at, on_gpu, tiny, write_classes, write_labels, write_scenes
 from resnetkit.recipe import parse_setting
-from resnetkit.training import train as loop
 from senses import TINY as SENSES
 from senses import write_reviews, write_tones
 
@@ -91,15 +88,8 @@ def test_ctrl_c_and_resume(tmp_path: Path, run_cli, monkeypatch, precision: str)
     photos = write_classes(tmp_path / "photos", 20)
     settings = tiny(f"train.precision={precision}", "optim.ema_decay=0.9", "train.epochs=4")
     assert run_cli("train", photos, *settings, "--out", "whole")[0] == 0
-    original = loop._loss
-
-    def interrupting(learn, batch, plan):
-        if batch.step == 17:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(learn, batch, plan)
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_loss", interrupting)
+        interrupted_at(17, patch)
         assert run_cli("train", photos, *settings, "--out", "parts")[0] == 130
     code, _, err = run_cli("train", "--resume", "--out", "parts")
     assert code == 0 and "resuming at step 18" in err, err

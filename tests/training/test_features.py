@@ -15,7 +15,7 @@ from resnetkit.runtime import choice
 from resnetkit.training import features
 from resnetkit.training.device import Setup
 from resnetkit.training.loader import Loader
-from resnetkit.training.maps import CHUNK
+from resnetkit.training.maps import CHUNK, Maps
 from resnetkit.training.objective import OBJECTIVES
 from resnetkit.training.pixels import Pixels
 from resnetkit.training.settle import settle
@@ -111,3 +111,13 @@ def test_the_first_view_is_what_evaluation_sees() -> None:
     expected = image.normalise(image.pixels(wide, preprocess)[None], preprocess)
     seen = OBJECTIVES["classify"].centre(torch.from_numpy(stored), np.array([1.5]), recipe).numpy()
     assert np.abs(seen - expected).mean() < 0.15 * expected.std()
+
+
+def test_maps_that_another_thread_forgets_are_there_all_the_same(tmp_path: Path) -> None:
+    class Emptied(dict):
+        def __setitem__(self, key: object, value: object) -> None:
+            """As if another thread had cleared it."""
+
+    np.save(tmp_path / "maps.npy", np.arange(8, dtype=np.float16).reshape(2, 4, 1, 1))
+    maps = Maps([[tmp_path / "maps.npy"]], 2, Emptied())
+    assert maps.take(0, np.array([1]))[0, :, 0, 0].tolist() == [4, 5, 6, 7]

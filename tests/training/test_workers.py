@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,28 @@ def test_a_killed_worker_is_replaced_once(photos: Path) -> None:
         with pytest.raises(ResourceError, match=r"died twice, with these files in hand: .*photos/"):
             found.store(ROWS)
         assert time.monotonic() - started < 10
+    finally:
+        found.close()
+
+
+def test_threads_that_wait_for_the_same_dead_workers_replace_them_once(photos: Path, monkeypatch) -> None:
+    """As on a GPU, where several make batches."""
+    found = decoded_each_time(files_of(photos), SQUARE, 2, silent)
+    made, new_pool = [], found.workers._new_pool
+
+    def slow_pool():  # so that all have noticed before one has replaced them
+        made.append(1)
+        time.sleep(0.3)
+        return new_pool()
+
+    monkeypatch.setattr(found.workers, "_new_pool", slow_pool)
+    try:
+        before = found.store(ROWS)
+        kill(found)
+        waiting = [found.start(ROWS) for _ in range(6)]
+        with ThreadPoolExecutor(6) as pool:
+            assert all(np.array_equal(squares, before) for squares in pool.map(lambda wait: wait(), waiting))
+        assert len(made) == 1
     finally:
         found.close()
 

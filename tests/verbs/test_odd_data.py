@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +12,9 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from conftest import COLOURS, picture, tiny, write_labels
+from conftest import COLOURS, interrupted_at, picture, tiny, write_labels
 from resnetkit import api
 from resnetkit.data.image import mean_and_std
-from resnetkit.training import train as loop
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -150,15 +147,8 @@ def test_several_labels_resume_exactly(run_cli: Run, monkeypatch: pytest.MonkeyP
     source = write_labels(Path("shapes"))
     settings = tiny("augment.mixup=0.2", "optim.class_weights=balanced", "optim.ema_decay=0.9")
     assert run_cli("train", source, *settings, "--out", "whole")[0] == 0
-    loss = loop._loss
-
-    def interrupted(learner, batch, plan):
-        if batch.step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        return loss(learner, batch, plan)
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_loss", interrupted)
+        interrupted_at(4, patch)
         assert run_cli("train", source, *settings, "--out", "parts")[0] == 130
     assert run_cli("train", "--resume", "--out", "parts")[0] == 0
     for name in ("model/model.safetensors", "metrics.json"):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from conftest import COLOURS, NARROW, tiny, write_classes
+from conftest import COLOURS, NARROW, interrupted_at, tiny, write_classes
 from resnetkit import api, run
 from resnetkit import recipe as recipes
 from resnetkit.runtime import choice
@@ -87,18 +87,6 @@ def test_the_same_seed_gives_the_same_weights(photos: Path, run_cli, setting: st
     assert same(Path("a"), Path("b"))
     assert run_cli("train", photos, *tiny(setting), "--seed", "1", "--out", "c")[0] == 0
     assert not same(Path("a"), Path("c"))
-
-
-def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> None:
-    """Send this process a signal while it works on a step."""
-    loss = loop._loss
-
-    def learn_and_interrupt(learner, batch, plan):
-        if batch.step == step:
-            os.kill(os.getpid(), number)
-        return loss(learner, batch, plan)
-
-    monkeypatch.setattr(loop, "_loss", learn_and_interrupt)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -42,8 +42,9 @@ class Maps:
         found = self.chunks[view][number]
         if not isinstance(found, Path):
             return found
-        if found not in self.opened:
+        mapped = self.opened.get(found)  # other threads may clear them at any time
+        if mapped is None:
             if len(self.opened) >= MOST_OPENED:
                 self.opened.clear()
-            self.opened[found] = np.load(found, mmap_mode="r")
-        return self.opened[found]
+            self.opened[found] = mapped = np.load(found, mmap_mode="r")
+        return mapped

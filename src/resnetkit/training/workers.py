@@ -93,6 +93,7 @@ class Workers:
         self._files, self._stamps, self._preprocess, self._number = files, stamps, preprocess, number
         self._pool = self._new_pool()
         self._generation = 0
+        self._replacing = threading.Lock()  # several threads may wait for what the same process was to decode
 
     def _new_pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(self._number, get_context("spawn"), _begin)
@@ -100,19 +101,21 @@ class Workers:
     def start(self, rows: NDArray[np.intp]) -> Callable[[], Squares]:
         """Begin to decode some rows; gives a function that waits for them [n, S, S, C]."""
         parts = [part for part in np.array_split(rows, self._number) if len(part)]
-        waiting = [(self._submit(part), part, self._generation) for part in parts]
+        waiting = [(part, *self._submit(part)) for part in parts]
         return lambda: np.concatenate([self._result(*each) for each in waiting])
 
-    def _submit(self, rows: NDArray[np.intp]) -> Future[Squares]:
+    def _submit(self, rows: NDArray[np.intp]) -> tuple[Future[Squares], int]:
+        """What some rows will be, and the generation of the processes that decode them."""
         items = [(self._files[row], (int(self._stamps[row][0]), int(self._stamps[row][1]))) for row in rows.tolist()]
-        try:
-            return self._pool.submit(_work, items, self._preprocess)
-        except BrokenProcessPool as error:  # noticed when its result is asked for
-            broken: Future[Squares] = Future()
-            broken.set_exception(error)
-            return broken
+        with self._replacing:
+            try:
+                return self._pool.submit(_work, items, self._preprocess), self._generation
+            except BrokenProcessPool as error:  # noticed when its result is asked for
+                broken: Future[Squares] = Future()
+                broken.set_exception(error)
+                return broken, self._generation
 
-    def _result(self, future: Future[Squares], rows: NDArray[np.intp], generation: int) -> Squares:
+    def _result(self, rows: NDArray[np.intp], future: Future[Squares], generation: int) -> Squares:
         try:
             return future.result(HUNG + len(rows))
         except TimeoutError:
@@ -126,10 +129,11 @@ class Workers:
                     'train() under `if __name__ == "__main__":`, as for every spawned process'
                 )
                 raise ResourceError(what, fix=fix) from error
-            if generation == self._generation:
-                self.close()
-                self._pool, self._generation = self._new_pool(), self._generation + 1
-            return self._result(self._submit(rows), rows, self._generation)
+            with self._replacing:
+                if generation == self._generation:
+                    self.close()
+                    self._pool, self._generation = self._new_pool(), self._generation + 1
+            return self._result(rows, *self._submit(rows))
 
     def _named(self, rows: NDArray[np.intp]) -> str:
         more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
